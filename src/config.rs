@@ -1,0 +1,447 @@
+//! The settings: read from the environment, checked, typed. A wrong one stops the start.
+//!
+//! Each field names its variable and its default. Secrets never print.
+
+use std::{collections::HashMap, fmt, io, path::Path, path::PathBuf, str::FromStr, time::Duration};
+
+use actix_web::http::Uri;
+use secrecy::{ExposeSecret, SecretString};
+use thiserror::Error;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The shortest `SECRET_KEY`, in bytes: what a key can be derived from.
+const SECRET_KEY_LENGTH: usize = 32;
+
+/// All settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub server: ServerConfig,
+    pub database: DatabaseConfig,
+    pub session: SessionConfig,
+    /// `PUBLIC_ORIGIN`: origins from which forms are accepted, beside the request's own host;
+    /// separated by commas. Default: none.
+    pub public_origins: Vec<String>,
+    /// `RUST_LOG`: what is logged, in the syntax of `env_logger`. Default: `info`, without the
+    /// server's own start-up lines.
+    pub log_filter: String,
+}
+
+/// Where and how the server listens.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// `HOST`. Default: `127.0.0.1`, or all addresses once PORT is set.
+    pub host: String,
+    /// `PORT`. Default: 8080. 0 takes a free one.
+    pub port: u16,
+    /// `--uds`: a unix socket instead of host and port.
+    pub uds: Option<PathBuf>,
+    /// `WEB_CONCURRENCY`: worker threads. Default: the number of cores.
+    pub workers: usize,
+    /// `APP_ENV`: `development` or `production`. Default: production when `DYNO` is set.
+    pub production: bool,
+}
+
+/// Which database, and how many connections to it.
+#[derive(Clone, Debug)]
+pub struct DatabaseConfig {
+    /// `DATABASE_URL`. Default: `sqlite://tasklist.sqlite3`.
+    pub url: DatabaseUrl,
+    /// `DATABASE_POOL_SIZE`: connections of this process. Default: 8.
+    pub pool_size: u32,
+}
+
+/// Sessions and the key that protects their cookie.
+#[derive(Clone, Debug)]
+pub struct SessionConfig {
+    /// `SECRET_KEY`: at least 32 characters. Default: random at each start; required in
+    /// production.
+    pub secret_key: Option<SecretString>,
+    /// `SESSION_LIFETIME`: as in `14 days` or `12h`. Default: 14 days.
+    pub lifetime: Duration,
+}
+
+/// The databases that this build can talk to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DatabaseKind {
+    #[cfg(feature = "sqlite")]
+    Sqlite,
+    #[cfg(feature = "postgres")]
+    Postgres,
+}
+
+/// A database URL whose scheme this build supports. Prints without user and password.
+#[derive(Clone)]
+pub struct DatabaseUrl {
+    pub(crate) kind: DatabaseKind,
+    pub(crate) secret: SecretString,
+}
+
+/// A setting that is wrong: which, why, and what would be right.
+#[derive(Debug, Error)]
+#[error("{variable}: {problem}")]
+pub struct ConfigError {
+    variable: String,
+    problem: String,
+}
+
+impl ConfigError {
+    fn new(variable: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self {
+            variable: variable.into(),
+            problem: problem.into(),
+        }
+    }
+}
+
+/// The variables that settings are read from. An empty one counts as not set.
+#[derive(Default)]
+pub struct Environment(HashMap<String, String>);
+
+impl Environment {
+    /// The process's environment, completed by the `.env` file at `dotenv` if there is one.
+    /// On a dyno (`DYNO` is set) the file is not read.
+    pub fn load(dotenv: &Path) -> Result<Self, ConfigError> {
+        let mut variables = HashMap::new();
+        for (name, value) in std::env::vars_os() {
+            let Some(name) = name.to_str() else { continue };
+            variables.insert(name.to_owned(), value.to_string_lossy().into_owned());
+        }
+        if !variables.contains_key("DYNO") {
+            for (name, value) in read_dotenv(dotenv)? {
+                variables.entry(name).or_insert(value);
+            }
+        }
+        Ok(Self(variables))
+    }
+
+    fn get(&self, variable: &str) -> Option<&str> {
+        self.0
+            .get(variable)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
+    }
+
+    /// Parses a variable's value, if it is set; `expected` says what would be right.
+    fn parse<T: FromStr>(&self, variable: &str, expected: &str) -> Result<Option<T>, ConfigError> {
+        self.get(variable)
+            .map(|value| {
+                value
+                    .trim()
+                    .parse()
+                    .map_err(|_| ConfigError::new(variable, format!("“{value}” is not {expected}")))
+            })
+            .transpose()
+    }
+
+    fn number_between(
+        &self,
+        variable: &str,
+        least: u32,
+        most: u32,
+    ) -> Result<Option<u32>, ConfigError> {
+        let expected = format!("a number from {least} to {most}");
+        match self.parse(variable, &expected)? {
+            Some(n) if !(least..=most).contains(&n) => Err(ConfigError::new(
+                variable,
+                format!("“{n}” is not {expected}"),
+            )),
+            number => Ok(number),
+        }
+    }
+
+    fn flag(&self, variable: &str) -> Result<bool, ConfigError> {
+        match self.get(variable).map(str::to_ascii_lowercase).as_deref() {
+            None | Some("no" | "false" | "0") => Ok(false),
+            Some("yes" | "true" | "1") => Ok(true),
+            Some(other) => Err(ConfigError::new(
+                variable,
+                format!("“{other}” is not yes or no"),
+            )),
+        }
+    }
+}
+
+impl<const N: usize> From<[(&str, &str); N]> for Environment {
+    fn from(variables: [(&str, &str); N]) -> Self {
+        Self(
+            variables
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
+        )
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Environment(…)")
+    }
+}
+
+fn read_dotenv(path: &Path) -> Result<Vec<(String, String)>, ConfigError> {
+    let problem = |error| {
+        let what = match error {
+            dotenvy::Error::LineParse(_, _) => "a line is not of the form NAME=value; quote \
+                values with blanks or a $ in 'single quotes'"
+                .to_owned(),
+            other => format!("cannot be read: {other}"),
+        };
+        ConfigError::new(path.display().to_string(), what)
+    };
+    match dotenvy::from_path_iter(path) {
+        Ok(lines) => lines.collect::<Result<_, _>>().map_err(problem),
+        Err(dotenvy::Error::Io(e)) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(problem(error)),
+    }
+}
+
+impl Config {
+    /// Reads and checks every setting.
+    pub fn from_environment(env: &Environment) -> Result<Self, ConfigError> {
+        let server = ServerConfig::from_environment(env)?;
+        Ok(Self {
+            database: DatabaseConfig::from_environment(env)?,
+            session: SessionConfig::from_environment(env, server.production)?,
+            public_origins: public_origins(env)?,
+            log_filter: log_filter(env)?,
+            server,
+        })
+    }
+}
+
+impl ServerConfig {
+    fn from_environment(env: &Environment) -> Result<Self, ConfigError> {
+        let port = env.parse("PORT", "a port number from 0 to 65535")?;
+        let all_or_local = if port.is_some() {
+            "0.0.0.0"
+        } else {
+            "127.0.0.1"
+        };
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            host: env.get("HOST").unwrap_or(all_or_local).to_owned(),
+            port: port.unwrap_or(8080),
+            uds: None,
+            workers: match env.number_between("WEB_CONCURRENCY", 1, 1024)? {
+                Some(number) => number as usize,
+                None => cores(),
+            },
+            production: is_production(env)?,
+        })
+    }
+}
+
+fn is_production(env: &Environment) -> Result<bool, ConfigError> {
+    match env.get("APP_ENV") {
+        None => Ok(env.get("DYNO").is_some()),
+        Some("production") => Ok(true),
+        Some("development") => Ok(false),
+        Some(other) => Err(ConfigError::new(
+            "APP_ENV",
+            format!("“{other}” is neither development nor production"),
+        )),
+    }
+}
+
+impl DatabaseConfig {
+    fn from_environment(env: &Environment) -> Result<Self, ConfigError> {
+        let url = env
+            .get("DATABASE_URL")
+            .unwrap_or("sqlite://tasklist.sqlite3")
+            .parse();
+        let url: DatabaseUrl = url.map_err(|e: String| ConfigError::new("DATABASE_URL", e))?;
+        let ephemeral_allowed = env.flag("ALLOW_EPHEMERAL_SQLITE")?;
+        if url.is_sqlite() && env.get("DYNO").is_some() && !ephemeral_allowed {
+            return Err(ConfigError::new("DATABASE_URL", EPHEMERAL));
+        }
+        Ok(Self {
+            url,
+            pool_size: env
+                .number_between("DATABASE_POOL_SIZE", 1, 1000)?
+                .unwrap_or(8),
+        })
+    }
+}
+
+const EPHEMERAL: &str = "a dyno's disk, and SQLite with it, is lost at each restart; attach a \
+     PostgreSQL database, or set ALLOW_EPHEMERAL_SQLITE=yes";
+
+impl FromStr for DatabaseUrl {
+    type Err = String;
+
+    /// The error names the scheme and nothing else of the URL.
+    fn from_str(url: &str) -> Result<Self, String> {
+        let Some((scheme, place)) = url.split_once("://") else {
+            return Err("is not a URL, such as sqlite://tasklist.sqlite3 or \
+                postgres://user:password@host/database"
+                .to_owned());
+        };
+        let kind = match scheme {
+            _ if place.is_empty() => return Err(format!("nothing follows {scheme}://")),
+            #[cfg(feature = "sqlite")]
+            "sqlite" => sqlite(place)?,
+            #[cfg(not(feature = "sqlite"))]
+            "sqlite" => return Err(not_built_in("SQLite", "sqlite")),
+            #[cfg(feature = "postgres")]
+            "postgres" | "postgresql" => DatabaseKind::Postgres,
+            #[cfg(not(feature = "postgres"))]
+            "postgres" | "postgresql" => return Err(not_built_in("PostgreSQL", "postgres")),
+            other => {
+                return Err(format!(
+                    "the scheme {other}:// is unknown; use sqlite:// or postgres://"
+                ));
+            }
+        };
+        Ok(Self {
+            kind,
+            secret: url.into(),
+        })
+    }
+}
+
+#[cfg(feature = "sqlite")]
+fn sqlite(path: &str) -> Result<DatabaseKind, String> {
+    if path.trim_matches('/').is_empty() {
+        Err("names no file; sqlite://tasklist.sqlite3 is one in the working folder".to_owned())
+    } else if path.contains(":memory:") || path.contains("mode=memory") {
+        Err("every connection would have its own database in memory; name a file".to_owned())
+    } else {
+        Ok(DatabaseKind::Sqlite)
+    }
+}
+
+#[cfg(not(all(feature = "sqlite", feature = "postgres")))]
+fn not_built_in(name: &str, feature: &str) -> String {
+    format!("this build cannot talk to {name}; build it with `cargo build --features {feature}`")
+}
+
+impl DatabaseUrl {
+    fn is_sqlite(&self) -> bool {
+        self.secret.expose_secret().starts_with("sqlite:")
+    }
+
+    fn password(&self) -> Option<&str> {
+        let (_, rest) = self.secret.expose_secret().split_once("://")?;
+        let (credentials, _) = rest.rsplit_once('@')?;
+        credentials.split_once(':').map(|(_, password)| password)
+    }
+
+    /// The message of a database library, fit for a log: such libraries may quote the URL.
+    pub(crate) fn without_secrets(&self, message: &str) -> String {
+        if ["URI", "connection info string", "percent-encoded"]
+            .iter()
+            .any(|w| message.contains(w))
+        {
+            return "the database URL cannot be parsed".to_owned();
+        }
+        match self.password().filter(|password| !password.is_empty()) {
+            Some(password) => message.replace(password, "***"),
+            None => message.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = self.secret.expose_secret();
+        let place = url.split_once("://").map_or("", |(_, rest)| rest);
+        let place = place.split(['?', '#']).next().unwrap_or_default();
+        match self.kind {
+            #[cfg(feature = "sqlite")]
+            DatabaseKind::Sqlite => write!(f, "sqlite {place}"),
+            #[cfg(feature = "postgres")]
+            DatabaseKind::Postgres => {
+                let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
+                write!(f, "postgres {place}")
+            }
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl SessionConfig {
+    fn from_environment(env: &Environment, production: bool) -> Result<Self, ConfigError> {
+        Ok(Self {
+            secret_key: secret_key(env, production)?,
+            lifetime: session_lifetime(env)?,
+        })
+    }
+}
+
+fn secret_key(env: &Environment, production: bool) -> Result<Option<SecretString>, ConfigError> {
+    let how = "use at least 32 random characters, such as those of `openssl rand -hex 32`";
+    match env.get("SECRET_KEY") {
+        Some(key) if key.len() < SECRET_KEY_LENGTH => Err(ConfigError::new(
+            "SECRET_KEY",
+            format!(
+                "is {} characters long, which is too short; {how}",
+                key.chars().count()
+            ),
+        )),
+        Some(key) => Ok(Some(key.into())),
+        None if production => Err(ConfigError::new(
+            "SECRET_KEY",
+            format!("is required in production; {how}"),
+        )),
+        None => Ok(None),
+    }
+}
+
+fn session_lifetime(env: &Environment) -> Result<Duration, ConfigError> {
+    let Some(value) = env.get("SESSION_LIFETIME") else {
+        return Ok(14 * DAY);
+    };
+    // Browsers keep no cookie for more than 400 days (RFC 6265bis, section 5.5).
+    match humantime::parse_duration(value) {
+        Ok(lifetime) if (Duration::from_secs(1)..=400 * DAY).contains(&lifetime) => Ok(lifetime),
+        _ => Err(ConfigError::new(
+            "SESSION_LIFETIME",
+            format!("“{value}” is not a time from 1s to 400days, such as 14days or 12h"),
+        )),
+    }
+}
+
+fn public_origins(env: &Environment) -> Result<Vec<String>, ConfigError> {
+    let listed = env.get("PUBLIC_ORIGIN").unwrap_or_default();
+    listed
+        .split(',')
+        .map(str::trim)
+        .filter(|origin| !origin.is_empty())
+        .map(origin)
+        .collect()
+}
+
+fn origin(text: &str) -> Result<String, ConfigError> {
+    let origin = text.trim_end_matches('/').to_ascii_lowercase();
+    let is_origin = origin.parse::<Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.authority().is_some_and(|a| !a.as_str().contains('@'))
+            && uri.path() == "/"
+            && uri.query().is_none()
+    });
+    if is_origin {
+        Ok(origin)
+    } else {
+        Err(ConfigError::new(
+            "PUBLIC_ORIGIN",
+            format!("“{text}” is not an origin, such as https://tasks.example.com"),
+        ))
+    }
+}
+
+fn log_filter(env: &Environment) -> Result<String, ConfigError> {
+    let filter = env.get("RUST_LOG").unwrap_or("info,actix_server=warn");
+    match env_filter::Builder::new().try_parse(filter) {
+        Ok(_) => Ok(filter.to_owned()),
+        Err(_) => Err(ConfigError::new(
+            "RUST_LOG",
+            format!("“{filter}” is not a log filter, such as info or tasklist=debug,warn"),
+        )),
+    }
+}

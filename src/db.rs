@@ -1,0 +1,318 @@
+//! The database: which one, its pool of connections, transactions and migrations.
+//!
+//! Knows no task and no table but that of the migrations.
+
+use std::time::Duration;
+
+use actix_web::web;
+use diesel::{
+    connection::{AnsiTransactionManager, SimpleConnection, TransactionManager},
+    prelude::*,
+    r2d2::{HandleError, ManageConnection, Pool, R2D2Connection},
+    result::{ConnectionError, DatabaseErrorKind, Error as QueryError},
+};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use secrecy::ExposeSecret;
+use thiserror::Error;
+
+use crate::config::{DatabaseConfig, DatabaseKind, DatabaseUrl};
+
+#[cfg(feature = "sqlite")]
+const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+#[cfg(feature = "postgres")]
+const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
+
+/// How long a statement waits for another's lock, and a request for a connection of the pool.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Set once per connection.
+#[cfg(feature = "sqlite")]
+const SQLITE_SETTINGS: &str =
+    "PRAGMA busy_timeout = 5000; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;";
+#[cfg(feature = "postgres")]
+const POSTGRES_SETTINGS: &str = "SET lock_timeout = '5s'; SET statement_timeout = '10s';";
+
+/// Any number, the same in every process: the advisory lock around migrations.
+#[cfg(feature = "postgres")]
+const POSTGRES_MIGRATION_LOCK: &str = "SELECT pg_advisory_lock(8386103215462740841)";
+
+/// A connection to whichever database the settings name.
+#[derive(diesel::MultiConnection)]
+pub enum DbConnection {
+    #[cfg(feature = "sqlite")]
+    Sqlite(SqliteConnection),
+    #[cfg(feature = "postgres")]
+    Postgres(PgConnection),
+}
+
+/// Why a query gave no answer. Never holds a password.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DbError {
+    /// There is no database to ask at the moment; later there may be.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+    #[error("the database refused a query: {0}")]
+    Query(QueryError),
+    #[error("a migration failed: {0}")]
+    Migration(String),
+}
+
+impl From<QueryError> for DbError {
+    fn from(error: QueryError) -> Self {
+        if is_passing(&error) {
+            Self::Unavailable(error.to_string())
+        } else {
+            Self::Query(error)
+        }
+    }
+}
+
+/// Whether the same query may well succeed in a while.
+fn is_passing(error: &QueryError) -> bool {
+    use DatabaseErrorKind::{ClosedConnection, SerializationFailure, UnableToSendCommand};
+    match error {
+        QueryError::BrokenTransactionManager => true,
+        QueryError::DatabaseError(kind, info) => {
+            matches!(
+                kind,
+                ClosedConnection | SerializationFailure | UnableToSendCommand
+            ) || info.message().contains("database is locked")
+        }
+        _ => false,
+    }
+}
+
+/// The database behind a pool of connections. Cloning shares the pool.
+#[derive(Clone, Debug)]
+pub struct Db {
+    pool: Pool<Manager>,
+    manager: Manager,
+}
+
+impl Db {
+    /// Makes the pool. Connections are opened as they are needed: a database that is away is an
+    /// error of the query that wants it.
+    #[must_use]
+    pub fn new(config: &DatabaseConfig) -> Self {
+        let manager = Manager {
+            url: config.url.clone(),
+        };
+        let pool = Pool::builder()
+            .max_size(config.pool_size)
+            .min_idle(Some(0))
+            .connection_timeout(PATIENCE)
+            .error_handler(Box::new(LogConnectionError))
+            .build_unchecked(manager.clone());
+        Self { pool, manager }
+    }
+
+    /// Runs `query` on a thread for blocking work.
+    pub async fn run<T, F>(&self, query: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&mut DbConnection) -> QueryResult<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let pool = self.pool.clone();
+        web::block(move || {
+            let mut conn = pool
+                .get()
+                .map_err(|e| DbError::Unavailable(e.to_string()))?;
+            query(&mut conn).map_err(DbError::from)
+        })
+        .await
+        .map_err(|e| DbError::Unavailable(e.to_string()))?
+    }
+
+    /// Like [`Db::run`], in a transaction that is rolled back if `change` fails.
+    pub async fn write<T, F>(&self, change: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&mut DbConnection) -> QueryResult<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.run(|conn| conn.write_transaction(change)).await
+    }
+
+    /// Asks the database for nothing, to see whether it answers.
+    pub async fn ping(&self) -> Result<(), DbError> {
+        self.run(R2D2Connection::ping).await
+    }
+
+    /// Applies the pending migrations and returns their names. Of several processes that do this
+    /// at once, one works and the others wait for it.
+    pub fn migrate(&self) -> Result<Vec<String>, DbError> {
+        match self
+            .manager
+            .connect()
+            .map_err(|e| DbError::Unavailable(e.to_string()))?
+        {
+            #[cfg(feature = "sqlite")]
+            DbConnection::Sqlite(mut conn) => migrate_sqlite(&mut conn),
+            #[cfg(feature = "postgres")]
+            DbConnection::Postgres(mut conn) => migrate_postgres(&mut conn),
+        }
+        .map_err(|e| DbError::Migration(e.to_string()))
+    }
+
+    /// How many migrations of this build the database lacks.
+    pub fn pending_migrations(&self) -> Result<usize, DbError> {
+        match self
+            .manager
+            .connect()
+            .map_err(|e| DbError::Unavailable(e.to_string()))?
+        {
+            #[cfg(feature = "sqlite")]
+            DbConnection::Sqlite(mut conn) => conn
+                .pending_migrations(SQLITE_MIGRATIONS)
+                .map(|pending| pending.len()),
+            #[cfg(feature = "postgres")]
+            DbConnection::Postgres(mut conn) => conn
+                .pending_migrations(POSTGRES_MIGRATIONS)
+                .map(|pending| pending.len()),
+        }
+        .map_err(|e| DbError::Migration(e.to_string()))
+    }
+}
+
+type MigrationFailure = Box<dyn std::error::Error + Send + Sync>;
+
+/// The write lock keeps other processes out.
+#[cfg(feature = "sqlite")]
+fn migrate_sqlite(conn: &mut SqliteConnection) -> Result<Vec<String>, MigrationFailure> {
+    use_write_ahead_log(conn)?;
+    conn.immediate_transaction(|conn| {
+        let applied = conn.run_pending_migrations(SQLITE_MIGRATIONS)?;
+        Ok(applied.iter().map(ToString::to_string).collect())
+    })
+}
+
+/// With it, readers and a writer do not wait for each other. The mode is kept in the file. The
+/// change needs the file for itself, and does not wait for it as other statements do.
+#[cfg(feature = "sqlite")]
+fn use_write_ahead_log(conn: &mut SqliteConnection) -> QueryResult<()> {
+    let begun = std::time::Instant::now();
+    loop {
+        match conn.batch_execute("PRAGMA journal_mode = WAL") {
+            Err(error) if is_passing(&error) && begun.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// The lock ends with the connection.
+#[cfg(feature = "postgres")]
+fn migrate_postgres(conn: &mut PgConnection) -> Result<Vec<String>, MigrationFailure> {
+    conn.batch_execute("SET lock_timeout = 0; SET statement_timeout = 0;")?;
+    conn.batch_execute(POSTGRES_MIGRATION_LOCK)?;
+    let applied = conn.run_pending_migrations(POSTGRES_MIGRATIONS)?;
+    Ok(applied.iter().map(ToString::to_string).collect())
+}
+
+impl DbConnection {
+    /// A transaction that means to write.
+    ///
+    /// On SQLite it takes the write lock at once: one that reads first and takes it later fails
+    /// without waiting if another has written in between.
+    fn write_transaction<T>(
+        &mut self,
+        change: impl FnOnce(&mut Self) -> QueryResult<T>,
+    ) -> QueryResult<T> {
+        self.begin_write()?;
+        match change(self) {
+            Ok(value) => {
+                <Self as Connection>::TransactionManager::commit_transaction(self)?;
+                Ok(value)
+            }
+            Err(error) => {
+                <Self as Connection>::TransactionManager::rollback_transaction(self)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn begin_write(&mut self) -> QueryResult<()> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(conn) => {
+                AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN IMMEDIATE")
+            }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(conn) => AnsiTransactionManager::begin_transaction(conn),
+        }
+    }
+}
+
+/// Opens connections for the pool.
+#[derive(Clone, Debug)]
+struct Manager {
+    url: DatabaseUrl,
+}
+
+impl Manager {
+    fn open(&self) -> Result<DbConnection, ConnectionError> {
+        let url = self.url.secret.expose_secret();
+        match self.url.kind {
+            #[cfg(feature = "sqlite")]
+            DatabaseKind::Sqlite => {
+                let mut conn = SqliteConnection::establish(url)?;
+                prepare(&mut conn, SQLITE_SETTINGS)?;
+                Ok(DbConnection::Sqlite(conn))
+            }
+            #[cfg(feature = "postgres")]
+            DatabaseKind::Postgres => {
+                let mut conn = PgConnection::establish(url)?;
+                prepare(&mut conn, POSTGRES_SETTINGS)?;
+                Ok(DbConnection::Postgres(conn))
+            }
+        }
+    }
+}
+
+fn prepare(conn: &mut impl SimpleConnection, settings: &str) -> Result<(), ConnectionError> {
+    conn.batch_execute(settings)
+        .map_err(ConnectionError::CouldntSetupConfiguration)
+}
+
+impl ManageConnection for Manager {
+    type Connection = DbConnection;
+    type Error = ConnectError;
+
+    fn connect(&self) -> Result<DbConnection, ConnectError> {
+        self.open()
+            .map_err(|error| ConnectError(self.url.without_secrets(&error.to_string())))
+    }
+
+    /// A connection that the server has closed is replaced before anybody gets it. A file is
+    /// always there.
+    fn is_valid(&self, conn: &mut DbConnection) -> Result<(), ConnectError> {
+        match conn {
+            #[cfg(feature = "sqlite")]
+            DbConnection::Sqlite(_) => Ok(()),
+            #[cfg(feature = "postgres")]
+            DbConnection::Postgres(conn) => {
+                conn.ping().map_err(|error| ConnectError(error.to_string()))
+            }
+        }
+    }
+
+    fn has_broken(&self, conn: &mut DbConnection) -> bool {
+        conn.is_broken()
+    }
+}
+
+/// Why a connection could not be opened, without secrets.
+#[derive(Clone, Debug, Error)]
+#[error("{0}")]
+struct ConnectError(String);
+
+/// The pool tries again by itself; whoever waits for a connection gets the error as well.
+#[derive(Debug)]
+struct LogConnectionError;
+
+impl HandleError<ConnectError> for LogConnectionError {
+    fn handle_error(&self, error: ConnectError) {
+        log::warn!("cannot connect to the database: {error}");
+    }
+}

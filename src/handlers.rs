@@ -1,0 +1,161 @@
+//! What the URLs do: take the request apart, one call to the model, a message, a redirect.
+
+use actix_session::Session;
+use actix_web::{
+    HttpResponse,
+    http::{StatusCode, header},
+    web::{Bytes, Data, Path},
+};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    db::Db,
+    error::AppError,
+    flash::{self, Flash},
+    task::{self, NameError, Task, TaskId, TaskName},
+    views::Views,
+};
+
+/// The list of tasks and the form for a new one.
+#[derive(Default, Serialize)]
+struct ListPage {
+    tasks: Vec<Task>,
+    flashes: Vec<Flash>,
+    /// What was typed, when it was refused,
+    typed: String,
+    /// and why.
+    problem: Option<String>,
+}
+
+/// `GET /`
+pub(crate) async fn list(
+    db: Data<Db>,
+    views: Data<Views>,
+    session: Session,
+) -> Result<HttpResponse, AppError> {
+    let tasks = db.run(task::list).await?;
+    let page = ListPage {
+        tasks,
+        flashes: flash::take(&session),
+        ..ListPage::default()
+    };
+    let mut response = html(StatusCode::OK, views.render("index.html", &page)?);
+    if !page.flashes.is_empty() {
+        let once = header::HeaderValue::from_static("no-store");
+        response.headers_mut().insert(header::CACHE_CONTROL, once);
+    }
+    Ok(response)
+}
+
+/// `POST /`
+pub(crate) async fn add(
+    db: Data<Db>,
+    views: Data<Views>,
+    session: Session,
+    form: Bytes,
+) -> Result<HttpResponse, AppError> {
+    let typed = typed_name(&form);
+    let name = match TaskName::parse(&typed) {
+        Ok(name) => name,
+        Err(problem) => return refused(&db, &views, typed, problem).await,
+    };
+    let message = Flash::added(&name);
+    db.write(move |conn| task::add(conn, &name)).await?;
+    flash::push(&session, message)?;
+    Ok(back_to_the_list())
+}
+
+/// The field `name` of a form; an empty text where there is none. Of several the first counts.
+fn typed_name(form: &[u8]) -> String {
+    let fields: Vec<(String, String)> = serde_urlencoded::from_bytes(form).unwrap_or_default();
+    fields
+        .into_iter()
+        .find(|(field, _)| field == "name")
+        .map(|(_, text)| text)
+        .unwrap_or_default()
+}
+
+/// The list again, with what was typed and what is wrong with it.
+async fn refused(
+    db: &Db,
+    views: &Views,
+    typed: String,
+    problem: NameError,
+) -> Result<HttpResponse, AppError> {
+    let tasks = db.run(task::list).await?;
+    let problem = Some(problem.to_string());
+    let page = ListPage {
+        tasks,
+        typed,
+        problem,
+        ..ListPage::default()
+    };
+    Ok(html(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        views.render("index.html", &page)?,
+    ))
+}
+
+/// `POST /{id}/delete`
+pub(crate) async fn delete(
+    db: Data<Db>,
+    session: Session,
+    id: Path<TaskId>,
+) -> Result<HttpResponse, AppError> {
+    let deleted = db.write(move |conn| task::delete(conn, *id)).await?;
+    let message = deleted.map_or(Flash::AlreadyGone, |task| Flash::deleted(&task.name));
+    flash::push(&session, message)?;
+    Ok(back_to_the_list())
+}
+
+/// `GET /healthz`: the process lives.
+pub(crate) async fn healthz() -> &'static str {
+    "ok"
+}
+
+/// `GET /readyz`: whether the process can do its work.
+pub(crate) async fn readyz(db: Data<Db>) -> HttpResponse {
+    let (status, database) = match db.ping().await {
+        Ok(()) => (StatusCode::OK, "ok"),
+        Err(error) => {
+            log::warn!("not ready: {error}");
+            (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+        }
+    };
+    HttpResponse::build(status)
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .json(json!({ "database": database, "cache": "none" }))
+}
+
+fn html(status: StatusCode, page: String) -> HttpResponse {
+    HttpResponse::build(status)
+        .content_type("text/html; charset=utf-8")
+        .body(page)
+}
+
+fn back_to_the_list() -> HttpResponse {
+    HttpResponse::SeeOther()
+        .insert_header((header::LOCATION, "/"))
+        .finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::typed_name;
+
+    #[test]
+    fn the_first_name_of_a_form_counts() {
+        assert_eq!(
+            typed_name(b"x=1&name=milk+%26+tea&name=other"),
+            "milk & tea"
+        );
+    }
+
+    #[test]
+    fn a_form_without_a_name_or_no_form_at_all_is_an_empty_name() {
+        for body in [&b""[..], b"task=milk", b"{\"name\":\"milk\"}", b"\xff\xfe"] {
+            assert_eq!(typed_name(body), "", "{body:?}");
+        }
+    }
+}

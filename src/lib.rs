@@ -1,0 +1,23 @@
+//! A task list, rendered on the server with Actix and Tera, kept in a SQL database by Diesel.
+//!
+//! [`startup::Application`] is where the parts meet; `routes` lists every URL.
+
+#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+compile_error!("tasklist needs a database: enable the feature `sqlite` or `postgres`");
+
+mod access_log;
+mod assets;
+pub mod cli;
+pub mod config;
+mod csrf;
+pub mod db;
+mod error;
+mod flash;
+mod handlers;
+mod headers;
+mod request_body;
+mod routes;
+pub mod shutdown;
+pub mod startup;
+pub mod task;
+mod views;

@@ -1,0 +1,66 @@
+//! Reads the whole body of a request before the handler runs, within bounds of size and time:
+//! no handler can be held up by a client that sends slowly, or for ever.
+
+use std::time::Duration;
+
+use actix_web::{
+    Error, ResponseError,
+    body::{EitherBody, MessageBody},
+    dev::{Payload, ServiceRequest, ServiceResponse},
+    error::PayloadError,
+    http::header,
+    middleware::Next,
+    rt::time::timeout,
+    web::{Bytes, PayloadConfig},
+};
+
+use crate::error::AppError;
+
+/// The most bytes of a body. A task name of 500 characters, each percent-encoded from four bytes,
+/// takes 6,000.
+const LIMIT: usize = 8 * 1024;
+
+/// How long a client may take to send it.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What the extractor in [`read_within_bounds`] goes by.
+pub(crate) fn limit() -> PayloadConfig {
+    PayloadConfig::new(LIMIT)
+}
+
+/// Middleware: 413 for a body that is too long, 408 for one that takes too long.
+pub(crate) async fn read_within_bounds<B: MessageBody>(
+    mut req: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    if has_body(&req) {
+        match timeout(DEADLINE, req.extract::<Bytes>()).await {
+            Ok(Ok(body)) => req.set_payload(Payload::from(body)),
+            Ok(Err(error)) => return Ok(refuse(req, refusal(&error))),
+            Err(_) => return Ok(refuse(req, AppError::BodyTimeout)),
+        }
+    }
+    next.call(req)
+        .await
+        .map(ServiceResponse::map_into_left_body)
+}
+
+fn has_body(req: &ServiceRequest) -> bool {
+    let headers = req.headers();
+    headers.contains_key(header::TRANSFER_ENCODING)
+        || headers
+            .get(header::CONTENT_LENGTH)
+            .is_some_and(|length| length != "0")
+}
+
+fn refuse<B>(req: ServiceRequest, error: AppError) -> ServiceResponse<EitherBody<B>> {
+    req.into_response(error.error_response())
+        .map_into_right_body()
+}
+
+fn refusal(error: &Error) -> AppError {
+    match error.as_error::<PayloadError>() {
+        Some(PayloadError::Overflow) => AppError::BodyTooLarge,
+        _ => AppError::BadRequest,
+    }
+}

@@ -1,0 +1,276 @@
+//! The only place where all parts meet: builds them from the settings, and the server from them.
+
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    os::unix::{
+        fs::FileTypeExt,
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use actix_session::{SessionMiddleware, config::PersistentSession, storage::CookieSessionStore};
+use actix_web::{
+    App, HttpServer,
+    cookie::{Key, SameSite, time},
+    dev::Server,
+    middleware::from_fn,
+    web::{Data, ServiceConfig},
+};
+use secrecy::ExposeSecret;
+use thiserror::Error;
+
+use crate::{
+    access_log,
+    assets::Assets,
+    config::{Config, DatabaseKind, ServerConfig, SessionConfig},
+    csrf::{self, PublicOrigins},
+    db::{Db, DbError},
+    error, headers, request_body, routes,
+    shutdown::{self, Draining},
+    views::Views,
+};
+
+/// Longer than proxies in front keep an idle connection (Heroku's router: 90 s), so that it is
+/// they who close it, and no request meets a connection that is just being closed.
+const KEEP_ALIVE: Duration = Duration::from_secs(95);
+
+/// The whole app, listening.
+pub struct Application {
+    server: Server,
+    port: Option<u16>,
+    socket: Option<PathBuf>,
+    summary: String,
+}
+
+/// What all workers use together.
+#[derive(Clone)]
+struct Shared {
+    assets: Data<Assets>,
+    db: Data<Db>,
+    draining: Data<Draining>,
+    origins: Data<PublicOrigins>,
+    views: Data<Views>,
+}
+
+/// Why the app did not start: cause and remedy.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartupError {
+    #[error(
+        "cannot open the database {url}: {source}; check DATABASE_URL, and that its folder \
+        exists and can be written to"
+    )]
+    Database { url: String, source: DbError },
+    #[error("cannot listen on {address}: {source}; {remedy}")]
+    Listen {
+        address: String,
+        source: io::Error,
+        remedy: &'static str,
+    },
+    #[error("a template is wrong: {0}")]
+    Template(#[from] tera::Error),
+}
+
+impl Application {
+    /// Opens the database and starts to listen. The server runs on the caller's Actix system
+    /// until `shutdown` resolves; then it drains and stops ([`crate::shutdown`]).
+    ///
+    /// SQLite is brought up to date here. Other databases are shared by several processes, and
+    /// migrated by a step of the deployment.
+    pub fn build(
+        config: Config,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<Self, StartupError> {
+        let draining = Draining::default();
+        let shared = Shared::new(&config, draining.clone())?;
+        let session = config.session.clone();
+        let key = cookie_key(&session);
+        let production = config.server.production;
+
+        let server = HttpServer::new(move || {
+            // The last one wraps all others. What is refused must still get its page, its headers
+            // and its line in the log; no session is opened for a request that is refused.
+            App::new()
+                .wrap(sessions(&session, key.clone(), production))
+                .wrap(from_fn(request_body::read_within_bounds))
+                .wrap(from_fn(csrf::refuse_cross_site))
+                .wrap(from_fn(error::error_pages))
+                .wrap(headers::security(production))
+                .wrap(from_fn(shutdown::close_connections))
+                .wrap(from_fn(access_log::write_line))
+                .configure(|app| shared.register(app))
+                .configure(routes::configure)
+        })
+        .workers(config.server.workers)
+        .keep_alive(KEEP_ALIVE)
+        .shutdown_signal(draining.begin_after(shutdown))
+        .shutdown_timeout(shutdown::GRACE_SECONDS);
+
+        let server = match &config.server.uds {
+            Some(path) => bind_socket(path).and_then(|socket| server.listen_uds(socket)),
+            None => server.bind((config.server.host.as_str(), config.server.port)),
+        }
+        .map_err(|source| listen_error(&config.server, source))?;
+        let port = server.addrs().first().map(SocketAddr::port);
+        let summary = summary(&config, port);
+        Ok(Self {
+            server: server.run(),
+            port,
+            socket: config.server.uds,
+            summary,
+        })
+    }
+
+    /// The TCP port that it listens on, if it is not a unix socket.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// One line: where it listens, and what it uses for database, cache and sessions.
+    #[must_use]
+    pub fn summary(&self) -> &str {
+        &self.summary
+    }
+
+    /// Serves until it is told to stop.
+    pub async fn run(self) -> io::Result<()> {
+        let outcome = self.server.await;
+        if let Some(path) = self.socket {
+            // It may be gone already, which is what is wanted.
+            let _ = std::fs::remove_file(path);
+        }
+        outcome
+    }
+}
+
+impl Shared {
+    fn new(config: &Config, draining: Draining) -> Result<Self, StartupError> {
+        let db = Db::new(&config.database);
+        prepare_database(&db, config)?;
+        let assets = Assets::load();
+        Ok(Self {
+            views: Data::new(Views::load(assets.clone())?),
+            assets: Data::new(assets),
+            db: Data::new(db),
+            draining: Data::new(draining),
+            origins: Data::new(PublicOrigins(config.public_origins.clone())),
+        })
+    }
+
+    fn register(&self, app: &mut ServiceConfig) {
+        app.app_data(request_body::limit())
+            .app_data(self.assets.clone())
+            .app_data(self.db.clone())
+            .app_data(self.draining.clone())
+            .app_data(self.origins.clone())
+            .app_data(self.views.clone());
+    }
+}
+
+#[cfg_attr(not(feature = "sqlite"), expect(clippy::unnecessary_wraps))]
+fn prepare_database(db: &Db, config: &Config) -> Result<(), StartupError> {
+    match config.database.url.kind {
+        #[cfg(feature = "sqlite")]
+        DatabaseKind::Sqlite => migrate(db, config),
+        #[cfg(feature = "postgres")]
+        DatabaseKind::Postgres => {
+            warn_of_pending_migrations(db.clone());
+            Ok(())
+        }
+    }
+}
+
+#[cfg(feature = "sqlite")]
+fn migrate(db: &Db, config: &Config) -> Result<(), StartupError> {
+    let url = config.database.url.to_string();
+    for name in db
+        .migrate()
+        .map_err(|source| StartupError::Database { url, source })?
+    {
+        log::info!("applied migration {name}");
+    }
+    Ok(())
+}
+
+/// Does not delay the start: the database may be slow, or away for a moment.
+#[cfg(feature = "postgres")]
+fn warn_of_pending_migrations(db: Db) {
+    std::thread::spawn(move || match db.pending_migrations() {
+        Ok(0) => {}
+        Ok(_) => log::warn!("the database is not up to date; run `tasklist migrate`"),
+        Err(error) => log::warn!("{error}"),
+    });
+}
+
+fn cookie_key(session: &SessionConfig) -> Key {
+    if let Some(secret) = &session.secret_key {
+        return Key::derive_from(secret.expose_secret().as_bytes());
+    }
+    log::warn!("SECRET_KEY is not set: sessions end when the server stops");
+    Key::generate()
+}
+
+fn sessions(
+    config: &SessionConfig,
+    key: Key,
+    production: bool,
+) -> SessionMiddleware<CookieSessionStore> {
+    let seconds = i64::try_from(config.lifetime.as_secs()).unwrap_or(i64::MAX);
+    // A name with this prefix cannot be set by another host of the same domain (RFC 6265bis).
+    let name = if production { "__Host-id" } else { "id" };
+    SessionMiddleware::builder(CookieSessionStore::default(), key)
+        .cookie_name(name.to_owned())
+        .cookie_secure(production)
+        .cookie_http_only(true)
+        .cookie_same_site(SameSite::Lax)
+        .session_lifecycle(
+            PersistentSession::default().session_ttl(time::Duration::seconds(seconds)),
+        )
+        .build()
+}
+
+/// Takes the place of a socket that a stopped server left behind, and of nothing else.
+fn bind_socket(path: &Path) -> io::Result<UnixListener> {
+    let is_socket = path
+        .symlink_metadata()
+        .is_ok_and(|found| found.file_type().is_socket());
+    if is_socket && UnixStream::connect(path).is_err() {
+        std::fs::remove_file(path)?;
+    }
+    UnixListener::bind(path)
+}
+
+fn listen_error(config: &ServerConfig, source: io::Error) -> StartupError {
+    match &config.uds {
+        Some(path) => StartupError::Listen {
+            address: path.display().to_string(),
+            source,
+            remedy: "name with --uds a path that is free, in a folder that can be written to",
+        },
+        None => StartupError::Listen {
+            address: format!("{}:{}", config.host, config.port),
+            source,
+            remedy: "stop the program that uses this port, or set HOST and PORT to a free address",
+        },
+    }
+}
+
+fn summary(config: &Config, port: Option<u16>) -> String {
+    let address = match &config.server.uds {
+        Some(path) => format!("unix:{}", path.display()),
+        None => format!(
+            "http://{}:{}",
+            config.server.host,
+            port.unwrap_or(config.server.port)
+        ),
+    };
+    format!(
+        "tasklist is running on {address} (database: {}; cache: none; sessions: cookie)",
+        config.database.url
+    )
+}

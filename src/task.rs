@@ -1,0 +1,166 @@
+//! The task: what it is, which names it may have, and its queries.
+
+use diesel::prelude::*;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::db::DbConnection;
+
+diesel::table! {
+    task (id) {
+        id -> BigInt,
+        name -> Text,
+    }
+}
+
+/// One task as stored.
+#[derive(Clone, Debug, Eq, PartialEq, Queryable, Selectable, Serialize)]
+#[diesel(table_name = task)]
+pub struct Task {
+    pub id: i64,
+    pub name: String,
+}
+
+/// A task's id: a positive 64-bit integer.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(try_from = "i64")]
+pub struct TaskId(i64);
+
+impl TryFrom<i64> for TaskId {
+    type Error = &'static str;
+
+    fn try_from(id: i64) -> Result<Self, Self::Error> {
+        if id > 0 {
+            Ok(Self(id))
+        } else {
+            Err("an id is a positive number")
+        }
+    }
+}
+
+/// A name that a task may have: trimmed, 1 to [`TaskName::LIMIT`] characters, none of them a
+/// control character.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TaskName(String);
+
+impl TaskName {
+    /// The most characters (Unicode scalar values) of a name.
+    pub const LIMIT: usize = 500;
+
+    /// Takes what a person typed.
+    pub fn parse(typed: &str) -> Result<Self, NameError> {
+        let name = typed.trim();
+        let length = name.chars().count();
+        if name.is_empty() {
+            Err(NameError::Missing)
+        } else if name.chars().any(char::is_control) {
+            Err(NameError::ControlCharacter)
+        } else if length > Self::LIMIT {
+            Err(NameError::TooLong(length))
+        } else {
+            Ok(Self(name.to_owned()))
+        }
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Why a name is refused, in words for the person who typed it.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum NameError {
+    #[error("Task name is required.")]
+    Missing,
+    #[error("Task name must not contain line breaks, tabs or other control characters.")]
+    ControlCharacter,
+    #[error("Task name is too long: {0} characters, and the limit is {limit}.", limit = TaskName::LIMIT)]
+    TooLong(usize),
+}
+
+/// All tasks, oldest first.
+pub fn list(conn: &mut DbConnection) -> QueryResult<Vec<Task>> {
+    task::table
+        .order(task::id)
+        .select(Task::as_select())
+        .load(conn)
+}
+
+/// Stores a new task.
+pub fn add(conn: &mut DbConnection, name: &TaskName) -> QueryResult<()> {
+    diesel::insert_into(task::table)
+        .values(task::name.eq(name.as_str()))
+        .execute(conn)?;
+    Ok(())
+}
+
+/// Removes a task and returns it; `None` if there was none of that id.
+///
+/// Two statements, so call it in a transaction ([`crate::db::Db::write`]).
+pub fn delete(conn: &mut DbConnection, id: TaskId) -> QueryResult<Option<Task>> {
+    let found = task::table
+        .find(id.0)
+        .select(Task::as_select())
+        .first(conn)
+        .optional()?;
+    let removed = diesel::delete(task::table.find(id.0)).execute(conn)?;
+    Ok(found.filter(|_| removed > 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parsed(typed: &str) -> Result<String, NameError> {
+        TaskName::parse(typed).map(|name| name.0)
+    }
+
+    #[test]
+    fn surrounding_white_space_is_trimmed() {
+        assert_eq!(
+            parsed(" \t\u{3000}Buy  milk\r\n").as_deref(),
+            Ok("Buy  milk")
+        );
+    }
+
+    #[test]
+    fn a_name_of_nothing_but_white_space_is_missing() {
+        assert_eq!(parsed(" \u{a0}\n"), Err(NameError::Missing));
+    }
+
+    #[test]
+    fn the_limit_counts_characters_and_not_bytes() {
+        assert!(parsed(&"🦀".repeat(500)).is_ok());
+        assert_eq!(parsed(&"🦀".repeat(501)), Err(NameError::TooLong(501)));
+    }
+
+    #[test]
+    fn control_characters_are_refused() {
+        for c in ['\0', '\n', '\t', '\u{7f}', '\u{85}'] {
+            assert_eq!(
+                parsed(&format!("a{c}b")),
+                Err(NameError::ControlCharacter),
+                "{c:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_id_is_positive() {
+        assert!(TaskId::try_from(1).is_ok());
+        assert!(TaskId::try_from(0).is_err());
+        assert!(TaskId::try_from(-1).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn an_accepted_name_is_accepted_again_unchanged(typed in any::<String>()) {
+            if let Ok(name) = TaskName::parse(&typed) {
+                prop_assert_eq!(TaskName::parse(name.as_str()), Ok(name));
+            }
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The whole app, from outside. `interface` runs on every database.
+
+#![allow(
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
+mod concurrency;
+mod csrf;
+mod interface;
+mod migrations;
+mod program;
+mod settings;
+mod shutdown;
+mod support;

@@ -1,0 +1,85 @@
+//! How the program stops.
+
+use std::{
+    io::{BufReader, Read, Write},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+use tempfile::tempdir;
+
+use crate::support::{Program, RawReply, command, exchange, wait_until};
+
+const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+const CLIENTS: usize = 16;
+
+fn start() -> (tempfile::TempDir, Program) {
+    let folder = tempdir().unwrap();
+    let settings = [("PORT", "0"), ("HOST", "127.0.0.1"), ("RUST_LOG", "error")];
+    let program = Program::start(command(folder.path(), &settings));
+    (folder, program)
+}
+
+#[test]
+fn sigterm_under_load_resets_no_request_on_a_reused_connection() {
+    let (_folder, mut program) = start();
+    let answered = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| {
+                let mut stream = BufReader::new(program.connect());
+                let answered = &answered;
+                // A client leaves when it is asked to, as a router does.
+                scope.spawn(move || {
+                    loop {
+                        let reply = exchange(&mut stream, REQUEST).expect("an answer, no reset");
+                        assert!(reply.head.starts_with("http/1.1 200"), "{}", reply.head);
+                        answered.fetch_add(1, Ordering::Relaxed);
+                        if reply.closes() {
+                            return;
+                        }
+                    }
+                })
+            })
+            .collect();
+        wait_until("the load is on", || answered.load(Ordering::Relaxed) > 1000);
+        program.terminate();
+        for client in clients {
+            client.join().unwrap();
+        }
+    });
+    let (status, output) = program.wait();
+    assert!(status.success(), "{output}");
+}
+
+#[test]
+fn a_request_in_progress_at_sigterm_is_finished() {
+    let (_folder, mut program) = start();
+    let mut stream = program.connect();
+    let head = "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 9\r\n\r\nname=";
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut idle = BufReader::new(program.connect());
+    exchange(&mut idle, REQUEST).unwrap();
+    program.terminate();
+    wait_until("the server drains", || {
+        exchange(&mut idle, REQUEST).map_or(true, |r| r.closes())
+    });
+    stream.write_all(b"Milk").unwrap();
+    let reply = RawReply::read(&mut BufReader::new(stream)).unwrap();
+    assert!(reply.head.starts_with("http/1.1 303"), "{}", reply.head);
+    assert!(program.wait().0.success());
+}
+
+#[test]
+fn an_idle_connection_does_not_hold_up_the_stop() {
+    let (_folder, mut program) = start();
+    let mut idle = BufReader::new(program.connect());
+    exchange(&mut idle, REQUEST).unwrap();
+    program.terminate();
+    assert!(program.wait().0.success());
+    assert_eq!(
+        idle.read(&mut [0]).unwrap_or(0),
+        0,
+        "the connection has ended"
+    );
+}

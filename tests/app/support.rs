@@ -1,0 +1,428 @@
+//! Starts the app, in this process or as a program of its own, each time with its own database.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use diesel::connection::SimpleConnection;
+use tasklist::{
+    config::{Config, Environment},
+    db::Db,
+    startup::Application,
+};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use ureq::{
+    Agent,
+    http::{HeaderMap, Request},
+};
+
+/// How long a condition may take before the test says that it will not come true.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `condition` is true.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Makes each named test once per database that is built in, and gives it the app on an own one.
+macro_rules! on_every_database {
+    ($($test:ident),+ $(,)?) => {
+        $crate::support::on_every_database_by!(|d| &$crate::support::TestApp::on(d); $($test),+);
+    };
+}
+pub(crate) use on_every_database;
+
+/// Likewise, and gives it the empty database.
+macro_rules! on_every_database_url {
+    ($($test:ident),+ $(,)?) => {
+        $crate::support::on_every_database_by!(|d| &d; $($test),+);
+    };
+}
+pub(crate) use on_every_database_url;
+
+macro_rules! on_every_database_by {
+    (|$database:ident| $argument:expr; $($test:ident),+) => {
+        #[cfg(feature = "sqlite")]
+        mod sqlite {
+            $(#[test]
+            fn $test() {
+                let $database = $crate::support::TestDatabase::sqlite();
+                super::$test($argument);
+            })+
+        }
+        #[cfg(feature = "postgres")]
+        mod postgres {
+            $(#[test]
+            fn $test() {
+                let $database = $crate::support::TestDatabase::postgres();
+                super::$test($argument);
+            })+
+        }
+    };
+}
+pub(crate) use on_every_database_by;
+
+/// The app in this process, on a free port. It stops when this is dropped.
+pub struct TestApp {
+    pub port: u16,
+    pub database: TestDatabase,
+    _stop: oneshot::Sender<()>,
+}
+
+impl TestApp {
+    pub fn on_sqlite() -> Self {
+        Self::on(TestDatabase::sqlite())
+    }
+
+    pub fn on(database: TestDatabase) -> Self {
+        let environment = Environment::from([
+            ("PORT", "0"),
+            ("HOST", "127.0.0.1"),
+            ("DATABASE_URL", database.url.as_str()),
+            ("DATABASE_POOL_SIZE", "4"),
+            ("SECRET_KEY", "a key for tests, as long as it needs to be"),
+            ("WEB_CONCURRENCY", "2"),
+        ]);
+        let config = Config::from_environment(&environment).unwrap();
+        Db::new(&config.database).migrate().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let (say_port, port) = mpsc::channel();
+        thread::spawn(move || {
+            actix_web::rt::System::new().block_on(async move {
+                let until_dropped = async { drop(stopped.await) };
+                let app = Application::build(config, until_dropped).unwrap();
+                say_port.send(app.port().unwrap()).unwrap();
+                app.run().await.unwrap();
+            });
+        });
+        Self {
+            port: port.recv().unwrap(),
+            database,
+            _stop: stop,
+        }
+    }
+
+    pub fn browser(&self) -> Browser {
+        Browser::new(&format!("http://127.0.0.1:{}", self.port))
+    }
+
+    /// Adds tasks, whose ids then count from 1.
+    pub fn with_tasks(&self, names: &[&str]) -> Browser {
+        let browser = self.browser();
+        for name in names {
+            assert_eq!(browser.post_form("/", &[("name", name)]).status, 303);
+        }
+        browser.get("/");
+        browser
+    }
+}
+
+/// A database of a test's own, empty.
+pub struct TestDatabase {
+    pub url: String,
+    _folder: Option<TempDir>,
+}
+
+impl TestDatabase {
+    pub fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/tasks.sqlite3", folder.path().display());
+        Self {
+            url,
+            _folder: Some(folder),
+        }
+    }
+
+    /// On the server that `bin/test` started.
+    #[cfg(feature = "postgres")]
+    pub fn postgres() -> Self {
+        use std::sync::atomic::{AtomicU32, Ordering};
+
+        use diesel::{Connection, PgConnection};
+
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let server = std::env::var("TEST_POSTGRES_URL").expect(
+            "TEST_POSTGRES_URL names no PostgreSQL server, such as \
+             postgres://postgres@127.0.0.1:5432; bin/test starts one",
+        );
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tasklist_{}_{number}", std::process::id());
+        PgConnection::establish(&format!("{server}/postgres"))
+            .unwrap()
+            .batch_execute(&format!("CREATE DATABASE {name}"))
+            .unwrap();
+        Self {
+            url: format!("{server}/{name}"),
+            _folder: None,
+        }
+    }
+
+    /// The name of its folder below `migrations/`.
+    pub fn kind(&self) -> &str {
+        self.url.split(':').next().unwrap()
+    }
+
+    /// Runs SQL behind the app's back.
+    pub fn execute(&self, sql: &str) {
+        use diesel::Connection;
+        #[cfg(feature = "postgres")]
+        if self.url.starts_with("postgres") {
+            diesel::PgConnection::establish(&self.url)
+                .unwrap()
+                .batch_execute(sql)
+                .unwrap();
+            return;
+        }
+        #[cfg(feature = "sqlite")]
+        diesel::SqliteConnection::establish(&self.url)
+            .unwrap()
+            .batch_execute(sql)
+            .unwrap();
+    }
+}
+
+/// A visitor with cookies, who follows no redirect.
+pub struct Browser {
+    agent: Agent,
+    base: String,
+}
+
+/// An answer, read whole.
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Reply {
+    /// A header's value; empty if there is none.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The names on the page, as escaped there.
+    pub fn task_names(&self) -> Vec<&str> {
+        between(&self.body, r#"class="task-name""#, "</span>")
+            .map(|rest| rest.split_once('>').unwrap().1)
+            .collect()
+    }
+
+    /// The ids that the delete buttons send.
+    pub fn task_ids(&self) -> Vec<&str> {
+        between(&self.body, r#"action="/"#, "/delete")
+            .filter(|id| !id.contains('"'))
+            .collect()
+    }
+
+    /// The texts of the flash messages.
+    pub fn flashes(&self) -> Vec<String> {
+        between(&self.body, r#"<p class="flash"#, "</p>")
+            .map(|rest| rest.split_once('>').unwrap().1)
+            .map(|text| text.replace("<bdi>", "").replace("</bdi>", ""))
+            .collect()
+    }
+}
+
+fn between<'a>(text: &'a str, start: &'a str, end: &'a str) -> impl Iterator<Item = &'a str> {
+    text.split(start)
+        .skip(1)
+        .filter_map(move |rest| rest.split_once(end).map(|(found, _)| found))
+}
+
+impl Browser {
+    pub fn new(base: &str) -> Self {
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .timeout_global(Some(PATIENCE))
+            .allow_non_standard_methods(true)
+            .build()
+            .new_agent();
+        Self {
+            agent,
+            base: base.to_owned(),
+        }
+    }
+
+    pub fn get(&self, path: &str) -> Reply {
+        self.send("GET", path, &[], "")
+    }
+
+    pub fn post(&self, path: &str) -> Reply {
+        self.send("POST", path, &[], "")
+    }
+
+    pub fn post_form(&self, path: &str, fields: &[(&str, &str)]) -> Reply {
+        self.post_body(path, &serde_urlencoded::to_string(fields).unwrap())
+    }
+
+    pub fn post_body(&self, path: &str, body: &str) -> Reply {
+        self.send(
+            "POST",
+            path,
+            &[("content-type", "application/x-www-form-urlencoded")],
+            body,
+        )
+    }
+
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let reply = if body.is_empty() && method != "POST" {
+            self.agent.run(request.body(()).unwrap())
+        } else {
+            self.agent.run(request.body(body).unwrap())
+        };
+        let mut reply = reply.unwrap_or_else(|e| panic!("{method} {path}: {e}"));
+        Reply {
+            status: reply.status().as_u16(),
+            headers: reply.headers().clone(),
+            body: reply.body_mut().read_to_string().unwrap(),
+        }
+    }
+}
+
+/// The app as a program of its own, in an empty folder. It is killed when this is dropped.
+pub struct Program {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    stderr: mpsc::Receiver<String>,
+    /// What it prints when it has started.
+    pub summary: String,
+}
+
+/// The program with nothing in its environment but `settings`.
+pub fn command(folder: &Path, settings: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tasklist"));
+    command
+        .current_dir(folder)
+        .env_clear()
+        .envs(settings.iter().copied());
+    command
+}
+
+impl Program {
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = collect(child.stderr.take().unwrap());
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut summary = String::new();
+        stdout.read_line(&mut summary).unwrap();
+        let mut program = Self {
+            child,
+            stdout,
+            stderr,
+            summary,
+        };
+        let started = !program.summary.is_empty();
+        assert!(started, "the program did not start: {}", program.wait().1);
+        program
+    }
+
+    /// `http://host:port`, from what it printed.
+    pub fn address(&self) -> &str {
+        self.summary
+            .split_whitespace()
+            .find(|word| word.starts_with("http://"))
+            .unwrap()
+    }
+
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address()["http://".len()..]).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    pub fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// Waits for its end; returns how it ended, and all that it wrote to standard error and then
+    /// to standard output.
+    pub fn wait(&mut self) -> (ExitStatus, String) {
+        let status = self.child.wait().unwrap();
+        let mut output = self.stderr.recv_timeout(PATIENCE).unwrap();
+        self.stdout.read_to_string(&mut output).unwrap();
+        (status, output)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn collect(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut text = Vec::new();
+        pipe.read_to_end(&mut text).unwrap();
+        sender.send(String::from_utf8_lossy(&text).into_owned())
+    });
+    receiver
+}
+
+/// Writes a request and reads one whole answer from a connection that stays open.
+pub fn exchange(stream: &mut BufReader<TcpStream>, request: &str) -> std::io::Result<RawReply> {
+    stream.get_mut().write_all(request.as_bytes())?;
+    RawReply::read(stream)
+}
+
+/// An answer as it came over the wire.
+#[derive(Debug)]
+pub struct RawReply {
+    pub head: String,
+}
+
+impl RawReply {
+    pub fn read(stream: &mut BufReader<TcpStream>) -> std::io::Result<Self> {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if stream.read_line(&mut head)? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let head = head.to_ascii_lowercase();
+        let length = head.split_once("content-length: ").map_or(0, |(_, rest)| {
+            rest.split_once("\r\n").unwrap().0.parse().unwrap()
+        });
+        stream.read_exact(&mut vec![0; length])?;
+        Ok(Self { head })
+    }
+
+    pub fn closes(&self) -> bool {
+        self.head.contains("connection: close")
+    }
+}

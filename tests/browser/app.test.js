@@ -1,0 +1,212 @@
+// The app in headless Chromium: what only a browser shows.
+// TASKLIST names the program; default: the debug build.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { createServer } from "node:http";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { after, afterEach, before, beforeEach, describe, test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+import { chromium } from "playwright-core";
+
+const root = resolve(fileURLToPath(import.meta.url), "../../..");
+const program = process.env.TASKLIST ?? join(root, "target/debug/tasklist");
+const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+const ODD_NAMES = [
+  "<script>document.title = 'broken'</script> & \"quotes\"",
+  "شراء الحليب (2 لتر)",
+  "👩‍👩‍👧‍👦 family day",
+  "x".repeat(500),
+];
+
+let browser;
+let app;
+
+async function startApp() {
+  const folder = await mkdtemp(join(tmpdir(), "tasklist-"));
+  const env = { PORT: "0", HOST: "127.0.0.1", RUST_LOG: "error" };
+  const child = spawn(program, { cwd: folder, env, stdio: ["ignore", "pipe", "inherit"] });
+  const [line] = await once(child.stdout.setEncoding("utf8"), "data");
+  return {
+    url: line.match(/http:\S+/)[0],
+    async stop() {
+      child.kill("SIGKILL");
+      await once(child, "exit");
+      await rm(folder, { recursive: true });
+    },
+  };
+}
+
+// A page whose every console message and request is kept.
+async function visit({ context: options = {}, path = "/" } = {}) {
+  const context = await browser.newContext(options);
+  const page = await context.newPage();
+  page.complaints = [];
+  page.requests = [];
+  page.on("console", (m) => page.complaints.push(`${m.type()}: ${m.text()}`));
+  page.on("pageerror", (e) => page.complaints.push(String(e)));
+  page.on("request", (r) => page.requests.push(r.url()));
+  await page.goto(app.url + path);
+  return page;
+}
+
+async function add(page, name) {
+  await page.getByRole("textbox", { name: "Task name" }).fill(name);
+  await page.getByRole("button", { name: "Add Task" }).click();
+}
+
+const names = (page) => page.locator(".task-name").allTextContents();
+const flashes = (page) => page.getByRole("status").locator("p").allTextContents();
+
+before(async () => {
+  browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: [
+      "--no-sandbox", // CI runs as root
+      "--disable-gpu",
+      "--disable-quic",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+    ],
+  });
+});
+after(() => browser.close());
+beforeEach(async () => {
+  app = await startApp();
+});
+afterEach(async () => {
+  await Promise.all(browser.contexts().map((context) => context.close()));
+  await app.stop();
+});
+
+for (const javaScriptEnabled of [true, false]) {
+  describe(javaScriptEnabled ? "with JavaScript" : "without JavaScript", () => {
+    test("a person adds and deletes tasks, and is told so once", async () => {
+      const page = await visit({ context: { javaScriptEnabled } });
+      await add(page, "Milk");
+      assert.deepEqual(await flashes(page), ["Added “Milk”."]);
+      await add(page, "Bread");
+      assert.deepEqual(await names(page), ["Milk", "Bread"]);
+      await page.getByRole("button", { name: "Delete Milk" }).click();
+      assert.deepEqual(await names(page), ["Bread"]);
+      assert.deepEqual(await flashes(page), ["Deleted “Milk”."]);
+      await page.reload();
+      assert.deepEqual(await flashes(page), []);
+      assert.deepEqual(page.complaints, []);
+    });
+
+    test("a refused name is kept, explained, and has the focus", async () => {
+      const page = await visit({ context: { javaScriptEnabled } });
+      const typed = "y".repeat(501);
+      await add(page, typed);
+      const field = page.getByRole("textbox", { name: "Task name" });
+      assert.equal(await field.inputValue(), typed);
+      assert.match(await page.title(), /^Error: Task name is too long/);
+      await page.getByText("the limit is 500.").waitFor();
+      assert.equal(await page.locator("#name:focus").count(), 1);
+    });
+  });
+}
+
+test("the keyboard alone is enough", async () => {
+  const page = await visit();
+  await page.keyboard.press("Tab");
+  await page.keyboard.type("Milk");
+  await page.keyboard.press("Enter");
+  await page.getByText("Added “Milk”.").waitFor();
+  // The field has the focus again, for the next task.
+  await page.keyboard.type("Bread");
+  await page.keyboard.press("Enter");
+  await page.getByText("Added “Bread”.").waitFor();
+  await page.keyboard.press("Tab");
+  await page.keyboard.press("Tab");
+  await page.keyboard.press("Enter");
+  await page.getByText("Deleted “Milk”.").waitFor();
+  assert.deepEqual(await names(page), ["Bread"]);
+});
+
+test("nothing is asked of another host, and the console stays empty", async () => {
+  const page = await visit();
+  for (const name of ODD_NAMES) await add(page, name);
+  assert.deepEqual(await names(page), ODD_NAMES);
+  assert.equal(await page.title(), "Task List");
+  assert.deepEqual(page.complaints, []);
+  assert.deepEqual(page.requests.filter((url) => !url.startsWith(app.url + "/")), []);
+});
+
+test("a form of another site is refused", async () => {
+  const page = await visit();
+  await add(page, "Milk");
+  const forms = ["/", "/1/delete"].map(
+    (path) => `<form method="post" action="${app.url}${path}">
+      <input name="name" value="forged"><button>${path}</button></form>`,
+  );
+  const attacker = createServer((_, res) => res.setHeader("content-type", "text/html").end(forms.join("")));
+  await once(attacker.listen(0, "localhost"), "listening");
+  try {
+    for (const path of ["/", "/1/delete"]) {
+      await page.goto(`http://localhost:${attacker.address().port}/`);
+      const answer = page.waitForResponse((r) => r.url() === app.url + path);
+      await page.getByRole("button", { name: path, exact: true }).click();
+      assert.equal((await answer).status(), 403);
+      await page.getByRole("heading", { name: "Not accepted" }).waitFor();
+    }
+  } finally {
+    attacker.closeAllConnections();
+    attacker.close();
+  }
+  await page.goto(app.url);
+  assert.deepEqual(await names(page), ["Milk"]);
+});
+
+test("nothing is wider than a screen of 320 px, and targets are at least 24 px", async () => {
+  const page = await visit({ context: { viewport: { width: 320, height: 640 } } });
+  for (const name of ODD_NAMES) await add(page, name);
+  const { wide, tall } = await page.evaluate(() => ({
+    wide: document.documentElement.scrollWidth,
+    tall: [...document.querySelectorAll("button, input, a")].map((e) => e.getBoundingClientRect().height),
+  }));
+  assert.equal(wide, 320);
+  assert.ok(Math.min(...tall) >= 24, String(tall));
+});
+
+test("the first visit costs less than 20 kB", async () => {
+  const page = await visit({ path: "/healthz" });
+  let bytes = 0;
+  page.on("response", async (r) => {
+    const sizes = await r.request().sizes();
+    bytes += sizes.responseHeadersSize + sizes.responseBodySize;
+  });
+  await page.goto(app.url, { waitUntil: "networkidle" });
+  assert.ok(bytes > 1000 && bytes < 20_000, `${bytes} bytes`);
+});
+
+async function findings(page) {
+  await page.evaluate(axe);
+  const { violations, passes } = await page.evaluate(() => axe.run());
+  assert.ok(passes.length > 10, "axe has looked at the page");
+  return violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.html).join(" ")}`);
+}
+
+for (const colorScheme of ["light", "dark"]) {
+  test(`axe finds nothing in ${colorScheme}`, async () => {
+    const page = await visit({ context: { colorScheme } });
+    assert.deepEqual(await findings(page), [], "empty");
+    for (const name of ODD_NAMES) await add(page, name);
+    assert.deepEqual(await findings(page), [], "full, with a message");
+    await page.goto(app.url);
+    await page.locator("#delete-1").click();
+    await page.evaluate(() => document.querySelector("#name").removeAttribute("required"));
+    await add(page, "  ");
+    assert.deepEqual(await findings(page), [], "with an error");
+    await page.goto(app.url + "/nowhere");
+    assert.deepEqual(await findings(page), [], "error page");
+  });
+}
