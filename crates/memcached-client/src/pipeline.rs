@@ -1,0 +1,406 @@
+//! Requests that wait for their responses on one connection. Does no I/O.
+//!
+//! Callers add requests ([`Pipeline::push`]) and wait for a [`Ticket`]; the connection's task takes
+//! the bytes and hands in responses ([`Pipeline::deliver`]). A caller that goes away leaves its
+//! entry behind, which swallows the response.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
+
+use bytes::BytesMut;
+use slab::Slab;
+use thiserror::Error;
+
+use crate::{
+    error::Error,
+    protocol::{Request, Response, opcode, status},
+};
+
+/// Responses of one operation.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    One(Response),
+    /// Of a batch: what the server answered to each quiet request, `None` where it kept silent.
+    Batch(Vec<Option<Response>>),
+    /// Statistics, each with its name as key.
+    List(Vec<Response>),
+}
+
+/// A response that belongs to no request: the connection cannot be trusted any more.
+#[derive(Debug, Error)]
+#[error("a response with opaque {opaque} and opcode {opcode:#04x} answers nothing that was asked")]
+pub(crate) struct Unexpected {
+    opaque: u32,
+    opcode: u8,
+}
+
+/// What waits for responses, in the order in which it was sent.
+#[derive(Debug)]
+struct Entry {
+    /// The first of the opaques of its frames, which count up.
+    first: u32,
+    shape: Shape,
+    slot: usize,
+    deadline: Instant,
+    done: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    One { opcode: u8 },
+    Batch { opcode: u8, quiet: u32 },
+    List { opcode: u8 },
+}
+
+impl Shape {
+    /// The opcode of the response to a frame.
+    fn opcode_of(self, frame: u32) -> u8 {
+        match self {
+            Self::Batch { quiet, .. } if frame == quiet => opcode::NOOP,
+            Self::One { opcode } | Self::Batch { opcode, .. } | Self::List { opcode } => opcode,
+        }
+    }
+
+    fn frames(self) -> u32 {
+        match self {
+            Self::One { .. } | Self::List { .. } => 1,
+            Self::Batch { quiet, .. } => quiet + 1,
+        }
+    }
+}
+
+/// A second answer to one request.
+struct Repeated;
+
+#[derive(Debug)]
+enum Slot {
+    Waiting { waker: Option<Waker>, so_far: Reply },
+    Ready(Result<Reply, Error>),
+    Abandoned,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    out: BytesMut,
+    entries: VecDeque<Entry>,
+    slots: Slab<Slot>,
+    next_opaque: u32,
+    /// The task that writes what is pushed, while it is idle.
+    writer: Option<Waker>,
+}
+
+/// The requests of one connection. Cloning shares them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pipeline(Arc<Mutex<State>>);
+
+impl Pipeline {
+    /// A caller that panics while it holds the lock leaves the state whole: no code in between
+    /// can panic half way.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many operations wait.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.state().entries.len()
+    }
+
+    /// Adds a request with one response.
+    pub(crate) fn push(&self, mut request: Request<'_>, deadline: Instant) -> Ticket {
+        let shape = match request.opcode {
+            opcode::STAT => Shape::List {
+                opcode: opcode::STAT,
+            },
+            opcode => Shape::One { opcode },
+        };
+        let mut state = self.state();
+        request.opaque = state.next_opaque;
+        request.encode(&mut state.out);
+        self.enter(state, shape, deadline)
+    }
+
+    /// Adds quiet requests of one kind and the NOOP that ends them; their opaques are set here.
+    pub(crate) fn push_batch<'a>(
+        &self,
+        opcode: u8,
+        requests: impl Iterator<Item = Request<'a>>,
+        deadline: Instant,
+    ) -> Ticket {
+        let mut state = self.state();
+        let mut quiet = 0;
+        for mut request in requests {
+            (request.opcode, request.opaque) = (opcode, state.next_opaque.wrapping_add(quiet));
+            request.encode(&mut state.out);
+            quiet += 1;
+        }
+        let opaque = state.next_opaque.wrapping_add(quiet);
+        Request {
+            opcode: opcode::NOOP,
+            opaque,
+            ..Request::default()
+        }
+        .encode(&mut state.out);
+        self.enter(state, Shape::Batch { opcode, quiet }, deadline)
+    }
+
+    fn enter(&self, mut state: MutexGuard<'_, State>, shape: Shape, deadline: Instant) -> Ticket {
+        let so_far = match shape {
+            Shape::Batch { quiet, .. } => Reply::Batch(vec![None; quiet as usize]),
+            Shape::One { .. } | Shape::List { .. } => Reply::List(Vec::new()),
+        };
+        let slot = state.slots.insert(Slot::Waiting {
+            waker: None,
+            so_far,
+        });
+        let first = state.next_opaque;
+        state.next_opaque = first.wrapping_add(shape.frames());
+        state.entries.push_back(Entry {
+            first,
+            shape,
+            slot,
+            deadline,
+            done: false,
+        });
+        let writer = state.writer.take();
+        drop(state);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+        Ticket {
+            pipeline: self.clone(),
+            slot: Some(slot),
+        }
+    }
+
+    /// Swaps the bytes that are to be written with the empty `spare`; without any, `writer` is
+    /// woken when there are some.
+    pub(crate) fn take_bytes(&self, spare: &mut BytesMut, writer: &Waker) {
+        let mut state = self.state();
+        if state.out.is_empty() {
+            if !state
+                .writer
+                .as_ref()
+                .is_some_and(|waker| waker.will_wake(writer))
+            {
+                state.writer = Some(writer.clone());
+            }
+        } else {
+            std::mem::swap(&mut state.out, spare);
+        }
+    }
+
+    pub(crate) fn wake_writer(&self) {
+        let writer = self.state().writer.take();
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+    }
+
+    /// Hands in responses as long as `next` has some; then wakes whoever waits for them.
+    pub(crate) fn deliver<E: From<Unexpected>>(
+        &self,
+        mut next: impl FnMut() -> Result<Option<Response>, E>,
+        woken: &mut Vec<Waker>,
+    ) -> Result<(), E> {
+        let mut state = self.state();
+        let outcome = loop {
+            match next() {
+                Ok(Some(response)) => {
+                    if let Err(unexpected) = state.deliver(response, woken) {
+                        break Err(unexpected.into());
+                    }
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        drop(state);
+        woken.drain(..).for_each(Waker::wake);
+        outcome
+    }
+
+    /// When the operation that has waited longest must be answered.
+    pub(crate) fn first_deadline(&self) -> Option<Instant> {
+        self.state().entries.front().map(|entry| entry.deadline)
+    }
+
+    /// Fails everything that waits, and forgets what was to be written.
+    pub(crate) fn fail_all(&self, error: &Error) {
+        let mut woken = Vec::new();
+        let mut state = self.state();
+        state.out = BytesMut::new();
+        while let Some(entry) = state.entries.pop_front() {
+            if !entry.done {
+                state.finish(entry.slot, Err(error.clone()), &mut woken);
+            }
+        }
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl State {
+    fn deliver(&mut self, response: Response, woken: &mut Vec<Waker>) -> Result<(), Unexpected> {
+        let unexpected = Unexpected {
+            opaque: response.opaque,
+            opcode: response.opcode,
+        };
+        let Some(index) = self.entry_of(response.opaque) else {
+            return Err(unexpected);
+        };
+        let Entry {
+            first,
+            shape,
+            slot,
+            done,
+            ..
+        } = self.entries[index];
+        let frame = response.opaque.wrapping_sub(first);
+        if done || response.opcode != shape.opcode_of(frame) {
+            return Err(unexpected);
+        }
+        let complete = match shape {
+            Shape::One { .. } => {
+                self.finish(slot, Ok(Reply::One(response)), woken);
+                true
+            }
+            Shape::Batch { quiet, .. } if frame == quiet => {
+                self.finish_gathered(slot, woken);
+                true
+            }
+            Shape::Batch { .. } => {
+                self.gather(slot, frame, response)
+                    .map_err(|Repeated| unexpected)?;
+                false
+            }
+            Shape::List { .. } => self.list(slot, response, woken),
+        };
+        self.entries[index].done = complete;
+        while self.entries.front().is_some_and(|entry| entry.done) {
+            self.entries.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Nearly always the first: a server answers in order.
+    fn entry_of(&self, opaque: u32) -> Option<usize> {
+        let base = self.entries.front()?.first;
+        let distance = opaque.wrapping_sub(base);
+        let after = |entry: &Entry| entry.first.wrapping_sub(base) <= distance;
+        let index = match self.entries.get(1) {
+            Some(second) if after(second) => self.entries.partition_point(after) - 1,
+            _ => 0,
+        };
+        let entry = &self.entries[index];
+        (opaque.wrapping_sub(entry.first) < entry.shape.frames()).then_some(index)
+    }
+
+    fn gather(&mut self, slot: usize, frame: u32, response: Response) -> Result<(), Repeated> {
+        if let Slot::Waiting {
+            so_far: Reply::Batch(answers),
+            ..
+        } = &mut self.slots[slot]
+        {
+            let answer = &mut answers[frame as usize];
+            if answer.is_some() {
+                return Err(Repeated);
+            }
+            *answer = Some(response);
+        }
+        Ok(())
+    }
+
+    /// Statistics end with one without a name; an error is the only response.
+    fn list(&mut self, slot: usize, response: Response, woken: &mut Vec<Waker>) -> bool {
+        if response.status != status::OK {
+            self.finish(slot, Ok(Reply::One(response)), woken);
+            return true;
+        }
+        if response.key.is_empty() {
+            self.finish_gathered(slot, woken);
+            return true;
+        }
+        if let Slot::Waiting {
+            so_far: Reply::List(list),
+            ..
+        } = &mut self.slots[slot]
+        {
+            list.push(response);
+        }
+        false
+    }
+
+    fn finish_gathered(&mut self, slot: usize, woken: &mut Vec<Waker>) {
+        let gathered = match &mut self.slots[slot] {
+            Slot::Waiting { so_far, .. } => std::mem::replace(so_far, Reply::List(Vec::new())),
+            Slot::Ready(_) | Slot::Abandoned => Reply::List(Vec::new()),
+        };
+        self.finish(slot, Ok(gathered), woken);
+    }
+
+    fn finish(&mut self, slot: usize, outcome: Result<Reply, Error>, woken: &mut Vec<Waker>) {
+        match &mut self.slots[slot] {
+            Slot::Abandoned => {
+                self.slots.remove(slot);
+            }
+            Slot::Waiting { waker, .. } => {
+                woken.extend(waker.take());
+                self.slots[slot] = Slot::Ready(outcome);
+            }
+            Slot::Ready(_) => {}
+        }
+    }
+}
+
+/// Waits for the responses of one operation. Dropping it does not take the operation back.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    pipeline: Pipeline,
+    /// `None` once the outcome has been handed over.
+    slot: Option<usize>,
+}
+
+impl Future for Ticket {
+    type Output = Result<Reply, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(slot) = self.slot else {
+            return Poll::Pending;
+        };
+        let mut state = self.pipeline.state();
+        if let Slot::Waiting { waker, .. } = &mut state.slots[slot] {
+            if !waker
+                .as_ref()
+                .is_some_and(|waker| waker.will_wake(cx.waker()))
+            {
+                *waker = Some(cx.waker().clone());
+            }
+            return Poll::Pending;
+        }
+        let taken = state.slots.remove(slot);
+        drop(state);
+        self.slot = None;
+        match taken {
+            Slot::Ready(outcome) => Poll::Ready(outcome),
+            Slot::Waiting { .. } | Slot::Abandoned => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let Some(slot) = self.slot else { return };
+        let mut state = self.pipeline.state();
+        if matches!(state.slots[slot], Slot::Ready(_)) {
+            state.slots.remove(slot);
+        } else {
+            state.slots[slot] = Slot::Abandoned;
+        }
+    }
+}

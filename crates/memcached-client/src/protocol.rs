@@ -1,0 +1,317 @@
+//! memcached's binary protocol: frames to bytes and back. Pure.
+//!
+//! The layout is that of the page `BinaryProtocolRevamped` in memcached's wiki: 24 bytes of header, then
+//! extras, key and value; numbers big-endian.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use thiserror::Error;
+
+pub(crate) const HEADER: usize = 24;
+const REQUEST: u8 = 0x80;
+const RESPONSE: u8 = 0x81;
+
+/// The longest body that is accepted: more than memcached's largest item is taken for garbage,
+/// and no memory is set aside for it.
+pub(crate) const MAX_BODY: usize = 128 * 1024 * 1024;
+
+pub(crate) mod opcode {
+    pub(crate) const GET: u8 = 0x00;
+    pub(crate) const SET: u8 = 0x01;
+    pub(crate) const ADD: u8 = 0x02;
+    pub(crate) const REPLACE: u8 = 0x03;
+    pub(crate) const DELETE: u8 = 0x04;
+    pub(crate) const INCREMENT: u8 = 0x05;
+    pub(crate) const DECREMENT: u8 = 0x06;
+    pub(crate) const FLUSH: u8 = 0x08;
+    pub(crate) const GETQ: u8 = 0x09;
+    pub(crate) const NOOP: u8 = 0x0a;
+    pub(crate) const VERSION: u8 = 0x0b;
+    pub(crate) const STAT: u8 = 0x10;
+    pub(crate) const SETQ: u8 = 0x11;
+    pub(crate) const DELETEQ: u8 = 0x14;
+    pub(crate) const TOUCH: u8 = 0x1c;
+    pub(crate) const SASL_AUTH: u8 = 0x21;
+}
+
+pub(crate) mod status {
+    pub(crate) const OK: u16 = 0x00;
+    pub(crate) const NOT_FOUND: u16 = 0x01;
+    pub(crate) const EXISTS: u16 = 0x02;
+    pub(crate) const TOO_LARGE: u16 = 0x03;
+    pub(crate) const NOT_STORED: u16 = 0x05;
+    pub(crate) const NOT_LOGGED_IN: u16 = 0x20;
+    pub(crate) const UNKNOWN_COMMAND: u16 = 0x81;
+}
+
+/// What a status means, in words.
+pub(crate) fn status_text(status: u16) -> &'static str {
+    match status {
+        status::NOT_FOUND => "key not found",
+        status::EXISTS => "key exists",
+        status::TOO_LARGE => "value too large",
+        0x04 => "invalid arguments",
+        status::NOT_STORED => "item not stored",
+        0x06 => "value is not a number",
+        status::NOT_LOGGED_IN => "not logged in, or the log-in was refused",
+        0x21 => "log-in takes a further step",
+        status::UNKNOWN_COMMAND => "unknown command",
+        0x82 => "out of memory",
+        0x83 => "not supported",
+        0x84 => "internal error",
+        0x85 => "busy",
+        0x86 => "temporary failure",
+        _ => "unknown status",
+    }
+}
+
+/// A request, as far as it varies.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Request<'a> {
+    pub(crate) opcode: u8,
+    pub(crate) opaque: u32,
+    pub(crate) cas: u64,
+    pub(crate) extras: &'a [u8],
+    pub(crate) key: &'a [u8],
+    pub(crate) value: &'a [u8],
+}
+
+impl Request<'_> {
+    /// Appends the frame to `out`. Keys and sizes have been checked: they fit their fields.
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
+        let body = self.extras.len() + self.key.len() + self.value.len();
+        out.reserve(HEADER + body);
+        let mut header = [0; HEADER];
+        header[0] = REQUEST;
+        header[1] = self.opcode;
+        header[2..4].copy_from_slice(&low_bytes::<2>(self.key.len()));
+        header[4..5].copy_from_slice(&low_bytes::<1>(self.extras.len()));
+        header[8..12].copy_from_slice(&low_bytes::<4>(body));
+        header[12..16].copy_from_slice(&self.opaque.to_be_bytes());
+        header[16..24].copy_from_slice(&self.cas.to_be_bytes());
+        out.put_slice(&header);
+        out.put_slice(self.extras);
+        out.put_slice(self.key);
+        out.put_slice(self.value);
+    }
+}
+
+/// The lowest `N` bytes of a length, big-endian.
+fn low_bytes<const N: usize>(length: usize) -> [u8; N] {
+    let bytes = (length as u64).to_be_bytes();
+    std::array::from_fn(|i| bytes[8 - N + i])
+}
+
+/// A response. Key and value are slices of the buffer that it was read into.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Response {
+    pub(crate) opcode: u8,
+    pub(crate) status: u16,
+    pub(crate) opaque: u32,
+    pub(crate) cas: u64,
+    /// The first four bytes of the extras: the flags of a value.
+    pub(crate) flags: u32,
+    pub(crate) key: Bytes,
+    pub(crate) value: Bytes,
+}
+
+/// What a buffer holds.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) enum Decoded {
+    /// A whole response, taken off the front.
+    Response(Response),
+    /// The beginning of one, which will be so many bytes long, header included.
+    Incomplete(usize),
+}
+
+/// Bytes that are no response.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub(crate) enum Garbage {
+    #[error("a frame begins with byte {0:#04x}, which is not a response's")]
+    Magic(u8),
+    #[error("a frame's parts are longer than its body")]
+    Lengths,
+    #[error("a frame claims a body of {0} bytes")]
+    Absurd(usize),
+}
+
+/// Takes one response off the front of `buffer`, if it is there whole.
+pub(crate) fn decode(buffer: &mut BytesMut) -> Result<Decoded, Garbage> {
+    let Some(mut header) = buffer.get(..HEADER) else {
+        return match buffer.first() {
+            Some(&magic) if magic != RESPONSE => Err(Garbage::Magic(magic)),
+            _ => Ok(Decoded::Incomplete(HEADER)),
+        };
+    };
+    let magic = header.get_u8();
+    if magic != RESPONSE {
+        return Err(Garbage::Magic(magic));
+    }
+    let opcode = header.get_u8();
+    let key_length = usize::from(header.get_u16());
+    let extras_length = usize::from(header.get_u8());
+    header.advance(1); // data type
+    let status = header.get_u16();
+    let body_length = header.get_u32() as usize;
+    let (opaque, cas) = (header.get_u32(), header.get_u64());
+    if body_length > MAX_BODY {
+        return Err(Garbage::Absurd(body_length));
+    }
+    if key_length + extras_length > body_length {
+        return Err(Garbage::Lengths);
+    }
+    if buffer.len() < HEADER + body_length {
+        return Ok(Decoded::Incomplete(HEADER + body_length));
+    }
+    let mut value = buffer.split_to(HEADER + body_length).freeze();
+    value.advance(HEADER);
+    let mut extras = value.split_to(extras_length);
+    let flags = if extras.len() >= 4 {
+        extras.get_u32()
+    } else {
+        0
+    };
+    let key = value.split_to(key_length);
+    Ok(Decoded::Response(Response {
+        opcode,
+        status,
+        opaque,
+        cas,
+        flags,
+        key,
+        value,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A response as a server would send it.
+    fn bytes_of(response: &Response) -> Vec<u8> {
+        let mut bytes = BytesMut::new();
+        let request = Request {
+            opcode: response.opcode,
+            opaque: response.opaque,
+            cas: response.cas,
+            extras: &response.flags.to_be_bytes(),
+            key: &response.key,
+            value: &response.value,
+        };
+        request.encode(&mut bytes);
+        bytes[0] = RESPONSE;
+        bytes[6..8].copy_from_slice(&response.status.to_be_bytes());
+        bytes.to_vec()
+    }
+
+    fn decode_all(buffer: &mut BytesMut) -> Result<Vec<Response>, Garbage> {
+        let mut responses = Vec::new();
+        while let Decoded::Response(response) = decode(buffer)? {
+            responses.push(response);
+        }
+        Ok(responses)
+    }
+
+    #[test]
+    fn a_request_has_the_layout_of_the_protocols_own_example() {
+        // The "Add" example of the protocol's text, with an opaque and a CAS id.
+        let mut out = BytesMut::new();
+        let extras = [0xde, 0xad, 0xbe, 0xef, 0, 0, 0x0e, 0x10];
+        let (opcode, opaque, cas) = (opcode::ADD, 0x0102_0304, 0x1122_3344_5566_7788);
+        Request {
+            opcode,
+            opaque,
+            cas,
+            extras: &extras,
+            key: b"Hello",
+            value: b"World",
+        }
+        .encode(&mut out);
+        let expected = b"\x80\x02\x00\x05\x08\x00\x00\x00\x00\x00\x00\x12\x01\x02\x03\x04\
+            \x11\x22\x33\x44\x55\x66\x77\x88\xde\xad\xbe\xef\x00\x00\x0e\x10HelloWorld";
+        assert_eq!(&out[..], expected);
+    }
+
+    #[test]
+    fn wrong_magic_is_noticed_at_the_first_byte() {
+        assert_eq!(
+            decode(&mut BytesMut::from(&b"H"[..])),
+            Err(Garbage::Magic(b'H'))
+        );
+    }
+
+    #[test]
+    fn an_absurd_length_is_refused_before_memory_is_set_aside() {
+        let mut frame = [0; HEADER];
+        frame[0] = RESPONSE;
+        frame[8..12].copy_from_slice(&u32::MAX.to_be_bytes());
+        let outcome = decode(&mut BytesMut::from(&frame[..]));
+        assert_eq!(outcome, Err(Garbage::Absurd(u32::MAX as usize)));
+    }
+
+    #[test]
+    fn parts_longer_than_the_body_are_refused() {
+        let mut frame = [0; HEADER];
+        frame[0] = RESPONSE;
+        frame[3] = 1;
+        assert_eq!(
+            decode(&mut BytesMut::from(&frame[..])),
+            Err(Garbage::Lengths)
+        );
+    }
+
+    fn response() -> impl Strategy<Value = Response> {
+        let bytes = || prop::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from);
+        (any::<(u8, u16, u32, u64, u32)>(), bytes(), bytes()).prop_map(
+            |((opcode, status, opaque, cas, flags), key, value)| Response {
+                opcode,
+                status,
+                opaque,
+                cas,
+                flags,
+                key,
+                value,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn responses_are_the_same_however_the_bytes_are_cut(
+            responses in prop::collection::vec(response(), 0..6),
+            cuts in prop::collection::vec(1..60_usize, 1..20),
+        ) {
+            let bytes: Vec<u8> = responses.iter().flat_map(bytes_of).collect();
+            let (mut buffer, mut decoded, mut rest) = (BytesMut::new(), Vec::new(), &bytes[..]);
+            for cut in cuts.iter().cycle() {
+                let (piece, later) = rest.split_at((*cut).min(rest.len()));
+                buffer.extend_from_slice(piece);
+                decoded.extend(decode_all(&mut buffer).unwrap());
+                rest = later;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            prop_assert_eq!(decoded, responses);
+            prop_assert!(buffer.is_empty());
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic_or_ask_for_more_than_the_limit(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..100),
+            is_response in any::<bool>(),
+        ) {
+            if let (true, Some(first)) = (is_response, bytes.first_mut()) {
+                *first = RESPONSE;
+            }
+            let mut buffer = BytesMut::from(&bytes[..]);
+            while let Ok(decoded) = decode(&mut buffer) {
+                if let Decoded::Incomplete(needed) = decoded {
+                    prop_assert!(needed > buffer.len() && needed <= HEADER + MAX_BODY);
+                    break;
+                }
+            }
+        }
+    }
+}

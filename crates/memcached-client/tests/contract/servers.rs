@@ -1,0 +1,216 @@
+//! Real memcached servers, each on its own port or socket, ended when dropped.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::{Ipv4Addr, TcpStream},
+    os::unix::net::UnixStream,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use memcached_client::{Client, Config, Credentials, Protocol, ServerAddress};
+use tempfile::TempDir;
+
+pub const USER: &str = "tester";
+pub const PASSWORD: &str = "correct-horse";
+
+/// How long a condition may take before the test says that it will not come true.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `condition` is true.
+pub async fn wait_until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition().await {
+        assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// How a server is reached and who may use it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    Plain,
+    UnixSocket,
+    /// `-S`: SASL, binary protocol only.
+    Sasl,
+    /// `-Y`: log-in by the text protocol.
+    AuthFile,
+}
+
+/// A memcached process.
+pub struct Memcached {
+    kind: Kind,
+    child: Option<Child>,
+    /// An address of the loopback network that no other test uses: so no other has its port.
+    host: Ipv4Addr,
+    port: u16,
+    folder: TempDir,
+}
+
+impl Memcached {
+    pub fn start(kind: Kind) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = Self {
+            kind,
+            child: None,
+            port: 0,
+            folder,
+        };
+        if kind == Kind::Sasl {
+            server.write_sasl_files();
+        }
+        fs::write(server.path("users"), format!("{USER}:{PASSWORD}\n")).unwrap();
+        assert!(server.run(), "memcached does not start");
+        server
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    fn write_sasl_files(&self) {
+        let database = self.path("sasldb2");
+        let config = format!(
+            "mech_list: plain\npwcheck_method: auxprop\nauxprop_plugin: sasldb\n\
+             sasldb_path: {database}\n"
+        );
+        fs::write(self.path("memcached.conf"), config).unwrap();
+        let host = Command::new("hostname").output().unwrap().stdout;
+        let host = String::from_utf8(host).unwrap();
+        let mut saslpasswd2 = Command::new("saslpasswd2")
+            .args([
+                "-p",
+                "-c",
+                "-f",
+                &database,
+                "-a",
+                "memcached",
+                "-u",
+                host.trim(),
+                USER,
+            ])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("saslpasswd2; bin/setup installs it");
+        saslpasswd2
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(PASSWORD.as_bytes())
+            .unwrap();
+        assert!(saslpasswd2.wait().unwrap().success());
+    }
+
+    /// Starts the process again, on the same address; `false` if it ended at once.
+    pub fn run(&mut self) -> bool {
+        let host = self.host.to_string();
+        let (port, socket, users) = (self.port.to_string(), self.path("s"), self.path("users"));
+        let mut command = Command::new("memcached");
+        command.args(["-u", "root", "-U", "0", "-t", "1", "-m", "64"]);
+        command.args(match self.kind {
+            Kind::UnixSocket => vec!["-s", &socket],
+            Kind::Plain => vec!["-l", &host, "-p", &port],
+            Kind::Sasl => vec!["-l", &host, "-p", &port, "-S"],
+            Kind::AuthFile => vec!["-l", &host, "-p", &port, "-Y", &users],
+        });
+        command.env("SASL_CONF_PATH", self.folder.path());
+        let child = command
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("memcached; bin/setup installs it");
+        self.child = Some(child);
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if self.child.as_mut().unwrap().try_wait().unwrap().is_some() {
+                return false;
+            }
+            let reachable = match self.kind {
+                Kind::UnixSocket => UnixStream::connect(&socket).is_ok(),
+                _ => TcpStream::connect((self.host, self.port)).is_ok(),
+            };
+            if reachable {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+
+    pub fn address(&self) -> ServerAddress {
+        match self.kind {
+            Kind::UnixSocket => self.path("s").parse().unwrap(),
+            _ => format!("{}:{}", self.host, self.port).parse().unwrap(),
+        }
+    }
+
+    pub fn config(&self, protocol: Protocol) -> Config {
+        let mut config = Config::new(vec![self.address()]);
+        config.protocol = protocol;
+        if matches!(self.kind, Kind::Sasl | Kind::AuthFile) {
+            config.credentials = Some(credentials(PASSWORD));
+        }
+        config
+    }
+
+    pub fn client(&self, protocol: Protocol) -> Client {
+        Client::new(self.config(protocol))
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    pub fn restart(&mut self) {
+        self.kill();
+        assert!(self.run(), "memcached starts again");
+    }
+
+    /// Sends a signal, as in `STOP` or `CONT`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().unwrap().id().to_string();
+        let sent = Command::new("kill")
+            .args([&format!("-{name}"), &pid])
+            .status()
+            .unwrap();
+        assert!(sent.success());
+    }
+
+    /// One of memcached's own counters, asked past the client. Plain servers only.
+    pub fn stat(&self, name: &str) -> u64 {
+        let mut stream = TcpStream::connect((self.host, self.port)).unwrap();
+        stream.write_all(b"stats\r\n").unwrap();
+        let prefix = format!("STAT {name} ");
+        let lines = BufReader::new(stream).lines().map(Result::unwrap);
+        let line = lines
+            .take_while(|line| line != "END")
+            .find(|line| line.starts_with(&prefix));
+        line.unwrap()[prefix.len()..].parse().unwrap()
+    }
+}
+
+impl Drop for Memcached {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+pub fn credentials(password: &str) -> Credentials {
+    Credentials {
+        username: USER.to_owned(),
+        password: password.to_owned().into(),
+    }
+}
+
+const PORT: u16 = 21211;
+
+pub fn own_address() -> Ipv4Addr {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let process = std::process::id() % 1000;
+    let [_, a, b, c] = (process << 12 | NEXT.fetch_add(1, Ordering::Relaxed) % 4000).to_be_bytes();
+    Ipv4Addr::new(127, a.max(1), b, c)
+}
