@@ -45,10 +45,7 @@ impl Assets {
             urls.insert(name.into_owned(), format!("/static/{public_name}"));
             by_public_name.insert(public_name, Asset::from(file));
         }
-        Self {
-            by_public_name: Arc::new(by_public_name),
-            urls: Arc::new(urls),
-        }
+        Self { by_public_name: Arc::new(by_public_name), urls: Arc::new(urls) }
     }
 
     /// The URL of the file called `name` in `static/`.
@@ -62,11 +59,7 @@ impl From<EmbeddedFile> for Asset {
         let mimetype = file.metadata.mimetype();
         let text = mimetype.starts_with("text/");
         Self {
-            content_type: if text {
-                format!("{mimetype}; charset=utf-8")
-            } else {
-                mimetype.into()
-            },
+            content_type: if text { format!("{mimetype}; charset=utf-8") } else { mimetype.into() },
             content: match file.data {
                 Cow::Borrowed(bytes) => Bytes::from_static(bytes),
                 Cow::Owned(bytes) => Bytes::from(bytes),
@@ -93,10 +86,7 @@ pub(crate) async fn serve(
     assets: Data<Assets>,
     name: Path<String>,
 ) -> Result<HttpResponse, AppError> {
-    let asset = assets
-        .by_public_name
-        .get(name.as_str())
-        .ok_or(AppError::NotFound)?;
+    let asset = assets.by_public_name.get(name.as_str()).ok_or(AppError::NotFound)?;
     Ok(HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, asset.content_type.as_str()))
         .insert_header((header::CACHE_CONTROL, FOR_EVER))
@@ -111,9 +101,7 @@ mod tests {
     fn a_url_carries_a_hash_of_the_content() {
         let assets = Assets::load();
         let url = assets.url("style.css").expect("the stylesheet is embedded");
-        let hash = url
-            .strip_prefix("/static/style-")
-            .and_then(|u| u.strip_suffix(".css"));
+        let hash = url.strip_prefix("/static/style-").and_then(|u| u.strip_suffix(".css"));
         assert_eq!(hash.map(str::len), Some(2 * HASH_BYTES));
         assert!(hash.is_some_and(|h| h.chars().all(|c| c.is_ascii_hexdigit())));
     }

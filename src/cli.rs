@@ -71,10 +71,7 @@ fn serve(config: Config) -> Result<(), String> {
         let application =
             Application::build(config, shutdown::signal()).map_err(|e| e.to_string())?;
         say(application.summary());
-        application
-            .run()
-            .await
-            .map_err(|e| format!("the server stopped: {e}"))
+        application.run().await.map_err(|e| format!("the server stopped: {e}"))
     })
 }
 
@@ -83,9 +80,7 @@ fn migrate(config: &Config) -> Result<(), String> {
     let applied = db.migrate().map_err(|e| e.to_string())?;
     match applied.as_slice() {
         [] => say("The database is up to date."),
-        names => names
-            .iter()
-            .for_each(|name| say(format_args!("Applied {name}"))),
+        names => names.iter().for_each(|name| say(format_args!("Applied {name}"))),
     }
     Ok(())
 }

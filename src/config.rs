@@ -87,10 +87,7 @@ pub struct ConfigError {
 
 impl ConfigError {
     fn new(variable: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self {
-            variable: variable.into(),
-            problem: problem.into(),
-        }
+        Self { variable: variable.into(), problem: problem.into() }
     }
 }
 
@@ -116,10 +113,7 @@ impl Environment {
     }
 
     fn get(&self, variable: &str) -> Option<&str> {
-        self.0
-            .get(variable)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
+        self.0.get(variable).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     /// Parses a variable's value, if it is set; `expected` says what would be right.
@@ -142,10 +136,9 @@ impl Environment {
     ) -> Result<Option<u32>, ConfigError> {
         let expected = format!("a number from {least} to {most}");
         match self.parse(variable, &expected)? {
-            Some(n) if !(least..=most).contains(&n) => Err(ConfigError::new(
-                variable,
-                format!("“{n}” is not {expected}"),
-            )),
+            Some(n) if !(least..=most).contains(&n) => {
+                Err(ConfigError::new(variable, format!("“{n}” is not {expected}")))
+            }
             number => Ok(number),
         }
     }
@@ -154,22 +147,14 @@ impl Environment {
         match self.get(variable).map(str::to_ascii_lowercase).as_deref() {
             None | Some("no" | "false" | "0") => Ok(false),
             Some("yes" | "true" | "1") => Ok(true),
-            Some(other) => Err(ConfigError::new(
-                variable,
-                format!("“{other}” is not yes or no"),
-            )),
+            Some(other) => Err(ConfigError::new(variable, format!("“{other}” is not yes or no"))),
         }
     }
 }
 
 impl<const N: usize> From<[(&str, &str); N]> for Environment {
     fn from(variables: [(&str, &str); N]) -> Self {
-        Self(
-            variables
-                .iter()
-                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-                .collect(),
-        )
+        Self(variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
     }
 }
 
@@ -213,11 +198,7 @@ impl Config {
 impl ServerConfig {
     fn from_environment(env: &Environment) -> Result<Self, ConfigError> {
         let port = env.parse("PORT", "a port number from 0 to 65535")?;
-        let all_or_local = if port.is_some() {
-            "0.0.0.0"
-        } else {
-            "127.0.0.1"
-        };
+        let all_or_local = if port.is_some() { "0.0.0.0" } else { "127.0.0.1" };
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             host: env.get("HOST").unwrap_or(all_or_local).to_owned(),
@@ -246,21 +227,13 @@ fn is_production(env: &Environment) -> Result<bool, ConfigError> {
 
 impl DatabaseConfig {
     fn from_environment(env: &Environment) -> Result<Self, ConfigError> {
-        let url = env
-            .get("DATABASE_URL")
-            .unwrap_or("sqlite://tasklist.sqlite3")
-            .parse();
+        let url = env.get("DATABASE_URL").unwrap_or("sqlite://tasklist.sqlite3").parse();
         let url: DatabaseUrl = url.map_err(|e: String| ConfigError::new("DATABASE_URL", e))?;
         let ephemeral_allowed = env.flag("ALLOW_EPHEMERAL_SQLITE")?;
         if url.is_sqlite() && env.get("DYNO").is_some() && !ephemeral_allowed {
             return Err(ConfigError::new("DATABASE_URL", EPHEMERAL));
         }
-        Ok(Self {
-            url,
-            pool_size: env
-                .number_between("DATABASE_POOL_SIZE", 1, 1000)?
-                .unwrap_or(8),
-        })
+        Ok(Self { url, pool_size: env.number_between("DATABASE_POOL_SIZE", 1, 1000)?.unwrap_or(8) })
     }
 }
 
@@ -293,10 +266,7 @@ impl FromStr for DatabaseUrl {
                 ));
             }
         };
-        Ok(Self {
-            kind,
-            secret: url.into(),
-        })
+        Ok(Self { kind, secret: url.into() })
     }
 }
 
@@ -329,9 +299,7 @@ impl DatabaseUrl {
 
     /// The message of a database library, fit for a log: such libraries may quote the URL.
     pub(crate) fn without_secrets(&self, message: &str) -> String {
-        if ["URI", "connection info string", "percent-encoded"]
-            .iter()
-            .any(|w| message.contains(w))
+        if ["URI", "connection info string", "percent-encoded"].iter().any(|w| message.contains(w))
         {
             return "the database URL cannot be parsed".to_owned();
         }
@@ -367,10 +335,7 @@ impl fmt::Debug for DatabaseUrl {
 
 impl SessionConfig {
     fn from_environment(env: &Environment, production: bool) -> Result<Self, ConfigError> {
-        Ok(Self {
-            secret_key: secret_key(env, production)?,
-            lifetime: session_lifetime(env)?,
-        })
+        Ok(Self { secret_key: secret_key(env, production)?, lifetime: session_lifetime(env)? })
     }
 }
 
@@ -379,16 +344,12 @@ fn secret_key(env: &Environment, production: bool) -> Result<Option<SecretString
     match env.get("SECRET_KEY") {
         Some(key) if key.len() < SECRET_KEY_LENGTH => Err(ConfigError::new(
             "SECRET_KEY",
-            format!(
-                "is {} characters long, which is too short; {how}",
-                key.chars().count()
-            ),
+            format!("is {} characters long, which is too short; {how}", key.chars().count()),
         )),
         Some(key) => Ok(Some(key.into())),
-        None if production => Err(ConfigError::new(
-            "SECRET_KEY",
-            format!("is required in production; {how}"),
-        )),
+        None if production => {
+            Err(ConfigError::new("SECRET_KEY", format!("is required in production; {how}")))
+        }
         None => Ok(None),
     }
 }
@@ -409,12 +370,7 @@ fn session_lifetime(env: &Environment) -> Result<Duration, ConfigError> {
 
 fn public_origins(env: &Environment) -> Result<Vec<String>, ConfigError> {
     let listed = env.get("PUBLIC_ORIGIN").unwrap_or_default();
-    listed
-        .split(',')
-        .map(str::trim)
-        .filter(|origin| !origin.is_empty())
-        .map(origin)
-        .collect()
+    listed.split(',').map(str::trim).filter(|origin| !origin.is_empty()).map(origin).collect()
 }
 
 fn origin(text: &str) -> Result<String, ConfigError> {

@@ -31,20 +31,13 @@ pub(crate) async fn refuse_cross_site<B: MessageBody>(
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     if req.method().is_safe() || is_same_site(req.request()) {
-        return next
-            .call(req)
-            .await
-            .map(ServiceResponse::map_into_left_body);
+        return next.call(req).await.map(ServiceResponse::map_into_left_body);
     }
-    Ok(req
-        .into_response(AppError::CrossSite.error_response())
-        .map_into_right_body())
+    Ok(req.into_response(AppError::CrossSite.error_response()).map_into_right_body())
 }
 
 fn is_same_site(req: &HttpRequest) -> bool {
-    let listed = req
-        .app_data::<Data<PublicOrigins>>()
-        .map_or(&[][..], |origins| &origins.0);
+    let listed = req.app_data::<Data<PublicOrigins>>().map_or(&[][..], |origins| &origins.0);
     may_change_state(req.headers(), listed)
 }
 
@@ -56,9 +49,7 @@ fn may_change_state(headers: &HeaderMap, public_origins: &[String]) -> bool {
             .all(|site| matches!(site.as_bytes(), b"same-origin" | b"none"));
     }
     let host = headers.get(header::HOST);
-    headers
-        .get_all(header::ORIGIN)
-        .all(|origin| is_own(origin, host, public_origins))
+    headers.get_all(header::ORIGIN).all(|origin| is_own(origin, host, public_origins))
 }
 
 fn is_own(origin: &HeaderValue, host: Option<&HeaderValue>, public_origins: &[String]) -> bool {
@@ -80,10 +71,9 @@ fn is_own(origin: &HeaderValue, host: Option<&HeaderValue>, public_origins: &[St
         _ => return false,
     };
     let without_port = |text: &str| text.strip_suffix(default_port).unwrap_or(text).to_owned();
-    host.and_then(|host| host.to_str().ok())
-        .is_some_and(|host| {
-            without_port(&host.to_ascii_lowercase()) == without_port(authority.as_str())
-        })
+    host.and_then(|host| host.to_str().ok()).is_some_and(|host| {
+        without_port(&host.to_ascii_lowercase()) == without_port(authority.as_str())
+    })
 }
 
 #[cfg(test)]
@@ -94,10 +84,7 @@ mod tests {
         let mut map = HeaderMap::new();
         for (name, value) in fields {
             let name = HeaderName::try_from(*name).expect("a header's name");
-            map.append(
-                name,
-                HeaderValue::from_str(value).expect("a header's value"),
-            );
+            map.append(name, HeaderValue::from_str(value).expect("a header's value"));
         }
         map
     }
@@ -108,69 +95,34 @@ mod tests {
 
     #[test]
     fn a_default_port_may_be_written_out_or_not() {
-        assert!(passes(&[
-            ("host", "a.example:443"),
-            ("origin", "https://a.example")
-        ]));
-        assert!(passes(&[
-            ("host", "A.example"),
-            ("origin", "http://a.EXAMPLE:80")
-        ]));
-        assert!(!passes(&[
-            ("host", "a.example:443"),
-            ("origin", "http://a.example")
-        ]));
+        assert!(passes(&[("host", "a.example:443"), ("origin", "https://a.example")]));
+        assert!(passes(&[("host", "A.example"), ("origin", "http://a.EXAMPLE:80")]));
+        assert!(!passes(&[("host", "a.example:443"), ("origin", "http://a.example")]));
     }
 
     #[test]
     fn a_public_origin_passes_behind_a_proxy_that_changes_the_host() {
-        assert!(passes(&[
-            ("host", "10.0.0.7:8080"),
-            ("origin", "https://tasks.example")
-        ]));
-        assert!(!passes(&[
-            ("host", "10.0.0.7:8080"),
-            ("origin", "http://tasks.example")
-        ]));
+        assert!(passes(&[("host", "10.0.0.7:8080"), ("origin", "https://tasks.example")]));
+        assert!(!passes(&[("host", "10.0.0.7:8080"), ("origin", "http://tasks.example")]));
     }
 
     #[test]
     fn a_public_origin_does_not_overrule_what_the_browser_says() {
-        let fields = [
-            ("origin", "https://tasks.example"),
-            ("sec-fetch-site", "cross-site"),
-        ];
+        let fields = [("origin", "https://tasks.example"), ("sec-fetch-site", "cross-site")];
         assert!(!passes(&fields));
     }
 
     #[test]
     fn of_two_values_both_must_pass() {
-        assert!(!passes(&[
-            ("sec-fetch-site", "same-origin"),
-            ("sec-fetch-site", "cross-site")
-        ]));
-        let origins = [
-            ("host", "a"),
-            ("origin", "http://a"),
-            ("origin", "http://b"),
-        ];
+        assert!(!passes(&[("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")]));
+        let origins = [("host", "a"), ("origin", "http://a"), ("origin", "http://b")];
         assert!(!passes(&origins));
     }
 
     #[test]
     fn an_origin_that_is_no_url_is_another_site() {
-        for origin in [
-            "null",
-            "",
-            "a.example",
-            "file://a.example",
-            "http://a.example@b",
-            "http:",
-        ] {
-            assert!(
-                !passes(&[("host", "a.example"), ("origin", origin)]),
-                "{origin}"
-            );
+        for origin in ["null", "", "a.example", "file://a.example", "http://a.example@b", "http:"] {
+            assert!(!passes(&[("host", "a.example"), ("origin", origin)]), "{origin}");
         }
     }
 

@@ -60,11 +60,7 @@ pub enum DbError {
 
 impl From<QueryError> for DbError {
     fn from(error: QueryError) -> Self {
-        if is_passing(&error) {
-            Self::Unavailable(error.to_string())
-        } else {
-            Self::Query(error)
-        }
+        if is_passing(&error) { Self::Unavailable(error.to_string()) } else { Self::Query(error) }
     }
 }
 
@@ -74,10 +70,8 @@ fn is_passing(error: &QueryError) -> bool {
     match error {
         QueryError::BrokenTransactionManager => true,
         QueryError::DatabaseError(kind, info) => {
-            matches!(
-                kind,
-                ClosedConnection | SerializationFailure | UnableToSendCommand
-            ) || info.message().contains("database is locked")
+            matches!(kind, ClosedConnection | SerializationFailure | UnableToSendCommand)
+                || info.message().contains("database is locked")
         }
         _ => false,
     }
@@ -95,9 +89,7 @@ impl Db {
     /// error of the query that wants it.
     #[must_use]
     pub fn new(config: &DatabaseConfig) -> Self {
-        let manager = Manager {
-            url: config.url.clone(),
-        };
+        let manager = Manager { url: config.url.clone() };
         let pool = Pool::builder()
             .max_size(config.pool_size)
             .min_idle(Some(0))
@@ -115,9 +107,7 @@ impl Db {
     {
         let pool = self.pool.clone();
         web::block(move || {
-            let mut conn = pool
-                .get()
-                .map_err(|e| DbError::Unavailable(e.to_string()))?;
+            let mut conn = pool.get().map_err(|e| DbError::Unavailable(e.to_string()))?;
             query(&mut conn).map_err(DbError::from)
         })
         .await
@@ -141,11 +131,7 @@ impl Db {
     /// Applies the pending migrations and returns their names. Of several processes that do this
     /// at once, one works and the others wait for it.
     pub fn migrate(&self) -> Result<Vec<String>, DbError> {
-        match self
-            .manager
-            .connect()
-            .map_err(|e| DbError::Unavailable(e.to_string()))?
-        {
+        match self.manager.connect().map_err(|e| DbError::Unavailable(e.to_string()))? {
             #[cfg(feature = "sqlite")]
             DbConnection::Sqlite(mut conn) => migrate_sqlite(&mut conn),
             #[cfg(feature = "postgres")]
@@ -156,19 +142,15 @@ impl Db {
 
     /// How many migrations of this build the database lacks.
     pub fn pending_migrations(&self) -> Result<usize, DbError> {
-        match self
-            .manager
-            .connect()
-            .map_err(|e| DbError::Unavailable(e.to_string()))?
-        {
+        match self.manager.connect().map_err(|e| DbError::Unavailable(e.to_string()))? {
             #[cfg(feature = "sqlite")]
-            DbConnection::Sqlite(mut conn) => conn
-                .pending_migrations(SQLITE_MIGRATIONS)
-                .map(|pending| pending.len()),
+            DbConnection::Sqlite(mut conn) => {
+                conn.pending_migrations(SQLITE_MIGRATIONS).map(|pending| pending.len())
+            }
             #[cfg(feature = "postgres")]
-            DbConnection::Postgres(mut conn) => conn
-                .pending_migrations(POSTGRES_MIGRATIONS)
-                .map(|pending| pending.len()),
+            DbConnection::Postgres(mut conn) => {
+                conn.pending_migrations(POSTGRES_MIGRATIONS).map(|pending| pending.len())
+            }
         }
         .map_err(|e| DbError::Migration(e.to_string()))
     }
@@ -271,8 +253,7 @@ impl Manager {
 }
 
 fn prepare(conn: &mut impl SimpleConnection, settings: &str) -> Result<(), ConnectionError> {
-    conn.batch_execute(settings)
-        .map_err(ConnectionError::CouldntSetupConfiguration)
+    conn.batch_execute(settings).map_err(ConnectionError::CouldntSetupConfiguration)
 }
 
 impl ManageConnection for Manager {
@@ -280,8 +261,7 @@ impl ManageConnection for Manager {
     type Error = ConnectError;
 
     fn connect(&self) -> Result<DbConnection, ConnectError> {
-        self.open()
-            .map_err(|error| ConnectError(self.url.without_secrets(&error.to_string())))
+        self.open().map_err(|error| ConnectError(self.url.without_secrets(&error.to_string())))
     }
 
     /// A connection that the server has closed is replaced before anybody gets it. A file is

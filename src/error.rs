@@ -79,18 +79,12 @@ pub(crate) async fn error_pages(
         return Ok(res);
     }
     log_cause(&res);
-    Ok(if has_own_page(&res) {
-        res
-    } else {
-        with_page(res)
-    })
+    Ok(if has_own_page(&res) { res } else { with_page(res) })
 }
 
 fn log_cause(res: &ServiceResponse) {
     if let (true, Some(cause)) = (res.status().is_server_error(), res.response().error()) {
-        let id = RequestId::of(res.request())
-            .map(|id| id.to_string())
-            .unwrap_or_default();
+        let id = RequestId::of(res.request()).map(|id| id.to_string()).unwrap_or_default();
         log::error!("id={id} status={} cause={cause}", res.status().as_u16());
     }
 }
@@ -106,10 +100,7 @@ fn with_page(res: ServiceResponse) -> ServiceResponse {
     let html = page(&res);
     let mut res = res.map_body(|_, _| BoxBody::new(html));
     let headers = res.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/html; charset=utf-8"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     res
 }
@@ -143,31 +134,16 @@ fn in_words(status: StatusCode) -> (&'static str, &'static str) {
             "This request came from another site, so nothing was changed. Use the form on the \
              task list itself.",
         ),
-        404 => (
-            "Page not found",
-            "There is nothing at this address. It may have been mistyped.",
-        ),
-        405 => (
-            "Not possible here",
-            "This address does not answer this kind of request.",
-        ),
-        408 => (
-            "Too slow",
-            "The request took too long to arrive. Nothing was changed.",
-        ),
-        413 => (
-            "Too large",
-            "The request was larger than this site accepts. Nothing was changed.",
-        ),
+        404 => ("Page not found", "There is nothing at this address. It may have been mistyped."),
+        405 => ("Not possible here", "This address does not answer this kind of request."),
+        408 => ("Too slow", "The request took too long to arrive. Nothing was changed."),
+        413 => ("Too large", "The request was larger than this site accepts. Nothing was changed."),
         503 => (
             "Back in a moment",
             "The task list cannot reach its database. Nothing is lost; please try again in a few \
              seconds.",
         ),
         400..=499 => ("Not understood", "The request could not be understood."),
-        _ => (
-            "Something went wrong",
-            "The problem was on our side, and it has been recorded.",
-        ),
+        _ => ("Something went wrong", "The problem was on our side, and it has been recorded."),
     }
 }

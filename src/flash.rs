@@ -24,15 +24,11 @@ pub(crate) enum Flash {
 
 impl Flash {
     pub(crate) fn added(name: &TaskName) -> Self {
-        Self::Added {
-            name: shortened(name.as_str()),
-        }
+        Self::Added { name: shortened(name.as_str()) }
     }
 
     pub(crate) fn deleted(name: &str) -> Self {
-        Self::Deleted {
-            name: shortened(name),
-        }
+        Self::Deleted { name: shortened(name) }
     }
 }
 

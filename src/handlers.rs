@@ -35,11 +35,7 @@ pub(crate) async fn list(
     session: Session,
 ) -> Result<HttpResponse, AppError> {
     let tasks = db.run(task::list).await?;
-    let page = ListPage {
-        tasks,
-        flashes: flash::take(&session),
-        ..ListPage::default()
-    };
+    let page = ListPage { tasks, flashes: flash::take(&session), ..ListPage::default() };
     let mut response = html(StatusCode::OK, views.render("index.html", &page)?);
     if !page.flashes.is_empty() {
         let once = header::HeaderValue::from_static("no-store");
@@ -69,11 +65,7 @@ pub(crate) async fn add(
 /// The field `name` of a form; an empty text where there is none. Of several the first counts.
 fn typed_name(form: &[u8]) -> String {
     let fields: Vec<(String, String)> = serde_urlencoded::from_bytes(form).unwrap_or_default();
-    fields
-        .into_iter()
-        .find(|(field, _)| field == "name")
-        .map(|(_, text)| text)
-        .unwrap_or_default()
+    fields.into_iter().find(|(field, _)| field == "name").map(|(_, text)| text).unwrap_or_default()
 }
 
 /// The list again, with what was typed and what is wrong with it.
@@ -85,16 +77,8 @@ async fn refused(
 ) -> Result<HttpResponse, AppError> {
     let tasks = db.run(task::list).await?;
     let problem = Some(problem.to_string());
-    let page = ListPage {
-        tasks,
-        typed,
-        problem,
-        ..ListPage::default()
-    };
-    Ok(html(
-        StatusCode::UNPROCESSABLE_ENTITY,
-        views.render("index.html", &page)?,
-    ))
+    let page = ListPage { tasks, typed, problem, ..ListPage::default() };
+    Ok(html(StatusCode::UNPROCESSABLE_ENTITY, views.render("index.html", &page)?))
 }
 
 /// `POST /{id}/delete`
@@ -129,15 +113,11 @@ pub(crate) async fn readyz(db: Data<Db>) -> HttpResponse {
 }
 
 fn html(status: StatusCode, page: String) -> HttpResponse {
-    HttpResponse::build(status)
-        .content_type("text/html; charset=utf-8")
-        .body(page)
+    HttpResponse::build(status).content_type("text/html; charset=utf-8").body(page)
 }
 
 fn back_to_the_list() -> HttpResponse {
-    HttpResponse::SeeOther()
-        .insert_header((header::LOCATION, "/"))
-        .finish()
+    HttpResponse::SeeOther().insert_header((header::LOCATION, "/")).finish()
 }
 
 #[cfg(test)]
@@ -146,10 +126,7 @@ mod tests {
 
     #[test]
     fn the_first_name_of_a_form_counts() {
-        assert_eq!(
-            typed_name(b"x=1&name=milk+%26+tea&name=other"),
-            "milk & tea"
-        );
+        assert_eq!(typed_name(b"x=1&name=milk+%26+tea&name=other"), "milk & tea");
     }
 
     #[test]

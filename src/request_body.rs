@@ -40,22 +40,17 @@ pub(crate) async fn read_within_bounds<B: MessageBody>(
             Err(_) => return Ok(refuse(req, AppError::BodyTimeout)),
         }
     }
-    next.call(req)
-        .await
-        .map(ServiceResponse::map_into_left_body)
+    next.call(req).await.map(ServiceResponse::map_into_left_body)
 }
 
 fn has_body(req: &ServiceRequest) -> bool {
     let headers = req.headers();
     headers.contains_key(header::TRANSFER_ENCODING)
-        || headers
-            .get(header::CONTENT_LENGTH)
-            .is_some_and(|length| length != "0")
+        || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0")
 }
 
 fn refuse<B>(req: ServiceRequest, error: AppError) -> ServiceResponse<EitherBody<B>> {
-    req.into_response(error.error_response())
-        .map_into_right_body()
+    req.into_response(error.error_response()).map_into_right_body()
 }
 
 fn refusal(error: &Error) -> AppError {

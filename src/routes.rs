@@ -22,7 +22,5 @@ where
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    web::resource(path)
-        .route(web::get().to(handler.clone()))
-        .route(web::head().to(handler))
+    web::resource(path).route(web::get().to(handler.clone())).route(web::head().to(handler))
 }

@@ -57,11 +57,7 @@ pub async fn signal() {
     };
     std::future::poll_fn(|context| {
         let arrived = signals.iter_mut().any(|s| s.poll_recv(context).is_ready());
-        if arrived {
-            std::task::Poll::Ready(())
-        } else {
-            std::task::Poll::Pending
-        }
+        if arrived { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
     })
     .await;
 }
@@ -71,14 +67,11 @@ pub(crate) async fn close_connections(
     req: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    let draining = req
-        .app_data::<Data<Draining>>()
-        .is_some_and(|draining| draining.0.load(Ordering::Relaxed));
+    let draining =
+        req.app_data::<Data<Draining>>().is_some_and(|draining| draining.0.load(Ordering::Relaxed));
     let mut res = next.call(req).await?;
     if draining {
-        res.response_mut()
-            .head_mut()
-            .set_connection_type(ConnectionType::Close);
+        res.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     Ok(res)
 }

@@ -66,11 +66,7 @@ pub enum StartupError {
     )]
     Database { url: String, source: DbError },
     #[error("cannot listen on {address}: {source}; {remedy}")]
-    Listen {
-        address: String,
-        source: io::Error,
-        remedy: &'static str,
-    },
+    Listen { address: String, source: io::Error, remedy: &'static str },
     #[error("a template is wrong: {0}")]
     Template(#[from] tera::Error),
 }
@@ -117,12 +113,7 @@ impl Application {
         .map_err(|source| listen_error(&config.server, source))?;
         let port = server.addrs().first().map(SocketAddr::port);
         let summary = summary(&config, port);
-        Ok(Self {
-            server: server.run(),
-            port,
-            socket: config.server.uds,
-            summary,
-        })
+        Ok(Self { server: server.run(), port, socket: config.server.uds, summary })
     }
 
     /// The TCP port that it listens on, if it is not a unix socket.
@@ -188,10 +179,7 @@ fn prepare_database(db: &Db, config: &Config) -> Result<(), StartupError> {
 #[cfg(feature = "sqlite")]
 fn migrate(db: &Db, config: &Config) -> Result<(), StartupError> {
     let url = config.database.url.to_string();
-    for name in db
-        .migrate()
-        .map_err(|source| StartupError::Database { url, source })?
-    {
+    for name in db.migrate().map_err(|source| StartupError::Database { url, source })? {
         log::info!("applied migration {name}");
     }
     Ok(())
@@ -236,9 +224,7 @@ fn sessions(
 
 /// Takes the place of a socket that a stopped server left behind, and of nothing else.
 fn bind_socket(path: &Path) -> io::Result<UnixListener> {
-    let is_socket = path
-        .symlink_metadata()
-        .is_ok_and(|found| found.file_type().is_socket());
+    let is_socket = path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
     if is_socket && UnixStream::connect(path).is_err() {
         std::fs::remove_file(path)?;
     }
@@ -263,11 +249,7 @@ fn listen_error(config: &ServerConfig, source: io::Error) -> StartupError {
 fn summary(config: &Config, port: Option<u16>) -> String {
     let address = match &config.server.uds {
         Some(path) => format!("unix:{}", path.display()),
-        None => format!(
-            "http://{}:{}",
-            config.server.host,
-            port.unwrap_or(config.server.port)
-        ),
+        None => format!("http://{}:{}", config.server.host, port.unwrap_or(config.server.port)),
     };
     format!(
         "tasklist is running on {address} (database: {}; cache: none; sessions: cookie)",

@@ -30,11 +30,7 @@ impl TryFrom<i64> for TaskId {
     type Error = &'static str;
 
     fn try_from(id: i64) -> Result<Self, Self::Error> {
-        if id > 0 {
-            Ok(Self(id))
-        } else {
-            Err("an id is a positive number")
-        }
+        if id > 0 { Ok(Self(id)) } else { Err("an id is a positive number") }
     }
 }
 
@@ -81,17 +77,12 @@ pub enum NameError {
 
 /// All tasks, oldest first.
 pub fn list(conn: &mut DbConnection) -> QueryResult<Vec<Task>> {
-    task::table
-        .order(task::id)
-        .select(Task::as_select())
-        .load(conn)
+    task::table.order(task::id).select(Task::as_select()).load(conn)
 }
 
 /// Stores a new task.
 pub fn add(conn: &mut DbConnection, name: &TaskName) -> QueryResult<()> {
-    diesel::insert_into(task::table)
-        .values(task::name.eq(name.as_str()))
-        .execute(conn)?;
+    diesel::insert_into(task::table).values(task::name.eq(name.as_str())).execute(conn)?;
     Ok(())
 }
 
@@ -99,11 +90,7 @@ pub fn add(conn: &mut DbConnection, name: &TaskName) -> QueryResult<()> {
 ///
 /// Two statements, so call it in a transaction ([`crate::db::Db::write`]).
 pub fn delete(conn: &mut DbConnection, id: TaskId) -> QueryResult<Option<Task>> {
-    let found = task::table
-        .find(id.0)
-        .select(Task::as_select())
-        .first(conn)
-        .optional()?;
+    let found = task::table.find(id.0).select(Task::as_select()).first(conn).optional()?;
     let removed = diesel::delete(task::table.find(id.0)).execute(conn)?;
     Ok(found.filter(|_| removed > 0))
 }
@@ -120,10 +107,7 @@ mod tests {
 
     #[test]
     fn surrounding_white_space_is_trimmed() {
-        assert_eq!(
-            parsed(" \t\u{3000}Buy  milk\r\n").as_deref(),
-            Ok("Buy  milk")
-        );
+        assert_eq!(parsed(" \t\u{3000}Buy  milk\r\n").as_deref(), Ok("Buy  milk"));
     }
 
     #[test]
@@ -140,11 +124,7 @@ mod tests {
     #[test]
     fn control_characters_are_refused() {
         for c in ['\0', '\n', '\t', '\u{7f}', '\u{85}'] {
-            assert_eq!(
-                parsed(&format!("a{c}b")),
-                Err(NameError::ControlCharacter),
-                "{c:?}"
-            );
+            assert_eq!(parsed(&format!("a{c}b")), Err(NameError::ControlCharacter), "{c:?}");
         }
     }
 

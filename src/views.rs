@@ -21,9 +21,7 @@ impl Views {
     /// static file.
     pub(crate) fn load(assets: Assets) -> TeraResult<Self> {
         let mut tera = Tera::default();
-        tera.register_function("asset", move |args: Kwargs, _: &State| {
-            asset_url(&assets, &args)
-        });
+        tera.register_function("asset", move |args: Kwargs, _: &State| asset_url(&assets, &args));
         tera.add_raw_templates(Templates::iter().filter_map(|name| {
             let source = Templates::get(&name)?.data;
             Some((name, String::from_utf8_lossy(&source).into_owned()))

@@ -10,9 +10,7 @@ const VISITORS: usize = 200;
 
 fn parallel_adds_and_deletes_lose_nothing(app: &TestApp) {
     in_parallel(|n| {
-        let added = app
-            .browser()
-            .post_form("/", &[("name", &format!("task {n}"))]);
+        let added = app.browser().post_form("/", &[("name", &format!("task {n}"))]);
         assert_eq!(added.status, 303);
     });
     let page = app.browser().get("/");

@@ -22,26 +22,17 @@ fn a_post_passes_only_from_the_site_itself_or_from_no_browser() {
         ("", String::new()),
         ("null", "null".to_owned()),
         ("own", format!("http://127.0.0.1:{port}")),
-        (
-            "other port",
-            format!("http://127.0.0.1:{}", port.wrapping_add(1)),
-        ),
+        ("other port", format!("http://127.0.0.1:{}", port.wrapping_add(1))),
         ("other host", format!("http://localhost:{port}")),
     ];
     let mut expected = Vec::new();
     for site in SITES {
         for (kind, origin) in &origins {
-            let name = format!("site: {site}, origin: {kind}")
-                .trim_end()
-                .to_owned();
+            let name = format!("site: {site}, origin: {kind}").trim_end().to_owned();
             let fields = [("sec-fetch-site", site), ("origin", origin)];
             let mut headers: Vec<_> = fields.into_iter().filter(|(_, v)| !v.is_empty()).collect();
             for method in ["GET", "HEAD"] {
-                assert_eq!(
-                    browser.send(method, "/", &headers, "").status,
-                    200,
-                    "{method} {name}"
-                );
+                assert_eq!(browser.send(method, "/", &headers, "").status, 200, "{method} {name}");
             }
             headers.push(("content-type", "application/x-www-form-urlencoded"));
             let form = serde_urlencoded::to_string([("name", &name)]).unwrap();
@@ -52,9 +43,5 @@ fn a_post_passes_only_from_the_site_itself_or_from_no_browser() {
             }
         }
     }
-    assert_eq!(
-        browser.get("/").task_names(),
-        expected,
-        "what was refused changed nothing"
-    );
+    assert_eq!(browser.get("/").task_names(), expected, "what was refused changed nothing");
 }

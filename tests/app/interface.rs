@@ -52,11 +52,7 @@ fn a_new_task_is_listed_and_the_next_page_says_so_once(app: &TestApp) {
     assert_eq!(page.flashes(), ["Added “Milk”."]);
     assert_eq!(page.header("cache-control"), "no-store");
     assert_eq!(browser.get("/").flashes(), [""; 0]);
-    assert_eq!(
-        app.browser().get("/").flashes(),
-        [""; 0],
-        "the message is for one visitor"
-    );
+    assert_eq!(app.browser().get("/").flashes(), [""; 0], "the message is for one visitor");
 }
 
 fn a_deleted_task_is_gone_and_the_next_page_says_so_once(app: &TestApp) {
@@ -81,23 +77,8 @@ fn an_unknown_id_was_already_gone(app: &TestApp) {
 
 fn ids_that_are_no_positive_64_bit_integer_are_not_found(app: &TestApp) {
     let browser = app.with_tasks(&["one"]);
-    for id in [
-        "0",
-        "-1",
-        "+1",
-        "1.0",
-        "abc",
-        "1e0",
-        "9223372036854775808",
-        "%31%00",
-        "٣",
-        "1/1",
-    ] {
-        assert_eq!(
-            browser.post(&format!("/{}/delete", percent(id))).status,
-            404,
-            "{id}"
-        );
+    for id in ["0", "-1", "+1", "1.0", "abc", "1e0", "9223372036854775808", "%31%00", "٣", "1/1"] {
+        assert_eq!(browser.post(&format!("/{}/delete", percent(id))).status, 404, "{id}");
     }
     assert_eq!(browser.get("/").task_names(), ["one"]);
 }
@@ -108,16 +89,7 @@ fn percent(id: &str) -> String {
 
 fn a_blank_or_missing_name_is_refused_and_nothing_is_stored(app: &TestApp) {
     let browser = app.with_tasks(&["one"]);
-    for body in [
-        "",
-        "name=",
-        "name=+++",
-        "name=%20%09%0D%0A",
-        "task=two",
-        "name",
-        "=",
-        "&&&",
-    ] {
+    for body in ["", "name=", "name=+++", "name=%20%09%0D%0A", "task=two", "name", "=", "&&&"] {
         let page = browser.post_body("/", body);
         assert_eq!(page.status, 422, "{body}");
         assert!(page.body.contains("Task name is required."), "{body}");
@@ -159,45 +131,25 @@ fn control_characters_in_a_name_are_refused(app: &TestApp) {
 
 fn white_space_around_a_name_is_trimmed(app: &TestApp) {
     assert_eq!(
-        app.with_tasks(&[" \t two  words \u{3000}\n"])
-            .get("/")
-            .task_names(),
+        app.with_tasks(&[" \t two  words \u{3000}\n"]).get("/").task_names(),
         ["two  words"]
     );
 }
 
 fn a_name_may_hold_anything_that_can_be_read(app: &TestApp) {
     let markup = r#"<script>alert("1")</script> & 'q'"#;
-    let names = [
-        markup,
-        "{{ 7 * 7 }} {% raw %}",
-        "'; DROP TABLE task; --",
-        "شراء الحليب",
-        "👩‍👧‍👦",
-    ];
+    let names = [markup, "{{ 7 * 7 }} {% raw %}", "'; DROP TABLE task; --", "شراء الحليب", "👩‍👧‍👦"];
     let page = app.with_tasks(&names).get("/");
-    let unescaped: Vec<_> = page
-        .task_names()
-        .iter()
-        .map(|name| unescape(name))
-        .collect();
+    let unescaped: Vec<_> = page.task_names().iter().map(|name| unescape(name)).collect();
     assert_eq!(unescaped, names);
     assert!(!page.body.contains("<script"));
 }
 
 fn unescape(text: &str) -> String {
-    [
-        ("&lt;", "<"),
-        ("&gt;", ">"),
-        ("&quot;", "\""),
-        ("&#39;", "'"),
-        ("&#x27;", "'"),
-    ]
-    .iter()
-    .fold(text.to_owned(), |text, (escaped, plain)| {
-        text.replace(escaped, plain)
-    })
-    .replace("&amp;", "&")
+    [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&#x27;", "'")]
+        .iter()
+        .fold(text.to_owned(), |text, (escaped, plain)| text.replace(escaped, plain))
+        .replace("&amp;", "&")
 }
 
 fn flash_messages_are_bounded_and_the_latest_are_kept(app: &TestApp) {
@@ -224,10 +176,7 @@ fn head_answers_like_get_without_a_body(app: &TestApp) {
 }
 
 fn a_query_that_the_page_does_not_use_is_ignored(app: &TestApp) {
-    assert_eq!(
-        app.with_tasks(&["one"]).get("/?x=1&name=two").task_names(),
-        ["one"]
-    );
+    assert_eq!(app.with_tasks(&["one"]).get("/?x=1&name=two").task_names(), ["one"]);
 }
 
 fn the_probes_answer(app: &TestApp) {
@@ -243,10 +192,7 @@ fn the_probes_answer(app: &TestApp) {
 fn an_internal_error_shows_its_page_and_nothing_of_itself(app: &TestApp) {
     let browser = app.browser();
     app.database.execute("DROP TABLE task");
-    for reply in [
-        browser.get("/"),
-        browser.post_form("/", &[("name", "Milk")]),
-    ] {
+    for reply in [browser.get("/"), browser.post_form("/", &[("name", "Milk")])] {
         assert_eq!(reply.status, 500);
         assert_error_page(&reply);
         for internal in ["table", "relation", "SELECT", "INSERT", "diesel"] {
@@ -257,10 +203,8 @@ fn an_internal_error_shows_its_page_and_nothing_of_itself(app: &TestApp) {
 
 fn a_cross_site_form_changes_nothing(app: &TestApp) {
     let browser = app.with_tasks(&["one"]);
-    let headers = [
-        ("sec-fetch-site", "cross-site"),
-        ("content-type", "application/x-www-form-urlencoded"),
-    ];
+    let headers =
+        [("sec-fetch-site", "cross-site"), ("content-type", "application/x-www-form-urlencoded")];
     for (path, body) in [("/", "name=two"), ("/1/delete", "")] {
         let reply = browser.send("POST", path, &headers, body);
         assert_eq!(reply.status, 403, "{path}");
@@ -272,22 +216,9 @@ fn a_cross_site_form_changes_nothing(app: &TestApp) {
 fn assert_error_page(reply: &Reply) {
     assert_eq!(reply.header("content-type"), "text/html; charset=utf-8");
     assert_eq!(reply.header("cache-control"), "no-store");
-    assert!(
-        reply.body.contains("/static/style-"),
-        "in the app's own style: {}",
-        reply.body
-    );
-    let id = reply
-        .body
-        .split("<code>")
-        .nth(1)
-        .and_then(|rest| rest.split('<').next());
-    assert_eq!(
-        id.map(str::len),
-        Some(16),
-        "with a request id: {}",
-        reply.body
-    );
+    assert!(reply.body.contains("/static/style-"), "in the app's own style: {}", reply.body);
+    let id = reply.body.split("<code>").nth(1).and_then(|rest| rest.split('<').next());
+    assert_eq!(id.map(str::len), Some(16), "with a request id: {}", reply.body);
 }
 
 // What does not depend on the database.
@@ -301,14 +232,7 @@ fn app() -> (TestApp, Browser) {
 #[test]
 fn what_is_not_there_is_a_styled_404() {
     let (_app, browser) = app();
-    for path in [
-        "/nowhere",
-        "/1",
-        "/static/",
-        "/static/style.css",
-        "/static/../Cargo.toml",
-        "//",
-    ] {
+    for path in ["/nowhere", "/1", "/static/", "/static/style.css", "/static/../Cargo.toml", "//"] {
         let reply = browser.get(path);
         assert_eq!(reply.status, 404, "{path}");
         assert_error_page(&reply);
@@ -324,11 +248,7 @@ fn a_wrong_method_is_a_styled_405_that_names_the_right_ones() {
         if method != "HEAD" {
             assert_error_page(&reply);
         }
-        let mut methods: Vec<_> = reply
-            .header("allow")
-            .split(", ")
-            .map(str::to_owned)
-            .collect();
+        let mut methods: Vec<_> = reply.header("allow").split(", ").map(str::to_owned).collect();
         methods.sort();
         methods.join(" ")
     };
@@ -348,35 +268,19 @@ fn every_kind_of_answer_carries_the_security_headers() {
     for path in ["/", "/nowhere", "/1/delete", "/healthz", asset.as_str()] {
         let reply = browser.get(path);
         let policy = reply.header("content-security-policy");
-        assert!(
-            policy.starts_with("default-src 'none';"),
-            "{path}: {policy}"
-        );
-        assert!(
-            policy.contains("frame-ancestors 'none'"),
-            "{path}: {policy}"
-        );
+        assert!(policy.starts_with("default-src 'none';"), "{path}: {policy}");
+        assert!(policy.contains("frame-ancestors 'none'"), "{path}: {policy}");
         assert!(!policy.contains("unsafe"), "{path}: {policy}");
         assert_eq!(reply.header("x-content-type-options"), "nosniff", "{path}");
         assert_eq!(reply.header("referrer-policy"), "same-origin", "{path}");
-        assert_eq!(
-            reply.header("cross-origin-opener-policy"),
-            "same-origin",
-            "{path}"
-        );
-        assert_eq!(
-            reply.header("strict-transport-security"),
-            "",
-            "{path}: not in development"
-        );
+        assert_eq!(reply.header("cross-origin-opener-policy"), "same-origin", "{path}");
+        assert_eq!(reply.header("strict-transport-security"), "", "{path}: not in development");
     }
 }
 
 fn stylesheet(browser: &Browser) -> String {
     let page = browser.get("/").body;
-    let start = page
-        .find("/static/style-")
-        .expect("the page names its stylesheet");
+    let start = page.find("/static/style-").expect("the page names its stylesheet");
     page[start..].split('"').next().unwrap().to_owned()
 }
 
@@ -386,20 +290,14 @@ fn static_files_may_be_kept_for_ever() {
     let reply = browser.get(&stylesheet(&browser));
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("content-type"), "text/css; charset=utf-8");
-    assert_eq!(
-        reply.header("cache-control"),
-        "public, max-age=31536000, immutable"
-    );
+    assert_eq!(reply.header("cache-control"), "public, max-age=31536000, immutable");
     assert!(reply.body.contains(":focus-visible"));
 }
 
 #[test]
 fn a_page_without_a_message_must_be_asked_for_again_each_time() {
     let (_app, browser) = app();
-    assert_eq!(
-        browser.get("/").header("cache-control"),
-        "private, no-cache"
-    );
+    assert_eq!(browser.get("/").header("cache-control"), "private, no-cache");
 }
 
 #[test]
@@ -409,10 +307,7 @@ fn a_visitor_who_has_only_looked_gets_no_cookie_and_one_who_has_read_a_message_l
     let added = browser.post_form("/", &[("name", "Milk")]);
     let cookie = added.header("set-cookie");
     assert!(cookie.starts_with("id="), "{cookie}");
-    assert!(
-        cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"),
-        "{cookie}"
-    );
+    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"), "{cookie}");
     assert!(browser.get("/").header("set-cookie").contains("Max-Age=0"));
     drop(app);
 }
@@ -420,14 +315,7 @@ fn a_visitor_who_has_only_looked_gets_no_cookie_and_one_who_has_read_a_message_l
 #[test]
 fn a_forged_or_damaged_session_cookie_is_an_empty_session() {
     let (_app, browser) = app();
-    for cookie in [
-        "id=",
-        "id=forged",
-        "id=%00%ff",
-        "id=\"",
-        "=;;=",
-        "id=a; id=b",
-    ] {
+    for cookie in ["id=", "id=forged", "id=%00%ff", "id=\"", "=;;=", "id=a; id=b"] {
         let page = browser.send("GET", "/", &[("cookie", cookie)], "");
         assert_eq!(page.status, 200, "{cookie}");
         assert_eq!(page.flashes(), [""; 0], "{cookie}");

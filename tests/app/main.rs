@@ -1,11 +1,6 @@
 //! The whole app, from outside. `interface` runs on every database.
 
-#![allow(
-    unreachable_pub,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used
-)]
+#![allow(unreachable_pub, clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod concurrency;
 mod csrf;

@@ -17,13 +17,9 @@ on_every_database_url![
 ];
 
 fn names(database: &str) -> BTreeSet<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("migrations")
-        .join(database);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(database);
     let entries = fs::read_dir(folder).unwrap();
-    entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect()
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
 #[test]
@@ -36,14 +32,9 @@ fn every_database_has_migrations_of_the_same_names() {
 fn every_migration_can_be_undone() {
     for database in ["sqlite", "postgres"] {
         for name in names(database) {
-            let down = format!(
-                "{}/migrations/{database}/{name}/down.sql",
-                env!("CARGO_MANIFEST_DIR")
-            );
-            assert!(
-                !fs::read_to_string(&down).unwrap().trim().is_empty(),
-                "{down}"
-            );
+            let down =
+                format!("{}/migrations/{database}/{name}/down.sql", env!("CARGO_MANIFEST_DIR"));
+            assert!(!fs::read_to_string(&down).unwrap().trim().is_empty(), "{down}");
         }
     }
 }
@@ -52,25 +43,15 @@ fn every_migration_can_be_undone() {
 fn migrate(database: &TestDatabase) -> String {
     let folder = tempdir().unwrap();
     let settings = [("DATABASE_URL", database.url.as_str())];
-    let output = command(folder.path(), &settings)
-        .arg("migrate")
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = command(folder.path(), &settings).arg("migrate").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
 fn eight_processes_that_migrate_at_once_apply_each_migration_once(database: &TestDatabase) {
     let outputs: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| migrate(database))).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect()
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     let applied = outputs.iter().flat_map(|output| output.lines());
     let applied = applied.filter(|line| line.starts_with("Applied "));
@@ -79,29 +60,15 @@ fn eight_processes_that_migrate_at_once_apply_each_migration_once(database: &Tes
 
 fn diesel(database: &TestDatabase, arguments: &[&str]) {
     let cli = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin/diesel");
-    assert!(
-        cli.exists(),
-        "{} is missing; bin/setup installs it",
-        cli.display()
-    );
+    assert!(cli.exists(), "{} is missing; bin/setup installs it", cli.display());
     let folder = format!("migrations/{}", database.kind());
     let output = Command::new(cli)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args([
-            "migration",
-            "--database-url",
-            &database.url,
-            "--migration-dir",
-            &folder,
-        ])
+        .args(["migration", "--database-url", &database.url, "--migration-dir", &folder])
         .args(arguments)
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn the_diesel_cli_runs_and_redoes_them_and_the_app_agrees_with_it(database: &TestDatabase) {

@@ -21,10 +21,7 @@ fn outcome(mut command: Command) -> (Option<i32>, String) {
 #[test]
 fn alone_in_an_empty_folder_it_says_what_it_uses_and_serves_everything() {
     let folder = tempdir().unwrap();
-    let program = Program::start(command(
-        folder.path(),
-        &[("PORT", "0"), ("HOST", "127.0.0.1")],
-    ));
+    let program = Program::start(command(folder.path(), &[("PORT", "0"), ("HOST", "127.0.0.1")]));
     assert!(
         program
             .summary
@@ -36,11 +33,7 @@ fn alone_in_an_empty_folder_it_says_what_it_uses_and_serves_everything() {
     assert_eq!(browser.post_form("/", &[("name", "Milk")]).status, 303);
     let page = browser.get("/");
     assert_eq!(page.task_names(), ["Milk"]);
-    for url in page
-        .body
-        .split('"')
-        .filter(|text| text.starts_with("/static/"))
-    {
+    for url in page.body.split('"').filter(|text| text.starts_with("/static/")) {
         assert_eq!(browser.get(url).status, 200, "{url}");
     }
 }
@@ -53,27 +46,17 @@ fn tasks_survive_a_restart() {
     Browser::new(first.address()).post_form("/", &[("name", "Milk")]);
     drop(first);
     let second = Program::start(command(folder.path(), &settings));
-    assert_eq!(
-        Browser::new(second.address()).get("/").task_names(),
-        ["Milk"]
-    );
+    assert_eq!(Browser::new(second.address()).get("/").task_names(), ["Milk"]);
 }
 
 #[test]
 fn eight_at_once_in_an_empty_folder_all_start() {
     let folder = tempdir().unwrap();
     let programs: Vec<_> = std::thread::scope(|scope| {
-        let start = || {
-            Program::start(command(
-                folder.path(),
-                &[("PORT", "0"), ("HOST", "127.0.0.1")],
-            ))
-        };
+        let start =
+            || Program::start(command(folder.path(), &[("PORT", "0"), ("HOST", "127.0.0.1")]));
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect()
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert_eq!(programs.len(), 8);
 }
@@ -83,15 +66,8 @@ fn a_wrong_setting_is_one_line_and_exit_code_2() {
     let folder = tempdir().unwrap();
     let (code, stderr) = outcome(command(folder.path(), &[("PORT", "http")]));
     assert_eq!(code, Some(2));
-    assert_eq!(
-        stderr,
-        "tasklist: PORT: “http” is not a port number from 0 to 65535\n"
-    );
-    assert_eq!(
-        fs::read_dir(folder.path()).unwrap().count(),
-        0,
-        "nothing was begun"
-    );
+    assert_eq!(stderr, "tasklist: PORT: “http” is not a port number from 0 to 65535\n");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was begun");
 }
 
 #[test]
@@ -107,11 +83,7 @@ fn a_port_in_use_is_one_line_with_a_remedy_and_exit_code_1() {
     let folder = tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let settings = [
-        ("HOST", "127.0.0.1"),
-        ("PORT", port.as_str()),
-        ("RUST_LOG", "error"),
-    ];
+    let settings = [("HOST", "127.0.0.1"), ("PORT", port.as_str()), ("RUST_LOG", "error")];
     let (code, stderr) = outcome(command(folder.path(), &settings));
     assert_eq!(code, Some(1));
     assert!(
@@ -125,10 +97,7 @@ fn a_port_in_use_is_one_line_with_a_remedy_and_exit_code_1() {
 #[test]
 fn a_database_that_cannot_be_opened_is_one_line_with_a_remedy_and_exit_code_1() {
     let folder = tempdir().unwrap();
-    let settings = [
-        ("DATABASE_URL", "sqlite://no/such/folder.sqlite3"),
-        ("RUST_LOG", "error"),
-    ];
+    let settings = [("DATABASE_URL", "sqlite://no/such/folder.sqlite3"), ("RUST_LOG", "error")];
     let (code, stderr) = outcome(command(folder.path(), &settings));
     assert_eq!(code, Some(1));
     assert!(
@@ -151,15 +120,10 @@ fn the_dotenv_file_fills_in_and_never_overrides() {
 fn the_dotenv_file_is_not_read_on_a_dyno() {
     let folder = tempdir().unwrap();
     fs::write(folder.path().join(".env"), format!("SECRET_KEY={KEY}\n")).unwrap();
-    let (code, stderr) = outcome(command(
-        folder.path(),
-        &[("DYNO", "web.1"), ("ALLOW_EPHEMERAL_SQLITE", "yes")],
-    ));
+    let (code, stderr) =
+        outcome(command(folder.path(), &[("DYNO", "web.1"), ("ALLOW_EPHEMERAL_SQLITE", "yes")]));
     assert_eq!(code, Some(2));
-    assert!(
-        stderr.contains("SECRET_KEY: is required in production"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("SECRET_KEY: is required in production"), "{stderr}");
 }
 
 #[test]
@@ -168,38 +132,21 @@ fn a_dotenv_file_that_cannot_be_read_is_named_without_its_content() {
     fs::write(folder.path().join(".env"), "MEMCACHIER_PASSWORD='hunter2\n").unwrap();
     let (code, stderr) = outcome(command(folder.path(), &[]));
     assert_eq!(code, Some(2));
-    assert!(
-        stderr.contains(".env") && !stderr.contains("hunter2"),
-        "{stderr}"
-    );
+    assert!(stderr.contains(".env") && !stderr.contains("hunter2"), "{stderr}");
 }
 
 #[test]
 fn in_production_the_cookie_is_secure_and_browsers_are_told_to_stay_on_https() {
     let folder = tempdir().unwrap();
-    let settings = [
-        ("PORT", "0"),
-        ("HOST", "127.0.0.1"),
-        ("APP_ENV", "production"),
-        ("SECRET_KEY", KEY),
-    ];
+    let settings =
+        [("PORT", "0"), ("HOST", "127.0.0.1"), ("APP_ENV", "production"), ("SECRET_KEY", KEY)];
     let program = Program::start(command(folder.path(), &settings));
     let reply = Browser::new(program.address()).post_form("/", &[("name", "Milk")]);
-    assert!(
-        reply
-            .header("strict-transport-security")
-            .starts_with("max-age=")
-    );
+    assert!(reply.header("strict-transport-security").starts_with("max-age="));
     let cookie = reply.header("set-cookie");
     assert!(cookie.starts_with("__Host-id="), "{cookie}");
-    assert!(
-        cookie.contains("Secure") && cookie.contains("HttpOnly"),
-        "{cookie}"
-    );
-    assert!(
-        cookie.contains("Path=/") && !cookie.contains("Domain"),
-        "{cookie}"
-    );
+    assert!(cookie.contains("Secure") && cookie.contains("HttpOnly"), "{cookie}");
+    assert!(cookie.contains("Path=/") && !cookie.contains("Domain"), "{cookie}");
 }
 
 #[test]
@@ -213,26 +160,11 @@ fn each_request_is_one_line_in_the_log_and_no_secret_is_in_it() {
     browser.post("/7/delete");
     program.terminate();
     let (_, log) = program.wait();
-    let lines: Vec<_> = log
-        .lines()
-        .filter(|line| line.contains("tasklist::access"))
-        .collect();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("tasklist::access")).collect();
     assert_eq!(lines.len(), 3, "{log}");
-    assert!(
-        lines[0].contains("method=GET path=/ status=200"),
-        "{}",
-        lines[0]
-    );
-    assert!(
-        lines[1].contains("method=POST path=/ status=303"),
-        "{}",
-        lines[1]
-    );
-    assert!(
-        lines[2].contains("method=POST path=/7/delete status=303"),
-        "{}",
-        lines[2]
-    );
+    assert!(lines[0].contains("method=GET path=/ status=200"), "{}", lines[0]);
+    assert!(lines[1].contains("method=POST path=/ status=303"), "{}", lines[1]);
+    assert!(lines[2].contains("method=POST path=/7/delete status=303"), "{}", lines[2]);
     for secret in ["hunter2", "private", KEY] {
         assert!(!log.contains(secret), "{secret}: {log}");
     }
@@ -240,9 +172,7 @@ fn each_request_is_one_line_in_the_log_and_no_secret_is_in_it() {
 
 fn get_over(socket: &std::path::Path) -> String {
     let mut stream = UnixStream::connect(socket).unwrap();
-    stream
-        .write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
-        .unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
     let mut reply = String::new();
     stream.read_to_string(&mut reply).unwrap();
     reply
@@ -257,13 +187,7 @@ fn it_listens_on_a_unix_socket_and_removes_it_when_it_stops() {
     let mut with_socket = command(folder.path(), &[]);
     with_socket.arg("--uds").arg(&socket);
     let mut program = Program::start(with_socket);
-    assert!(
-        program
-            .summary
-            .contains(&format!("unix:{}", socket.display())),
-        "{}",
-        program.summary
-    );
+    assert!(program.summary.contains(&format!("unix:{}", socket.display())), "{}", program.summary);
     assert!(get_over(&socket).starts_with("HTTP/1.1 200"));
     program.terminate();
     assert!(program.wait().0.success());

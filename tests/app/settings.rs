@@ -11,16 +11,10 @@ fn config<const N: usize>(variables: [(&str, &str); N]) -> Result<Config, String
 #[test]
 fn without_any_setting_everything_has_its_default() {
     let config = config([]).unwrap();
-    assert_eq!(
-        (config.server.host.as_str(), config.server.port),
-        ("127.0.0.1", 8080)
-    );
+    assert_eq!((config.server.host.as_str(), config.server.port), ("127.0.0.1", 8080));
     assert_eq!(config.database.url.to_string(), "sqlite tasklist.sqlite3");
     assert_eq!(config.database.pool_size, 8);
-    assert_eq!(
-        config.session.lifetime,
-        Duration::from_secs(14 * 24 * 60 * 60)
-    );
+    assert_eq!(config.session.lifetime, Duration::from_secs(14 * 24 * 60 * 60));
     assert!(config.session.secret_key.is_none());
     assert!(!config.server.production);
     assert!(config.public_origins.is_empty());
@@ -28,13 +22,7 @@ fn without_any_setting_everything_has_its_default() {
 
 #[test]
 fn an_empty_variable_counts_as_not_set() {
-    assert_eq!(
-        config([("PORT", ""), ("SECRET_KEY", "")])
-            .unwrap()
-            .server
-            .port,
-        8080
-    );
+    assert_eq!(config([("PORT", ""), ("SECRET_KEY", "")]).unwrap().server.port, 8080);
 }
 
 #[test]
@@ -47,102 +35,41 @@ fn once_a_port_is_set_all_addresses_are_listened_on_unless_a_host_is_named() {
 #[test]
 fn a_dyno_means_production() {
     let key = "0123456789abcdef0123456789abcdef";
-    let dyno = config([
-        ("DYNO", "web.1"),
-        ("SECRET_KEY", key),
-        ("ALLOW_EPHEMERAL_SQLITE", "yes"),
-    ]);
+    let dyno = config([("DYNO", "web.1"), ("SECRET_KEY", key), ("ALLOW_EPHEMERAL_SQLITE", "yes")]);
     assert!(dyno.unwrap().server.production);
 }
 
 #[test]
 fn several_public_origins_are_separated_by_commas() {
     let config = config([("PUBLIC_ORIGIN", "https://A.example/, http://b.example:8080")]).unwrap();
-    assert_eq!(
-        config.public_origins,
-        ["https://a.example", "http://b.example:8080"]
-    );
+    assert_eq!(config.public_origins, ["https://a.example", "http://b.example:8080"]);
 }
 
 #[test]
 fn a_wrong_value_names_the_variable_and_what_would_be_right() {
     let key = "0123456789abcdef0123456789abcdef";
     let cases = [
-        (
-            config([("PORT", "abc")]),
-            "PORT: “abc” is not a port number",
-        ),
-        (
-            config([("PORT", "65536")]),
-            "PORT: “65536” is not a port number",
-        ),
-        (
-            config([("WEB_CONCURRENCY", "0")]),
-            "WEB_CONCURRENCY: “0” is not a number from 1",
-        ),
-        (
-            config([("DATABASE_POOL_SIZE", "-1")]),
-            "DATABASE_POOL_SIZE: “-1” is not a number",
-        ),
-        (
-            config([("APP_ENV", "prod")]),
-            "APP_ENV: “prod” is neither development nor production",
-        ),
-        (
-            config([("APP_ENV", "production")]),
-            "SECRET_KEY: is required in production",
-        ),
-        (
-            config([("DYNO", "web.1"), ("SECRET_KEY", key)]),
-            "DATABASE_URL: a dyno's disk",
-        ),
-        (
-            config([("ALLOW_EPHEMERAL_SQLITE", "maybe")]),
-            "ALLOW_EPHEMERAL_SQLITE: “maybe”",
-        ),
-        (
-            config([("SESSION_LIFETIME", "soon")]),
-            "SESSION_LIFETIME: “soon” is not a time",
-        ),
-        (
-            config([("SESSION_LIFETIME", "2years")]),
-            "SESSION_LIFETIME: “2years” is not a time",
-        ),
-        (
-            config([("PUBLIC_ORIGIN", "tasks.example")]),
-            "PUBLIC_ORIGIN: “tasks.example” is not",
-        ),
-        (
-            config([("PUBLIC_ORIGIN", "https://a/b")]),
-            "PUBLIC_ORIGIN: “https://a/b” is not",
-        ),
-        (
-            config([("RUST_LOG", "tasklist=loud")]),
-            "RUST_LOG: “tasklist=loud” is not a log filter",
-        ),
-        (
-            config([("DATABASE_URL", "tasks.db")]),
-            "DATABASE_URL: is not a URL",
-        ),
-        (
-            config([("DATABASE_URL", "sqlite://")]),
-            "DATABASE_URL: nothing follows sqlite://",
-        ),
-        (
-            config([("DATABASE_URL", "sqlite://:memory:")]),
-            "DATABASE_URL: every connection",
-        ),
-        (
-            config([("DATABASE_URL", "oracle://u:p@h/d")]),
-            "DATABASE_URL: the scheme oracle://",
-        ),
+        (config([("PORT", "abc")]), "PORT: “abc” is not a port number"),
+        (config([("PORT", "65536")]), "PORT: “65536” is not a port number"),
+        (config([("WEB_CONCURRENCY", "0")]), "WEB_CONCURRENCY: “0” is not a number from 1"),
+        (config([("DATABASE_POOL_SIZE", "-1")]), "DATABASE_POOL_SIZE: “-1” is not a number"),
+        (config([("APP_ENV", "prod")]), "APP_ENV: “prod” is neither development nor production"),
+        (config([("APP_ENV", "production")]), "SECRET_KEY: is required in production"),
+        (config([("DYNO", "web.1"), ("SECRET_KEY", key)]), "DATABASE_URL: a dyno's disk"),
+        (config([("ALLOW_EPHEMERAL_SQLITE", "maybe")]), "ALLOW_EPHEMERAL_SQLITE: “maybe”"),
+        (config([("SESSION_LIFETIME", "soon")]), "SESSION_LIFETIME: “soon” is not a time"),
+        (config([("SESSION_LIFETIME", "2years")]), "SESSION_LIFETIME: “2years” is not a time"),
+        (config([("PUBLIC_ORIGIN", "tasks.example")]), "PUBLIC_ORIGIN: “tasks.example” is not"),
+        (config([("PUBLIC_ORIGIN", "https://a/b")]), "PUBLIC_ORIGIN: “https://a/b” is not"),
+        (config([("RUST_LOG", "tasklist=loud")]), "RUST_LOG: “tasklist=loud” is not a log filter"),
+        (config([("DATABASE_URL", "tasks.db")]), "DATABASE_URL: is not a URL"),
+        (config([("DATABASE_URL", "sqlite://")]), "DATABASE_URL: nothing follows sqlite://"),
+        (config([("DATABASE_URL", "sqlite://:memory:")]), "DATABASE_URL: every connection"),
+        (config([("DATABASE_URL", "oracle://u:p@h/d")]), "DATABASE_URL: the scheme oracle://"),
     ];
     for (outcome, expected) in cases {
         let message = outcome.err().unwrap_or_else(|| "no error".to_owned());
-        assert!(
-            message.starts_with(expected),
-            "{message:?} does not start with {expected:?}"
-        );
+        assert!(message.starts_with(expected), "{message:?} does not start with {expected:?}");
         assert!(!message.contains('\n'), "{message:?} is more than one line");
     }
 }
@@ -151,20 +78,14 @@ fn a_wrong_value_names_the_variable_and_what_would_be_right() {
 #[cfg(not(feature = "postgres"))]
 fn a_database_that_is_not_built_in_is_named_with_the_way_to_build_it() {
     let error = config([("DATABASE_URL", "postgres://u:secret@h/d")]).unwrap_err();
-    assert!(
-        error.contains("PostgreSQL") && error.contains("--features postgres"),
-        "{error}"
-    );
+    assert!(error.contains("PostgreSQL") && error.contains("--features postgres"), "{error}");
     assert!(!error.contains("secret"), "{error}");
 }
 
 #[test]
 fn a_short_secret_key_is_refused_without_printing_it() {
     let error = config([("SECRET_KEY", "hunter2-hunter2")]).unwrap_err();
-    assert!(
-        error.starts_with("SECRET_KEY: is 15 characters long"),
-        "{error}"
-    );
+    assert!(error.starts_with("SECRET_KEY: is 15 characters long"), "{error}");
     assert!(!error.contains("hunter2"), "{error}");
 }
 
@@ -180,15 +101,9 @@ fn more_slashes_in_an_sqlite_url_do_no_harm() {
 fn nothing_that_prints_a_config_prints_a_secret() {
     let config = config([
         ("SECRET_KEY", "hunter2hunter2hunter2hunter2hunter2"),
-        (
-            "DATABASE_URL",
-            "postgres://user:hunter2@db.example:5433/tasks?sslkey=hunter2",
-        ),
+        ("DATABASE_URL", "postgres://user:hunter2@db.example:5433/tasks?sslkey=hunter2"),
     ])
     .unwrap();
-    assert_eq!(
-        config.database.url.to_string(),
-        "postgres db.example:5433/tasks"
-    );
+    assert_eq!(config.database.url.to_string(), "postgres db.example:5433/tasks");
     assert!(!format!("{config:?}").contains("hunter2"));
 }

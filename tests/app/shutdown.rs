@@ -61,9 +61,7 @@ fn a_request_in_progress_at_sigterm_is_finished() {
     let mut idle = BufReader::new(program.connect());
     exchange(&mut idle, REQUEST).unwrap();
     program.terminate();
-    wait_until("the server drains", || {
-        exchange(&mut idle, REQUEST).map_or(true, |r| r.closes())
-    });
+    wait_until("the server drains", || exchange(&mut idle, REQUEST).map_or(true, |r| r.closes()));
     stream.write_all(b"Milk").unwrap();
     let reply = RawReply::read(&mut BufReader::new(stream)).unwrap();
     assert!(reply.head.starts_with("http/1.1 303"), "{}", reply.head);
@@ -77,9 +75,5 @@ fn an_idle_connection_does_not_hold_up_the_stop() {
     exchange(&mut idle, REQUEST).unwrap();
     program.terminate();
     assert!(program.wait().0.success());
-    assert_eq!(
-        idle.read(&mut [0]).unwrap_or(0),
-        0,
-        "the connection has ended"
-    );
+    assert_eq!(idle.read(&mut [0]).unwrap_or(0), 0, "the connection has ended");
 }

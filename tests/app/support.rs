@@ -106,11 +106,7 @@ impl TestApp {
                 app.run().await.unwrap();
             });
         });
-        Self {
-            port: port.recv().unwrap(),
-            database,
-            _stop: stop,
-        }
+        Self { port: port.recv().unwrap(), database, _stop: stop }
     }
 
     pub fn browser(&self) -> Browser {
@@ -138,10 +134,7 @@ impl TestDatabase {
     pub fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/tasks.sqlite3", folder.path().display());
-        Self {
-            url,
-            _folder: Some(folder),
-        }
+        Self { url, _folder: Some(folder) }
     }
 
     /// On the server that `bin/test` started.
@@ -162,10 +155,7 @@ impl TestDatabase {
             .unwrap()
             .batch_execute(&format!("CREATE DATABASE {name}"))
             .unwrap();
-        Self {
-            url: format!("{server}/{name}"),
-            _folder: None,
-        }
+        Self { url: format!("{server}/{name}"), _folder: None }
     }
 
     /// The name of its folder below `migrations/`.
@@ -178,17 +168,11 @@ impl TestDatabase {
         use diesel::Connection;
         #[cfg(feature = "postgres")]
         if self.url.starts_with("postgres") {
-            diesel::PgConnection::establish(&self.url)
-                .unwrap()
-                .batch_execute(sql)
-                .unwrap();
+            diesel::PgConnection::establish(&self.url).unwrap().batch_execute(sql).unwrap();
             return;
         }
         #[cfg(feature = "sqlite")]
-        diesel::SqliteConnection::establish(&self.url)
-            .unwrap()
-            .batch_execute(sql)
-            .unwrap();
+        diesel::SqliteConnection::establish(&self.url).unwrap().batch_execute(sql).unwrap();
     }
 }
 
@@ -208,9 +192,7 @@ pub struct Reply {
 impl Reply {
     /// A header's value; empty if there is none.
     pub fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().unwrap())
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     /// The names on the page, as escaped there.
@@ -222,9 +204,7 @@ impl Reply {
 
     /// The ids that the delete buttons send.
     pub fn task_ids(&self) -> Vec<&str> {
-        between(&self.body, r#"action="/"#, "/delete")
-            .filter(|id| !id.contains('"'))
-            .collect()
+        between(&self.body, r#"action="/"#, "/delete").filter(|id| !id.contains('"')).collect()
     }
 
     /// The texts of the flash messages.
@@ -237,9 +217,7 @@ impl Reply {
 }
 
 fn between<'a>(text: &'a str, start: &'a str, end: &'a str) -> impl Iterator<Item = &'a str> {
-    text.split(start)
-        .skip(1)
-        .filter_map(move |rest| rest.split_once(end).map(|(found, _)| found))
+    text.split(start).skip(1).filter_map(move |rest| rest.split_once(end).map(|(found, _)| found))
 }
 
 impl Browser {
@@ -251,10 +229,7 @@ impl Browser {
             .allow_non_standard_methods(true)
             .build()
             .new_agent();
-        Self {
-            agent,
-            base: base.to_owned(),
-        }
+        Self { agent, base: base.to_owned() }
     }
 
     pub fn get(&self, path: &str) -> Reply {
@@ -270,18 +245,11 @@ impl Browser {
     }
 
     pub fn post_body(&self, path: &str, body: &str) -> Reply {
-        self.send(
-            "POST",
-            path,
-            &[("content-type", "application/x-www-form-urlencoded")],
-            body,
-        )
+        self.send("POST", path, &[("content-type", "application/x-www-form-urlencoded")], body)
     }
 
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.base));
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -311,10 +279,7 @@ pub struct Program {
 /// The program with nothing in its environment but `settings`.
 pub fn command(folder: &Path, settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tasklist"));
-    command
-        .current_dir(folder)
-        .env_clear()
-        .envs(settings.iter().copied());
+    command.current_dir(folder).env_clear().envs(settings.iter().copied());
     command
 }
 
@@ -330,12 +295,7 @@ impl Program {
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut summary = String::new();
         stdout.read_line(&mut summary).unwrap();
-        let mut program = Self {
-            child,
-            stdout,
-            stderr,
-            summary,
-        };
+        let mut program = Self { child, stdout, stderr, summary };
         let started = !program.summary.is_empty();
         assert!(started, "the program did not start: {}", program.wait().1);
         program
@@ -343,10 +303,7 @@ impl Program {
 
     /// `http://host:port`, from what it printed.
     pub fn address(&self) -> &str {
-        self.summary
-            .split_whitespace()
-            .find(|word| word.starts_with("http://"))
-            .unwrap()
+        self.summary.split_whitespace().find(|word| word.starts_with("http://")).unwrap()
     }
 
     pub fn connect(&self) -> TcpStream {
@@ -357,13 +314,7 @@ impl Program {
 
     pub fn terminate(&self) {
         let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     }
 
     /// Waits for its end; returns how it ended, and all that it wrote to standard error and then
@@ -415,9 +366,9 @@ impl RawReply {
             }
         }
         let head = head.to_ascii_lowercase();
-        let length = head.split_once("content-length: ").map_or(0, |(_, rest)| {
-            rest.split_once("\r\n").unwrap().0.parse().unwrap()
-        });
+        let length = head
+            .split_once("content-length: ")
+            .map_or(0, |(_, rest)| rest.split_once("\r\n").unwrap().0.parse().unwrap());
         stream.read_exact(&mut vec![0; length])?;
         Ok(Self { head })
     }

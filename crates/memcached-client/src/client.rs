@@ -81,22 +81,12 @@ impl Client {
     where
         F: Future<Output = bool> + Send + 'static,
     {
-        Self::build(
-            config,
-            Some(Box::new(move |client| Box::pin(before_return(client)))),
-        )
+        Self::build(config, Some(Box::new(move |client| Box::pin(before_return(client)))))
     }
 
     fn build(config: Config, before_return: Option<Hook>) -> Self {
-        assert!(
-            !config.servers.is_empty(),
-            "a client needs at least one server"
-        );
-        let names: Vec<_> = config
-            .servers
-            .iter()
-            .map(ServerAddress::ring_name)
-            .collect();
+        assert!(!config.servers.is_empty(), "a client needs at least one server");
+        let names: Vec<_> = config.servers.iter().map(ServerAddress::ring_name).collect();
         let shared = Arc::new_cyclic(|shared: &Weak<Shared>| Shared {
             ring: Ring::new(&names),
             health: config
@@ -109,18 +99,12 @@ impl Client {
             runtimes: RwLock::default(),
             before_return,
         });
-        Self {
-            shared,
-            including: None,
-        }
+        Self { shared, including: None }
     }
 
     /// A handle for the hook that lets `server` back in.
     pub(crate) fn including(shared: &Arc<Shared>, server: usize) -> Self {
-        Self {
-            shared: Arc::clone(shared),
-            including: Some(server),
-        }
+        Self { shared: Arc::clone(shared), including: Some(server) }
     }
 
     /// The protocol in use; [`Protocol::supports`] tells what it has.
@@ -138,9 +122,7 @@ impl Client {
     /// How each server is, and what has been asked of it.
     #[must_use]
     pub fn status(&self) -> Vec<ServerStatus> {
-        (0..self.shared.health.len())
-            .map(|server| self.shared.status_of(server))
-            .collect()
+        (0..self.shared.health.len()).map(|server| self.shared.status_of(server)).collect()
     }
 
     /// The value of `key`, if it has one. [`Value::cas`] is there with the binary protocol only.
@@ -159,9 +141,7 @@ impl Client {
     pub async fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<Value>, Error>> {
         let keys = self.all_on_wire(keys);
         let (links, shares) = (self.shared.links(), shares(&keys, |key| &**key));
-        let asked = shares
-            .iter()
-            .map(|share| links[share.server].get_many(&share.parts));
+        let asked = shares.iter().map(|share| links[share.server].get_many(&share.parts));
         let answers = join_all(asked).await.into_iter();
         let answers = answers.map(|answer| answer.map(|v| v.into_iter().map(Ok).collect()));
         in_order(&keys, &shares, answers)
@@ -173,9 +153,7 @@ impl Client {
         key: impl AsRef<[u8]>,
         item: impl Into<Item<'a>>,
     ) -> Result<(), Error> {
-        let stored = self
-            .store(Verb::Set, key.as_ref(), item.into(), false)
-            .await?;
+        let stored = self.store(Verb::Set, key.as_ref(), item.into(), false).await?;
         debug_assert!(stored.is_some(), "set has no condition");
         Ok(())
     }
@@ -186,10 +164,7 @@ impl Client {
         key: impl AsRef<[u8]>,
         item: impl Into<Item<'a>>,
     ) -> Result<bool, Error> {
-        Ok(self
-            .store(Verb::Add, key.as_ref(), item.into(), false)
-            .await?
-            .is_some())
+        Ok(self.store(Verb::Add, key.as_ref(), item.into(), false).await?.is_some())
     }
 
     /// Stores a value if there is none, and returns its mark if it did: with that, a later
@@ -202,10 +177,7 @@ impl Client {
         key: impl AsRef<[u8]>,
         item: impl Into<Item<'a>>,
     ) -> Result<Option<Cas>, Error> {
-        Ok(self
-            .store(Verb::Add, key.as_ref(), item.into(), true)
-            .await?
-            .flatten())
+        Ok(self.store(Verb::Add, key.as_ref(), item.into(), true).await?.flatten())
     }
 
     /// Stores a value if there is one. Whether it did. Not with the text protocol.
@@ -214,10 +186,7 @@ impl Client {
         key: impl AsRef<[u8]>,
         item: impl Into<Item<'a>>,
     ) -> Result<bool, Error> {
-        Ok(self
-            .store(Verb::Replace, key.as_ref(), item.into(), false)
-            .await?
-            .is_some())
+        Ok(self.store(Verb::Replace, key.as_ref(), item.into(), false).await?.is_some())
     }
 
     async fn store(
@@ -249,9 +218,7 @@ impl Client {
             })
             .collect();
         let (links, shares) = (self.shared.links(), shares(&checked, |item| *item));
-        let asked = shares
-            .iter()
-            .map(|share| links[share.server].store_many(&share.parts));
+        let asked = shares.iter().map(|share| links[share.server].store_many(&share.parts));
         in_order(&checked, &shares, join_all(asked).await.into_iter())
     }
 
@@ -281,9 +248,7 @@ impl Client {
         cas: Cas,
     ) -> Result<Swap, Error> {
         let key = key::on_wire(key.as_ref())?;
-        self.link(self.place(&key)?)
-            .delete_if_unchanged(&key, cas)
-            .await
+        self.link(self.place(&key)?).delete_if_unchanged(&key, cas).await
     }
 
     /// Deletes entries, in one round trip per server. Returns when all servers have confirmed it
@@ -291,9 +256,7 @@ impl Client {
     pub async fn delete_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Deletion, Error>> {
         let keys = self.all_on_wire(keys);
         let (links, shares) = (self.shared.links(), shares(&keys, |key| &**key));
-        let asked = shares
-            .iter()
-            .map(|share| links[share.server].delete_many(&share.parts));
+        let asked = shares.iter().map(|share| links[share.server].delete_many(&share.parts));
         in_order(&keys, &shares, join_all(asked).await.into_iter())
     }
 
@@ -351,11 +314,8 @@ impl Client {
             let (usable, ask) = (self.is_usable(server), &ask);
             let address = self.shared.config.servers[server].clone();
             async move {
-                let answer = if usable {
-                    ask(link).await
-                } else {
-                    Err(Error::ServerOut(address.clone()))
-                };
+                let answer =
+                    if usable { ask(link).await } else { Err(Error::ServerOut(address.clone())) };
                 (address, answer)
             }
         });
@@ -383,32 +343,20 @@ impl Client {
     fn place(&self, key: &[u8]) -> Result<Place, Error> {
         let owner = self.shared.ring.owner_of(key);
         if self.is_usable(owner) {
-            return Ok(Place {
-                server: owner,
-                stand_in: false,
-            });
+            return Ok(Place { server: owner, stand_in: false });
         }
         let out = || Error::ServerOut(self.shared.config.servers[owner].clone());
         match self.shared.config.failover {
             Failover::Miss => Err(out()),
             Failover::Eject => {
-                let server = self
-                    .shared
-                    .ring
-                    .server_of(key, |server| self.is_usable(server));
-                Ok(Place {
-                    server: server.ok_or_else(out)?,
-                    stand_in: true,
-                })
+                let server = self.shared.ring.server_of(key, |server| self.is_usable(server));
+                Ok(Place { server: server.ok_or_else(out)?, stand_in: true })
             }
         }
     }
 
     fn link(&self, place: Place) -> ServerLink {
-        ServerLink {
-            links: self.shared.links(),
-            server: place.server,
-        }
+        ServerLink { links: self.shared.links(), server: place.server }
     }
 
     fn checked<'a>(
@@ -422,24 +370,14 @@ impl Client {
             return Err(Error::TooLarge { bytes });
         }
         let expiration = on_place(item.expiration, stand_in);
-        Ok(Checked {
-            key,
-            value: item.value,
-            flags: item.flags,
-            expiration,
-        })
+        Ok(Checked { key, value: item.value, flags: item.flags, expiration })
     }
 }
 
 /// The lifetime as sent; on a server that stands in for another it is short.
 fn on_place(expiration: Expiration, stand_in: bool) -> u32 {
     let now = SystemTime::now();
-    if stand_in {
-        expiration.at_most(STAND_IN_LIFETIME, now)
-    } else {
-        expiration
-    }
-    .on_wire(now)
+    if stand_in { expiration.at_most(STAND_IN_LIFETIME, now) } else { expiration }.on_wire(now)
 }
 
 /// One server's connection on the current runtime.
@@ -472,11 +410,7 @@ fn shares<'b, B, P>(batch: &'b [Placed<B>], part_of: impl Fn(&'b B) -> P) -> Vec
         let index = shares.iter().position(|share| share.server == place.server);
         let index = index.unwrap_or_else(|| {
             let (positions, parts) = (Vec::new(), Vec::new());
-            shares.push(Share {
-                server: place.server,
-                positions,
-                parts,
-            });
+            shares.push(Share { server: place.server, positions, parts });
             shares.len() - 1
         });
         shares[index].positions.push(position);
@@ -491,10 +425,8 @@ fn in_order<B, P, T>(
     shares: &[Share<P>],
     answers: impl Iterator<Item = Result<Vec<Result<T, Error>>, Error>>,
 ) -> Vec<Result<T, Error>> {
-    let mut outcomes: Vec<_> = batch
-        .iter()
-        .map(|placed| placed.as_ref().err().map(|e| Err(e.clone())))
-        .collect();
+    let mut outcomes: Vec<_> =
+        batch.iter().map(|placed| placed.as_ref().err().map(|e| Err(e.clone()))).collect();
     for (share, answers) in shares.iter().zip(answers) {
         match answers {
             Ok(answers) => {
@@ -509,16 +441,8 @@ fn in_order<B, P, T>(
             }
         }
     }
-    let lost = || {
-        Err(Error::Refused {
-            status: None,
-            reason: "no answer".to_owned(),
-        })
-    };
-    outcomes
-        .into_iter()
-        .map(|outcome| outcome.unwrap_or_else(lost))
-        .collect()
+    let lost = || Err(Error::Refused { status: None, reason: "no answer".to_owned() });
+    outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(lost)).collect()
 }
 
 impl Shared {
@@ -530,18 +454,12 @@ impl Shared {
     fn links(&self) -> Arc<[Link]> {
         let id = runtime::Handle::current().id();
         let of = |runtimes: &[(runtime::Id, Arc<[Link]>)]| {
-            runtimes
-                .iter()
-                .find(|(runtime, _)| *runtime == id)
-                .map(|(_, links)| Arc::clone(links))
+            runtimes.iter().find(|(runtime, _)| *runtime == id).map(|(_, links)| Arc::clone(links))
         };
         if let Some(links) = of(&self.runtimes.read().unwrap_or_else(PoisonError::into_inner)) {
             return links;
         }
-        let mut runtimes = self
-            .runtimes
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut runtimes = self.runtimes.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(links) = of(&runtimes) {
             return links;
         }
@@ -578,21 +496,13 @@ impl Shared {
 impl Drop for Shared {
     /// Ends the tasks that serve connections.
     fn drop(&mut self) {
-        let runtimes = self
-            .runtimes
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        runtimes
-            .iter()
-            .flat_map(|(_, links)| links.iter())
-            .for_each(Link::close);
+        let runtimes = self.runtimes.get_mut().unwrap_or_else(PoisonError::into_inner);
+        runtimes.iter().flat_map(|(_, links)| links.iter()).for_each(Link::close);
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client")
-            .field("config", &self.shared.config)
-            .finish_non_exhaustive()
+        f.debug_struct("Client").field("config", &self.shared.config).finish_non_exhaustive()
     }
 }

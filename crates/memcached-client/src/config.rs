@@ -38,10 +38,7 @@ impl ServerAddress {
     /// The name on the ring: libmemcached leaves out the default port.
     pub(crate) fn ring_name(&self) -> String {
         match self {
-            Self::Tcp {
-                host,
-                port: DEFAULT_PORT,
-            } => host.clone(),
+            Self::Tcp { host, port: DEFAULT_PORT } => host.clone(),
             Self::Tcp { host, port } => format!("{host}:{port}"),
             Self::Unix(path) => format!("{}:0", path.display()),
         }
@@ -52,11 +49,7 @@ impl ServerAddress {
     pub fn parse_list(list: &str) -> Result<Vec<Self>, AddressError> {
         let parts = list.split([',', ';']).flat_map(str::split_whitespace);
         let servers = parts.map(str::parse).collect::<Result<Vec<_>, _>>()?;
-        if servers.is_empty() {
-            Err(AddressError::Empty)
-        } else {
-            Ok(servers)
-        }
+        if servers.is_empty() { Err(AddressError::Empty) } else { Ok(servers) }
     }
 }
 
@@ -70,10 +63,7 @@ impl FromStr for ServerAddress {
             return Ok(Self::Unix(path.into()));
         }
         if text.parse::<Ipv6Addr>().is_ok() {
-            return Ok(Self::Tcp {
-                host: text.to_owned(),
-                port: DEFAULT_PORT,
-            });
+            return Ok(Self::Tcp { host: text.to_owned(), port: DEFAULT_PORT });
         }
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
@@ -95,10 +85,7 @@ impl FromStr for ServerAddress {
                 .filter(|port| *port != 0)
                 .ok_or_else(invalid)?,
         };
-        Ok(Self::Tcp {
-            host: host.to_owned(),
-            port,
-        })
+        Ok(Self::Tcp { host: host.to_owned(), port })
     }
 }
 
@@ -210,22 +197,14 @@ mod tests {
         assert_eq!(list("mc1.example.com:11311"), ["mc1.example.com:11311"]);
         assert_eq!(list(" a:1 , b:2;c:3\td:4 ,"), ["a:1", "b:2", "c:3", "d:4"]);
         assert_eq!(list("a"), ["a:11211"]);
-        assert_eq!(
-            list("[::1]:11311,[::1],::1"),
-            ["[::1]:11311", "[::1]:11211", "[::1]:11211"]
-        );
-        assert_eq!(
-            list("/run/m.sock;unix:/run/n.sock"),
-            ["/run/m.sock", "/run/n.sock"]
-        );
+        assert_eq!(list("[::1]:11311,[::1],::1"), ["[::1]:11311", "[::1]:11211", "[::1]:11211"]);
+        assert_eq!(list("/run/m.sock;unix:/run/n.sock"), ["/run/m.sock", "/run/n.sock"]);
     }
 
     #[test]
     fn what_is_no_server_is_named() {
         assert_eq!(ServerAddress::parse_list(" , ;"), Err(AddressError::Empty));
-        for text in [
-            "a:", "a:b", "a:0", "a:65536", ":1", "[::1", "[a]:1", "a:1:2", "a/b", "ä",
-        ] {
+        for text in ["a:", "a:b", "a:0", "a:65536", ":1", "[::1", "[a]:1", "a:1:2", "a/b", "ä"] {
             let error = AddressError::Invalid(text.to_owned());
             assert_eq!(ServerAddress::parse_list(text), Err(error), "{text}");
         }
@@ -244,10 +223,7 @@ mod tests {
     fn a_password_never_prints() {
         let mut config = Config::new(vec![]);
         let password = "hunter2".into();
-        config.credentials = Some(Credentials {
-            username: "user".to_owned(),
-            password,
-        });
+        config.credentials = Some(Credentials { username: "user".to_owned(), password });
         assert!(!format!("{config:?}").contains("hunter2"));
     }
 }

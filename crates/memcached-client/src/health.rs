@@ -30,10 +30,7 @@ pub(crate) enum Outage {
 impl Outage {
     /// For whoever waited for an answer of this server.
     pub(crate) fn to_error(&self, server: &ServerAddress) -> Error {
-        Error::Connection {
-            server: server.clone(),
-            reason: self.to_string(),
-        }
+        Error::Connection { server: server.clone(), reason: self.to_string() }
     }
 }
 
@@ -102,15 +99,9 @@ impl Health {
     }
 
     pub(crate) fn state(&self) -> State {
-        let last = self
-            .last
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match last {
-            Some((outage, _)) if self.is_out() => State::Out {
-                reason: outage.to_string(),
-            },
+            Some((outage, _)) if self.is_out() => State::Out { reason: outage.to_string() },
             _ => State::Well,
         }
     }

@@ -70,10 +70,7 @@ mod tests {
     fn a_short_key_is_sent_as_it_is() {
         let longest = [b'k'; MAX_KEY_BYTES];
         assert_eq!(on_wire(&longest).as_deref(), Ok(&longest[..]));
-        assert_eq!(
-            on_wire("schlüssel".as_bytes()).as_deref(),
-            Ok("schlüssel".as_bytes())
-        );
+        assert_eq!(on_wire("schlüssel".as_bytes()).as_deref(), Ok("schlüssel".as_bytes()));
     }
 
     #[test]
@@ -94,11 +91,7 @@ mod tests {
     fn nothing_that_could_end_a_command_is_let_through() {
         assert_eq!(on_wire(b""), Err(KeyError::Empty));
         for byte in (0..=b' ').chain([0x7f]) {
-            assert_eq!(
-                on_wire(&[b'a', byte, b'b']),
-                Err(KeyError::Forbidden(1)),
-                "{byte}"
-            );
+            assert_eq!(on_wire(&[b'a', byte, b'b']), Err(KeyError::Forbidden(1)), "{byte}");
         }
         let long = [vec![b'k'; 300], b"\r\nflush_all\r\n".to_vec()].concat();
         assert_eq!(on_wire(&long), Err(KeyError::Forbidden(300)));

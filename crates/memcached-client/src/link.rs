@@ -107,11 +107,7 @@ impl Link {
     pub(crate) async fn delete(&self, key: &[u8]) -> Result<Deletion, Error> {
         match self {
             Self::Binary(link) => link.delete(key).await,
-            Self::Text(link) => link
-                .delete_many(&[key])
-                .await?
-                .pop()
-                .unwrap_or(Ok(Deletion::Gone)),
+            Self::Text(link) => link.delete_many(&[key]).await?.pop().unwrap_or(Ok(Deletion::Gone)),
         }
     }
 

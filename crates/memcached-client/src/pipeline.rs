@@ -114,9 +114,7 @@ impl Pipeline {
     /// Adds a request with one response.
     pub(crate) fn push(&self, mut request: Request<'_>, deadline: Instant) -> Ticket {
         let shape = match request.opcode {
-            opcode::STAT => Shape::List {
-                opcode: opcode::STAT,
-            },
+            opcode::STAT => Shape::List { opcode: opcode::STAT },
             opcode => Shape::One { opcode },
         };
         let mut state = self.state();
@@ -140,12 +138,7 @@ impl Pipeline {
             quiet += 1;
         }
         let opaque = state.next_opaque.wrapping_add(quiet);
-        Request {
-            opcode: opcode::NOOP,
-            opaque,
-            ..Request::default()
-        }
-        .encode(&mut state.out);
+        Request { opcode: opcode::NOOP, opaque, ..Request::default() }.encode(&mut state.out);
         self.enter(state, Shape::Batch { opcode, quiet }, deadline)
     }
 
@@ -154,28 +147,16 @@ impl Pipeline {
             Shape::Batch { quiet, .. } => Reply::Batch(vec![None; quiet as usize]),
             Shape::One { .. } | Shape::List { .. } => Reply::List(Vec::new()),
         };
-        let slot = state.slots.insert(Slot::Waiting {
-            waker: None,
-            so_far,
-        });
+        let slot = state.slots.insert(Slot::Waiting { waker: None, so_far });
         let first = state.next_opaque;
         state.next_opaque = first.wrapping_add(shape.frames());
-        state.entries.push_back(Entry {
-            first,
-            shape,
-            slot,
-            deadline,
-            done: false,
-        });
+        state.entries.push_back(Entry { first, shape, slot, deadline, done: false });
         let writer = state.writer.take();
         drop(state);
         if let Some(writer) = writer {
             writer.wake();
         }
-        Ticket {
-            pipeline: self.clone(),
-            slot: Some(slot),
-        }
+        Ticket { pipeline: self.clone(), slot: Some(slot) }
     }
 
     /// Swaps the bytes that are to be written with the empty `spare`; without any, `writer` is
@@ -183,11 +164,7 @@ impl Pipeline {
     pub(crate) fn take_bytes(&self, spare: &mut BytesMut, writer: &Waker) {
         let mut state = self.state();
         if state.out.is_empty() {
-            if !state
-                .writer
-                .as_ref()
-                .is_some_and(|waker| waker.will_wake(writer))
-            {
+            if !state.writer.as_ref().is_some_and(|waker| waker.will_wake(writer)) {
                 state.writer = Some(writer.clone());
             }
         } else {
@@ -247,20 +224,11 @@ impl Pipeline {
 
 impl State {
     fn deliver(&mut self, response: Response, woken: &mut Vec<Waker>) -> Result<(), Unexpected> {
-        let unexpected = Unexpected {
-            opaque: response.opaque,
-            opcode: response.opcode,
-        };
+        let unexpected = Unexpected { opaque: response.opaque, opcode: response.opcode };
         let Some(index) = self.entry_of(response.opaque) else {
             return Err(unexpected);
         };
-        let Entry {
-            first,
-            shape,
-            slot,
-            done,
-            ..
-        } = self.entries[index];
+        let Entry { first, shape, slot, done, .. } = self.entries[index];
         let frame = response.opaque.wrapping_sub(first);
         if done || response.opcode != shape.opcode_of(frame) {
             return Err(unexpected);
@@ -275,8 +243,7 @@ impl State {
                 true
             }
             Shape::Batch { .. } => {
-                self.gather(slot, frame, response)
-                    .map_err(|Repeated| unexpected)?;
+                self.gather(slot, frame, response).map_err(|Repeated| unexpected)?;
                 false
             }
             Shape::List { .. } => self.list(slot, response, woken),
@@ -302,11 +269,7 @@ impl State {
     }
 
     fn gather(&mut self, slot: usize, frame: u32, response: Response) -> Result<(), Repeated> {
-        if let Slot::Waiting {
-            so_far: Reply::Batch(answers),
-            ..
-        } = &mut self.slots[slot]
-        {
+        if let Slot::Waiting { so_far: Reply::Batch(answers), .. } = &mut self.slots[slot] {
             let answer = &mut answers[frame as usize];
             if answer.is_some() {
                 return Err(Repeated);
@@ -326,11 +289,7 @@ impl State {
             self.finish_gathered(slot, woken);
             return true;
         }
-        if let Slot::Waiting {
-            so_far: Reply::List(list),
-            ..
-        } = &mut self.slots[slot]
-        {
+        if let Slot::Waiting { so_far: Reply::List(list), .. } = &mut self.slots[slot] {
             list.push(response);
         }
         false
@@ -375,10 +334,7 @@ impl Future for Ticket {
         };
         let mut state = self.pipeline.state();
         if let Slot::Waiting { waker, .. } = &mut state.slots[slot] {
-            if !waker
-                .as_ref()
-                .is_some_and(|waker| waker.will_wake(cx.waker()))
-            {
+            if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                 *waker = Some(cx.waker().clone());
             }
             return Poll::Pending;

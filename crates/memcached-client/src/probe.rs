@@ -56,9 +56,7 @@ async fn try_once(server: usize, shared: &Arc<Shared>) -> Result<(), Outage> {
             Protocol::Text => text::establish(address, config).await.map(drop),
         }
     };
-    timeout(config.connect_timeout, probe)
-        .await
-        .unwrap_or(Err(Outage::Timeout))?;
+    timeout(config.connect_timeout, probe).await.unwrap_or(Err(Outage::Timeout))?;
     match &shared.before_return {
         Some(hook) if !hook(Client::including(shared, server)).await => Err(Outage::Hook),
         _ => Ok(()),
@@ -77,9 +75,7 @@ impl Pause {
             Outage::Login(_) => config.login_retry_timeout,
             _ => config.dead_timeout,
         };
-        let next = self
-            .0
-            .map_or(config.retry_timeout, |last| (last * 2).min(limit));
+        let next = self.0.map_or(config.retry_timeout, |last| (last * 2).min(limit));
         self.0 = Some(next);
         next
     }
@@ -94,9 +90,7 @@ mod tests {
         let config = Config::new(Vec::new());
         let pauses = |outage: Outage| {
             let mut pause = Pause::default();
-            (0..8)
-                .map(|_| pause.after(&outage, &config).as_millis())
-                .collect::<Vec<_>>()
+            (0..8).map(|_| pause.after(&outage, &config).as_millis()).collect::<Vec<_>>()
         };
         assert_eq!(pauses(Outage::Timeout)[..4], [500, 1000, 1500, 1500]);
         let refused = pauses(Outage::Login(String::new()));

@@ -165,21 +165,9 @@ pub(crate) fn decode(buffer: &mut BytesMut) -> Result<Decoded, Garbage> {
     let mut value = buffer.split_to(HEADER + body_length).freeze();
     value.advance(HEADER);
     let mut extras = value.split_to(extras_length);
-    let flags = if extras.len() >= 4 {
-        extras.get_u32()
-    } else {
-        0
-    };
+    let flags = if extras.len() >= 4 { extras.get_u32() } else { 0 };
     let key = value.split_to(key_length);
-    Ok(Decoded::Response(Response {
-        opcode,
-        status,
-        opaque,
-        cas,
-        flags,
-        key,
-        value,
-    }))
+    Ok(Decoded::Response(Response { opcode, status, opaque, cas, flags, key, value }))
 }
 
 #[cfg(test)]
@@ -219,15 +207,8 @@ mod tests {
         let mut out = BytesMut::new();
         let extras = [0xde, 0xad, 0xbe, 0xef, 0, 0, 0x0e, 0x10];
         let (opcode, opaque, cas) = (opcode::ADD, 0x0102_0304, 0x1122_3344_5566_7788);
-        Request {
-            opcode,
-            opaque,
-            cas,
-            extras: &extras,
-            key: b"Hello",
-            value: b"World",
-        }
-        .encode(&mut out);
+        Request { opcode, opaque, cas, extras: &extras, key: b"Hello", value: b"World" }
+            .encode(&mut out);
         let expected = b"\x80\x02\x00\x05\x08\x00\x00\x00\x00\x00\x00\x12\x01\x02\x03\x04\
             \x11\x22\x33\x44\x55\x66\x77\x88\xde\xad\xbe\xef\x00\x00\x0e\x10HelloWorld";
         assert_eq!(&out[..], expected);
@@ -235,10 +216,7 @@ mod tests {
 
     #[test]
     fn wrong_magic_is_noticed_at_the_first_byte() {
-        assert_eq!(
-            decode(&mut BytesMut::from(&b"H"[..])),
-            Err(Garbage::Magic(b'H'))
-        );
+        assert_eq!(decode(&mut BytesMut::from(&b"H"[..])), Err(Garbage::Magic(b'H')));
     }
 
     #[test]
@@ -255,10 +233,7 @@ mod tests {
         let mut frame = [0; HEADER];
         frame[0] = RESPONSE;
         frame[3] = 1;
-        assert_eq!(
-            decode(&mut BytesMut::from(&frame[..])),
-            Err(Garbage::Lengths)
-        );
+        assert_eq!(decode(&mut BytesMut::from(&frame[..])), Err(Garbage::Lengths));
     }
 
     fn response() -> impl Strategy<Value = Response> {

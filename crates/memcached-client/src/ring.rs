@@ -24,10 +24,7 @@ impl Ring {
             })
             .collect();
         points.sort_unstable();
-        Self {
-            points,
-            servers: names.len(),
-        }
+        Self { points, servers: names.len() }
     }
 
     /// The server of `key`, and whether it stands in for one that is not usable: the first usable
@@ -38,18 +35,12 @@ impl Ring {
         }
         let place = self.place_of(key);
         let from_there = self.points[place..].iter().chain(&self.points[..place]);
-        from_there
-            .map(|(_, server)| *server)
-            .find(|server| usable(*server))
+        from_there.map(|(_, server)| *server).find(|server| usable(*server))
     }
 
     /// The server that `key` belongs to while all are well.
     pub(crate) fn owner_of(&self, key: &[u8]) -> usize {
-        if self.servers == 1 {
-            0
-        } else {
-            self.points[self.place_of(key)].1
-        }
+        if self.servers == 1 { 0 } else { self.points[self.place_of(key)].1 }
     }
 
     /// The first point at or after the key's hash; after the last comes the first.

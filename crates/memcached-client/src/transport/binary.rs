@@ -87,9 +87,7 @@ impl Link {
     }
 
     pub(crate) fn in_flight(&self) -> usize {
-        self.current()
-            .as_ref()
-            .map_or(0, |connection| connection.pipeline.in_flight())
+        self.current().as_ref().map_or(0, |connection| connection.pipeline.in_flight())
     }
 
     /// Adds to the current connection what `push` pushes, or to one that is opened for it.
@@ -109,12 +107,8 @@ impl Link {
         push: impl FnOnce(&Pipeline, Instant) -> Ticket,
     ) -> Result<Option<Sent>, Error> {
         let current = self.current();
-        let connection = current
-            .as_ref()
-            .filter(|connection| connection.number == number);
-        connection
-            .map(|connection| self.push_to(connection, push))
-            .transpose()
+        let connection = current.as_ref().filter(|connection| connection.number == number);
+        connection.map(|connection| self.push_to(connection, push)).transpose()
     }
 
     fn push_to(
@@ -124,16 +118,10 @@ impl Link {
     ) -> Result<Sent, Error> {
         let limit = self.config.max_in_flight;
         if connection.pipeline.in_flight() >= limit {
-            return Err(Error::Overloaded {
-                server: self.address.clone(),
-                limit,
-            });
+            return Err(Error::Overloaded { server: self.address.clone(), limit });
         }
         let ticket = push(&connection.pipeline, Instant::now() + self.config.timeout);
-        Ok(Sent {
-            ticket,
-            connection: connection.number,
-        })
+        Ok(Sent { ticket, connection: connection.number })
     }
 
     /// Starts the task that opens a connection and serves it.
@@ -143,10 +131,7 @@ impl Link {
             pipeline: Pipeline::default(),
             retired: AtomicBool::new(false),
         });
-        let driver = Driver {
-            link: Arc::clone(self),
-            connection: Arc::clone(&connection),
-        };
+        let driver = Driver { link: Arc::clone(self), connection: Arc::clone(&connection) };
         tokio::spawn(driver.run());
         connection
     }
@@ -160,10 +145,7 @@ impl Link {
     }
 
     async fn reply(&self, sent: Sent) -> Result<(Reply, u64), Error> {
-        let reply = sent
-            .ticket
-            .await
-            .inspect_err(|error| self.counters.failed(error))?;
+        let reply = sent.ticket.await.inspect_err(|error| self.counters.failed(error))?;
         Ok((reply, sent.connection))
     }
 
@@ -187,27 +169,19 @@ impl Link {
     fn refusal(&self, response: &Response, bytes: usize) -> Error {
         let error = match response.status {
             status::TOO_LARGE => Error::TooLarge { bytes },
-            code => Error::Refused {
-                status: Some(code),
-                reason: status_text(code).to_owned(),
-            },
+            code => Error::Refused { status: Some(code), reason: status_text(code).to_owned() },
         };
         self.counters.failed(&error);
         if response.status == status::NOT_LOGGED_IN {
             // The password has been changed, say: a new connection logs in anew.
-            self.health
-                .mark_out(Outage::Login(status_text(response.status).to_owned()));
+            self.health.mark_out(Outage::Login(status_text(response.status).to_owned()));
             self.retire();
         }
         error
     }
 
     pub(crate) async fn get(self: &Arc<Self>, key: &[u8]) -> Result<Option<Value>, Error> {
-        let request = Request {
-            opcode: opcode::GET,
-            key,
-            ..Request::default()
-        };
+        let request = Request { opcode: opcode::GET, key, ..Request::default() };
         let (response, connection) = self.ask(request).await?;
         match response.status {
             status::OK => {
@@ -226,10 +200,7 @@ impl Link {
         self: &Arc<Self>,
         keys: &[&[u8]],
     ) -> Result<Vec<Option<Value>>, Error> {
-        let requests = keys.iter().map(|key| Request {
-            key,
-            ..Request::default()
-        });
+        let requests = keys.iter().map(|key| Request { key, ..Request::default() });
         let answers = self.batch(opcode::GETQ, requests).await?;
         let (answers, connection) = answers;
         let values = answers.into_iter().map(|answer| match answer {
@@ -241,8 +212,7 @@ impl Link {
             Some(response) => Err(self.refusal(&response, 0)),
         });
         let values = values.collect::<Result<Vec<_>, _>>()?;
-        self.counters
-            .found(values.iter().flatten().count(), values.len());
+        self.counters.found(values.iter().flatten().count(), values.len());
         Ok(values)
     }
 
@@ -275,10 +245,7 @@ impl Link {
         match response.status {
             status::OK => {
                 Counters::count(&self.counters.sets, 1);
-                Ok(Some(Cas {
-                    id: response.cas,
-                    connection,
-                }))
+                Ok(Some(Cas { id: response.cas, connection }))
             }
             status::EXISTS | status::NOT_FOUND | status::NOT_STORED => Ok(None),
             _ => Err(self.refusal(&response, item.key.len() + item.value.len())),
@@ -293,20 +260,14 @@ impl Link {
         let requests = items.iter().zip(&extras);
         let requests = requests.map(|(item, extras)| store_request(0, item, extras, 0));
         let (answers, _) = self.batch(opcode::SETQ, requests).await?;
-        let outcomes = answers
-            .iter()
-            .zip(items)
-            .map(|(answer, item)| match answer {
-                Some(response) if response.status != status::OK => {
-                    Err(self.refusal(response, item.key.len() + item.value.len()))
-                }
-                _ => Ok(()),
-            });
+        let outcomes = answers.iter().zip(items).map(|(answer, item)| match answer {
+            Some(response) if response.status != status::OK => {
+                Err(self.refusal(response, item.key.len() + item.value.len()))
+            }
+            _ => Ok(()),
+        });
         let outcomes: Vec<_> = outcomes.collect();
-        Counters::count(
-            &self.counters.sets,
-            outcomes.iter().filter(|o| o.is_ok()).count(),
-        );
+        Counters::count(&self.counters.sets, outcomes.iter().filter(|o| o.is_ok()).count());
         Ok(outcomes)
     }
 
@@ -329,12 +290,7 @@ impl Link {
         key: &[u8],
         cas: Cas,
     ) -> Result<Swap, Error> {
-        let request = Request {
-            opcode: opcode::DELETE,
-            key,
-            cas: cas.id,
-            ..Request::default()
-        };
+        let request = Request { opcode: opcode::DELETE, key, cas: cas.id, ..Request::default() };
         match self.swap(request, cas).await? {
             Swap::Done(_) => Ok(Swap::Done(None)),
             other => Ok(other),
@@ -349,10 +305,7 @@ impl Link {
         };
         let (response, connection) = self.response(sent).await?;
         match response.status {
-            status::OK => Ok(Swap::Done(Some(Cas {
-                id: response.cas,
-                connection,
-            }))),
+            status::OK => Ok(Swap::Done(Some(Cas { id: response.cas, connection }))),
             status::EXISTS => Ok(Swap::Changed),
             status::NOT_FOUND => Ok(Swap::Missing),
             _ => Err(self.refusal(&response, bytes)),
@@ -360,11 +313,7 @@ impl Link {
     }
 
     pub(crate) async fn delete(self: &Arc<Self>, key: &[u8]) -> Result<Deletion, Error> {
-        let request = Request {
-            opcode: opcode::DELETE,
-            key,
-            ..Request::default()
-        };
+        let request = Request { opcode: opcode::DELETE, key, ..Request::default() };
         let (response, _) = self.ask(request).await?;
         self.deletion(Some(&response))
     }
@@ -373,15 +322,9 @@ impl Link {
         self: &Arc<Self>,
         keys: &[&[u8]],
     ) -> Result<Vec<Result<Deletion, Error>>, Error> {
-        let requests = keys.iter().map(|key| Request {
-            key,
-            ..Request::default()
-        });
+        let requests = keys.iter().map(|key| Request { key, ..Request::default() });
         let (answers, _) = self.batch(opcode::DELETEQ, requests).await?;
-        Ok(answers
-            .iter()
-            .map(|answer| self.deletion(answer.as_ref()))
-            .collect())
+        Ok(answers.iter().map(|answer| self.deletion(answer.as_ref())).collect())
     }
 
     /// Silence of a quiet delete means success.
@@ -402,12 +345,7 @@ impl Link {
         expiration: u32,
     ) -> Result<bool, Error> {
         let extras = expiration.to_be_bytes();
-        let request = Request {
-            opcode: opcode::TOUCH,
-            key,
-            extras: &extras,
-            ..Request::default()
-        };
+        let request = Request { opcode: opcode::TOUCH, key, extras: &extras, ..Request::default() };
         let (response, _) = self.ask(request).await?;
         match response.status {
             status::OK => Ok(true),
@@ -423,20 +361,11 @@ impl Link {
         delta: u64,
         up: bool,
     ) -> Result<Option<u64>, Error> {
-        let opcode = if up {
-            opcode::INCREMENT
-        } else {
-            opcode::DECREMENT
-        };
+        let opcode = if up { opcode::INCREMENT } else { opcode::DECREMENT };
         // Delta, initial value, and the lifetime that says: no initial value.
         let mut extras = [0xff; 20];
         extras[..8].copy_from_slice(&delta.to_be_bytes());
-        let request = Request {
-            opcode,
-            key,
-            extras: &extras,
-            ..Request::default()
-        };
+        let request = Request { opcode, key, extras: &extras, ..Request::default() };
         let (mut response, _) = self.ask(request).await?;
         match response.status {
             status::OK if response.value.len() == 8 => Ok(Some(response.value.get_u64())),
@@ -460,31 +389,16 @@ impl Link {
     }
 
     async fn plain(self: &Arc<Self>, opcode: u8) -> Result<Response, Error> {
-        let (response, _) = self
-            .ask(Request {
-                opcode,
-                ..Request::default()
-            })
-            .await?;
-        if response.status == status::OK {
-            Ok(response)
-        } else {
-            Err(self.refusal(&response, 0))
-        }
+        let (response, _) = self.ask(Request { opcode, ..Request::default() }).await?;
+        if response.status == status::OK { Ok(response) } else { Err(self.refusal(&response, 0)) }
     }
 
     pub(crate) async fn stats(self: &Arc<Self>) -> Result<Vec<(String, String)>, Error> {
-        let request = Request {
-            opcode: opcode::STAT,
-            ..Request::default()
-        };
+        let request = Request { opcode: opcode::STAT, ..Request::default() };
         let sent = self.send(|pipeline, deadline| pipeline.push(request, deadline))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match self.reply(sent).await?.0 {
-            Reply::List(list) => Ok(list
-                .iter()
-                .map(|r| (text(&r.key), text(&r.value)))
-                .collect()),
+            Reply::List(list) => Ok(list.iter().map(|r| (text(&r.key), text(&r.value))).collect()),
             Reply::One(response) => Err(self.refusal(&response, 0)),
             Reply::Batch(_) => Err(self.wrong_shape()),
         }
@@ -492,15 +406,8 @@ impl Link {
 }
 
 fn value_of(response: Response, connection: u64) -> Value {
-    let cas = Some(Cas {
-        id: response.cas,
-        connection,
-    });
-    Value {
-        data: response.value,
-        flags: response.flags,
-        cas,
-    }
+    let cas = Some(Cas { id: response.cas, connection });
+    Value { data: response.value, flags: response.flags, cas }
 }
 
 fn store_extras(item: &Checked<'_>) -> [u8; 8] {
@@ -511,14 +418,7 @@ fn store_extras(item: &Checked<'_>) -> [u8; 8] {
 }
 
 fn store_request<'a>(opcode: u8, item: &Checked<'a>, extras: &'a [u8], cas: u64) -> Request<'a> {
-    Request {
-        opcode,
-        opaque: 0,
-        cas,
-        extras,
-        key: item.key,
-        value: item.value,
-    }
+    Request { opcode, opaque: 0, cas, extras, key: item.key, value: item.value }
 }
 
 /// Connects, logs in, and waits for the server to answer: a server that accepts connections but
@@ -529,11 +429,7 @@ pub(crate) async fn establish(address: &ServerAddress, config: &Config) -> Resul
     if let Some(credentials) = &config.credentials {
         request_login(credentials, &mut out);
     }
-    Request {
-        opcode: opcode::NOOP,
-        ..Request::default()
-    }
-    .encode(&mut out);
+    Request { opcode: opcode::NOOP, ..Request::default() }.encode(&mut out);
     stream.write_all(&out).await.map_err(connection_failed)?;
     let mut buffer = BytesMut::new();
     if config.credentials.is_some() {
@@ -542,11 +438,7 @@ pub(crate) async fn establish(address: &ServerAddress, config: &Config) -> Resul
     }
     let response = read_response(&mut stream, &mut buffer, opcode::NOOP).await?;
     check_login(&response)?;
-    if buffer.is_empty() {
-        Ok(stream)
-    } else {
-        Err(Outage::Garbage("unasked bytes".to_owned()))
-    }
+    if buffer.is_empty() { Ok(stream) } else { Err(Outage::Garbage("unasked bytes".to_owned())) }
 }
 
 /// SASL PLAIN (RFC 4616): no other identity, user, password, each after a NUL.
@@ -554,13 +446,7 @@ fn request_login(credentials: &Credentials, out: &mut BytesMut) {
     let (user, password) = (&credentials.username, credentials.password.expose_secret());
     let value = format!("\0{user}\0{password}");
     let value = value.as_bytes();
-    Request {
-        opcode: opcode::SASL_AUTH,
-        key: b"PLAIN",
-        value,
-        ..Request::default()
-    }
-    .encode(out);
+    Request { opcode: opcode::SASL_AUTH, key: b"PLAIN", value, ..Request::default() }.encode(out);
 }
 
 fn check_login(response: &Response) -> Result<(), Outage> {
@@ -634,10 +520,7 @@ impl Driver {
     /// What is sent from now on opens another connection.
     fn forget(&self) {
         let mut current = self.link.current();
-        if current
-            .as_ref()
-            .is_some_and(|current| Arc::ptr_eq(current, &self.connection))
-        {
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &self.connection)) {
             *current = None;
         }
     }
@@ -650,9 +533,7 @@ impl Driver {
         let mut opening = pin!(timeout(link.config.connect_timeout, establish));
         loop {
             let now = Instant::now();
-            let until = pipeline
-                .first_deadline()
-                .unwrap_or(now + link.config.timeout);
+            let until = pipeline.first_deadline().unwrap_or(now + link.config.timeout);
             match timeout_at(until.into(), opening.as_mut()).await {
                 Ok(Ok(opened)) => return opened,
                 Ok(Err(_)) => return Err(Outage::Timeout),
@@ -671,9 +552,7 @@ impl Drop for Driver {
     fn drop(&mut self) {
         self.forget();
         let outage = Outage::Connection("the connection was closed".to_owned());
-        self.connection
-            .pipeline
-            .fail_all(&outage.to_error(&self.link.address));
+        self.connection.pipeline.fail_all(&outage.to_error(&self.link.address));
     }
 }
 
@@ -744,11 +623,8 @@ impl<'a> Serving<'a> {
                 Ok(None)
             }
         };
-        let delivered: Result<(), Surprise> = self
-            .driver
-            .connection
-            .pipeline
-            .deliver(next, &mut self.woken);
+        let delivered: Result<(), Surprise> =
+            self.driver.connection.pipeline.deliver(next, &mut self.woken);
         delivered.map_err(|surprise| End::Failed(Outage::Garbage(surprise.to_string())))?;
         // A large value gets its place at once, in steps: the length is only a claim so far.
         let missing = needed.saturating_sub(self.reading.len());

@@ -122,19 +122,14 @@ impl Expiration {
     /// The number that memcached takes, at the time `now`.
     pub(crate) fn on_wire(self, now: SystemTime) -> u32 {
         let moment = |time: SystemTime| {
-            let since_epoch = time
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .unwrap_or_default();
-            u32::try_from(since_epoch.as_secs())
-                .unwrap_or(u32::MAX)
-                .max(EXPIRED)
+            let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            u32::try_from(since_epoch.as_secs()).unwrap_or(u32::MAX).max(EXPIRED)
         };
         match self {
             Self::Never => 0,
             Self::In(duration) => {
-                let seconds = duration
-                    .as_secs()
-                    .saturating_add(u64::from(duration.subsec_nanos() > 0));
+                let seconds =
+                    duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0));
                 match u32::try_from(seconds) {
                     Ok(0) => EXPIRED,
                     Ok(short) if seconds <= LONGEST_DURATION => short,
@@ -171,10 +166,7 @@ impl Item<'_> {
     /// The same, for so long.
     #[must_use]
     pub fn expires_in(self, lifetime: std::time::Duration) -> Self {
-        Self {
-            expiration: Expiration::In(lifetime),
-            ..self
-        }
+        Self { expiration: Expiration::In(lifetime), ..self }
     }
 
     /// The same, with flags.
@@ -186,10 +178,7 @@ impl Item<'_> {
 
 impl<'a, T: AsRef<[u8]> + ?Sized> From<&'a T> for Item<'a> {
     fn from(value: &'a T) -> Self {
-        Self {
-            value: value.as_ref(),
-            ..Self::default()
-        }
+        Self { value: value.as_ref(), ..Self::default() }
     }
 }
 
@@ -226,14 +215,8 @@ mod tests {
     fn lifetimes_of_up_to_30_days_are_durations_and_longer_ones_moments() {
         assert_eq!(wire(Expiration::Never), 0);
         assert_eq!(wire(Expiration::In(Duration::from_secs(60))), 60);
-        assert_eq!(
-            wire(Expiration::In(Duration::from_secs(30 * DAY))),
-            2_592_000
-        );
-        assert_eq!(
-            wire(Expiration::In(Duration::from_secs(30 * DAY + 1))),
-            1_802_592_001
-        );
+        assert_eq!(wire(Expiration::In(Duration::from_secs(30 * DAY))), 2_592_000);
+        assert_eq!(wire(Expiration::In(Duration::from_secs(30 * DAY + 1))), 1_802_592_001);
         assert_eq!(wire(Expiration::In(Duration::MAX)), u32::MAX);
     }
 

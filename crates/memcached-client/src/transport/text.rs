@@ -59,9 +59,7 @@ pub(crate) struct Link {
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link")
-            .field("address", &self.address)
-            .finish_non_exhaustive()
+        f.debug_struct("Link").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
@@ -108,10 +106,7 @@ impl Link {
         let limit = self.config.max_in_flight;
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= limit {
             drop(Waiting(&self.waiting));
-            return Err(Error::Overloaded {
-                server: self.address.clone(),
-                limit,
-            });
+            return Err(Error::Overloaded { server: self.address.clone(), limit });
         }
         let _waiting = Waiting(&self.waiting);
         let carried_out = timeout(self.config.timeout, self.carry_out(only_on, operation)).await;
@@ -119,10 +114,7 @@ impl Link {
             Ok(Ok(None)) => return Ok(None),
             Ok(Ok(Some((Outcome::Done(value), number)))) => return Ok(Some((value, number))),
             Ok(Ok(Some((Outcome::Refused(reason), _)))) => {
-                let error = Error::Refused {
-                    status: None,
-                    reason,
-                };
+                let error = Error::Refused { status: None, reason };
                 self.counters.failed(&error);
                 return Err(error);
             }
@@ -134,10 +126,9 @@ impl Link {
 
     fn fail(&self, outage: Outage) -> Error {
         let error = match &outage {
-            Outage::Timeout => Error::Timeout {
-                server: self.address.clone(),
-                limit: self.config.timeout,
-            },
+            Outage::Timeout => {
+                Error::Timeout { server: self.address.clone(), limit: self.config.timeout }
+            }
             other => other.to_error(&self.address),
         };
         self.counters.failed(&error);
@@ -168,10 +159,9 @@ impl Link {
                 *place = Some(session);
                 Ok(Some((Outcome::Done(value), number)))
             }
-            Err(error) if error.kind() == io::ErrorKind::Other => Ok(Some((
-                Outcome::Refused(error.to_string().trim_end().to_owned()),
-                0,
-            ))),
+            Err(error) if error.kind() == io::ErrorKind::Other => {
+                Ok(Some((Outcome::Refused(error.to_string().trim_end().to_owned()), 0)))
+            }
             Err(error) => Err(outage_of(&error)),
         }
     }
@@ -188,9 +178,7 @@ impl Link {
             *place = Some(opened.unwrap_or(Err(Outage::Timeout))?);
             Ok(place)
         });
-        opening
-            .await
-            .unwrap_or_else(|e| Err(Outage::Connection(e.to_string())))
+        opening.await.unwrap_or_else(|e| Err(Outage::Connection(e.to_string())))
     }
 
     async fn on_any<T>(
@@ -205,11 +193,7 @@ impl Link {
         let get = async |session: &mut Session| found(session.protocol.get(key).await);
         let (data, _) = self.on_any(get).await?;
         self.counters.found(usize::from(data.is_some()), 1);
-        Ok(data.map(|data| Value {
-            data: data.into(),
-            flags: 0,
-            cas: None,
-        }))
+        Ok(data.map(|data| Value { data: data.into(), flags: 0, cas: None }))
     }
 
     pub(crate) async fn get_with_cas(&self, key: &[u8]) -> Result<Option<Value>, Error> {
@@ -226,18 +210,13 @@ impl Link {
     pub(crate) async fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Value>>, Error> {
         let get = async |session: &mut Session| session.protocol.get_multi(keys).await;
         let (mut entries, _) = self.on_any(get).await?;
-        let value = |data: &Vec<u8>| Value {
-            data: data.clone().into(),
-            flags: 0,
-            cas: None,
-        };
+        let value = |data: &Vec<u8>| Value { data: data.clone().into(), flags: 0, cas: None };
         let mut take = |key: &[u8]| {
             let name = std::str::from_utf8(key).ok()?;
             entries.get_mut(name).map(|data| value(data))
         };
         let values: Vec<_> = keys.iter().map(|key| take(key)).collect();
-        self.counters
-            .found(values.iter().flatten().count(), values.len());
+        self.counters.found(values.iter().flatten().count(), values.len());
         Ok(values)
     }
 
@@ -255,19 +234,12 @@ impl Link {
         let key = checked(&item)?;
         let store = async |session: &mut Session| match verb {
             Verb::Add if session.add(key, &item).await? => {
-                let id = if with_cas {
-                    session.mark_of(&item).await?
-                } else {
-                    None
-                };
+                let id = if with_cas { session.mark_of(&item).await? } else { None };
                 Ok(Some(id).filter(|id| id.is_some() || !with_cas))
             }
             Verb::Add => Ok(None),
             Verb::Set | Verb::Replace => {
-                session
-                    .protocol
-                    .set(key, item.value, item.expiration)
-                    .await?;
+                session.protocol.set(key, item.value, item.expiration).await?;
                 session.protocol.version().await.map(|_| Some(None))
             }
         };
@@ -284,23 +256,14 @@ impl Link {
         let store = async |session: &mut Session| {
             for (item, key) in items.iter().zip(&outcomes) {
                 if let Ok(key) = key {
-                    session
-                        .protocol
-                        .set(key, item.value, item.expiration)
-                        .await?;
+                    session.protocol.set(key, item.value, item.expiration).await?;
                 }
             }
             session.protocol.version().await
         };
         self.on_any(store).await?;
-        Counters::count(
-            &self.counters.sets,
-            outcomes.iter().filter(|o| o.is_ok()).count(),
-        );
-        Ok(outcomes
-            .into_iter()
-            .map(|outcome| outcome.map(drop))
-            .collect())
+        Counters::count(&self.counters.sets, outcomes.iter().filter(|o| o.is_ok()).count());
+        Ok(outcomes.into_iter().map(|outcome| outcome.map(drop)).collect())
     }
 
     pub(crate) async fn compare_and_swap(
@@ -309,35 +272,19 @@ impl Link {
         cas: Cas,
     ) -> Result<Swap, Error> {
         let swap = self.swap(item, cas).await?;
-        Counters::count(
-            &self.counters.sets,
-            usize::from(matches!(swap, Swap::Done(_))),
-        );
+        Counters::count(&self.counters.sets, usize::from(matches!(swap, Swap::Done(_))));
         Ok(swap)
     }
 
     /// The text protocol cannot delete conditionally; it can store what has expired already.
     pub(crate) async fn delete_if_unchanged(&self, key: &[u8], cas: Cas) -> Result<Swap, Error> {
-        self.swap(
-            Checked {
-                key,
-                value: &[],
-                flags: 0,
-                expiration: EXPIRED,
-            },
-            cas,
-        )
-        .await
+        self.swap(Checked { key, value: &[], flags: 0, expiration: EXPIRED }, cas).await
     }
 
     async fn swap(&self, item: Checked<'_>, cas: Cas) -> Result<Swap, Error> {
         let key = checked(&item)?;
         let swap = async |session: &mut Session| {
-            match session
-                .protocol
-                .cas(key, item.value, cas.id, item.expiration)
-                .await
-            {
+            match session.protocol.cas(key, item.value, cas.id, item.expiration).await {
                 Ok(true) => Ok(Swap::Done(None)),
                 Ok(false) => Ok(Swap::Changed),
                 // memcache-async does not know the server's spelling of this.
@@ -361,10 +308,7 @@ impl Link {
             session.protocol.version().await
         };
         self.on_any(delete).await?;
-        Ok(names
-            .into_iter()
-            .map(|name| name.map(|_| Deletion::Gone))
-            .collect())
+        Ok(names.into_iter().map(|name| name.map(|_| Deletion::Gone)).collect())
     }
 
     /// `None` if there is no entry.
@@ -409,9 +353,7 @@ impl Session {
     /// The mark of an entry that has just been added, unless somebody has changed it already.
     async fn mark_of(&mut self, item: &Checked<'_>) -> io::Result<Option<u64>> {
         let entry = found(self.protocol.gets_cas(item.key).await)?;
-        Ok(entry
-            .filter(|(value, _)| value == item.value)
-            .map(|(_, id)| id))
+        Ok(entry.filter(|(value, _)| value == item.value).map(|(_, id)| id))
     }
 }
 
@@ -428,11 +370,7 @@ fn utf8(key: &[u8]) -> Result<&str, Error> {
 }
 
 fn checked<'a>(item: &Checked<'a>) -> Result<&'a str, Error> {
-    if item.flags == 0 {
-        utf8(item.key)
-    } else {
-        Err(Error::Unsupported(Command::Flags))
-    }
+    if item.flags == 0 { utf8(item.key) } else { Err(Error::Unsupported(Command::Flags)) }
 }
 
 fn outage_of(error: &io::Error) -> Outage {
@@ -452,11 +390,7 @@ pub(crate) async fn establish(address: &ServerAddress, config: &Config) -> Resul
     let last = LastAnswer::default();
     let protocol = Protocol::new(Watched::new(stream, last.clone()));
     let number = NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed);
-    let mut session = Session {
-        number,
-        protocol,
-        last,
-    };
+    let mut session = Session { number, protocol, last };
     match session.protocol.version().await {
         Ok(_) => Ok(session),
         Err(error) if error.kind() == io::ErrorKind::Other => {
@@ -467,9 +401,7 @@ pub(crate) async fn establish(address: &ServerAddress, config: &Config) -> Resul
 }
 
 async fn connect(address: &ServerAddress) -> Result<Stream, Outage> {
-    Stream::connect(address)
-        .await
-        .map_err(|error| outage_of(&error))
+    Stream::connect(address).await.map_err(|error| outage_of(&error))
 }
 
 /// The two log-ins there are look alike and each server refuses the other's: memcached's `-Y`
@@ -479,9 +411,7 @@ async fn log_in(address: &ServerAddress, credentials: &Credentials) -> Result<St
     let (user, password) = (&credentials.username, credentials.password.expose_secret());
     let unfit = |text: &str| text.is_empty() || text.contains(|c: char| c.is_ascii_control());
     if unfit(user) || unfit(password) || user.contains(' ') {
-        return Err(Outage::Login(
-            "user or password cannot be sent as text".to_owned(),
-        ));
+        return Err(Outage::Login("user or password cannot be sent as text".to_owned()));
     }
     let both = format!("{user} {password}");
     let for_memcached = format!("set {LOGIN_KEY} 0 {EXPIRED} {}\r\n{both}\r\n", both.len());
@@ -496,21 +426,13 @@ async fn try_login(address: &ServerAddress, request: &str) -> Result<Stream, Out
     /// No answer to a log-in is longer.
     const LONGEST: u64 = 1024;
     let mut stream = connect(address).await?;
-    stream
-        .write_all(request.as_bytes())
-        .await
-        .map_err(|error| outage_of(&error))?;
+    stream.write_all(request.as_bytes()).await.map_err(|error| outage_of(&error))?;
     let mut line = Vec::new();
     let mut reader = BufReader::with_capacity(1, tokio::io::AsyncReadExt::take(stream, LONGEST));
-    reader
-        .read_until(b'\n', &mut line)
-        .await
-        .map_err(|error| outage_of(&error))?;
+    reader.read_until(b'\n', &mut line).await.map_err(|error| outage_of(&error))?;
     if line == b"STORED\r\n" {
         Ok(reader.into_inner().into_inner())
     } else {
-        Err(Outage::Login(
-            String::from_utf8_lossy(&line).trim_end().to_owned(),
-        ))
+        Err(Outage::Login(String::from_utf8_lossy(&line).trim_end().to_owned()))
     }
 }

@@ -64,10 +64,7 @@ impl Scanner {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
             bytes = &bytes[skipped..];
-            let end = bytes
-                .iter()
-                .position(|byte| *byte == b'\n')
-                .map(|at| at + 1);
+            let end = bytes.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
             let (line, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
             self.line.extend_from_slice(line);
             if self.line.len() > LONGEST_LINE {
@@ -88,9 +85,7 @@ impl Scanner {
 /// What a line says, and how many bytes follow it that are no line.
 fn read_line(line: &[u8]) -> io::Result<(Answer, usize)> {
     let line = std::str::from_utf8(line).map_err(|_| invalid("a line is not text"))?;
-    let line = line
-        .strip_suffix("\r\n")
-        .ok_or_else(|| invalid("a line has no proper end"))?;
+    let line = line.strip_suffix("\r\n").ok_or_else(|| invalid("a line has no proper end"))?;
     let mut words = line.split(' ');
     match words.next().unwrap_or_default() {
         "VALUE" => {
@@ -122,11 +117,7 @@ pub(crate) struct Watched<S: AsyncWrite> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
     pub(crate) fn new(stream: S, last: LastAnswer) -> Self {
-        Self {
-            stream: BufWriter::new(stream),
-            scanner: Scanner::default(),
-            last,
-        }
+        Self { stream: BufWriter::new(stream), scanner: Scanner::default(), last }
     }
 }
 

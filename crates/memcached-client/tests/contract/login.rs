@@ -1,1 +1,129 @@
-//! TODO
+//! Logging in, and being refused.
+
+use std::time::Duration;
+
+use memcached_client::{Client, Error, Protocol, State};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::{
+    peers::{Peer, SASL_AUTH, read, response},
+    servers::{Kind, Memcached, PASSWORD, USER, credentials, wait_until},
+};
+
+#[tokio::test]
+async fn a_refused_log_in_is_reported_without_the_password_and_stops_nothing() {
+    for (protocol, kind) in [(Protocol::Binary, Kind::Sasl), (Protocol::Text, Kind::AuthFile)] {
+        let server = Memcached::start(kind);
+        let mut config = server.config(protocol);
+        config.credentials = Some(credentials("wrong-password"));
+        let client = Client::new(config);
+        let error = client.get("k").await.unwrap_err();
+        assert!(error.is_outage(), "{error}");
+        assert!(error.to_string().contains("log-in was refused"), "{error}");
+        let status = client.status();
+        assert!(matches!(&status[0].state, State::Out { reason } if reason.contains("log-in")));
+        let printed = format!("{error} {error:?} {status:?} {client:?}");
+        assert!(!printed.contains("wrong-password"), "{printed}");
+        assert!(matches!(client.get("k").await, Err(Error::ServerOut(_))), "nobody waits");
+    }
+}
+
+#[tokio::test]
+async fn without_credentials_a_server_that_wants_them_is_out() {
+    for (protocol, kind) in [(Protocol::Binary, Kind::Sasl), (Protocol::Text, Kind::AuthFile)] {
+        let server = Memcached::start(kind);
+        let mut config = server.config(protocol);
+        config.credentials = None;
+        let error = Client::new(config).get("k").await.unwrap_err();
+        assert!(error.to_string().contains("log-in was refused"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn with_credentials_a_server_that_has_no_log_in_is_out_and_does_not_keep_the_password() {
+    let server = Memcached::start(Kind::Plain);
+    for protocol in [Protocol::Binary, Protocol::Text] {
+        let mut config = server.config(protocol);
+        config.credentials = Some(credentials(PASSWORD));
+        let outcome = Client::new(config).get("k").await;
+        if protocol == Protocol::Binary {
+            let error = outcome.unwrap_err().to_string();
+            assert!(error.contains("the server has no log-in by SASL"), "{error}");
+        }
+    }
+    let plain = server.client(Protocol::Binary);
+    assert_eq!(plain.get("login").await.unwrap(), None);
+    assert_eq!(plain.get(USER).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_log_in_that_is_refused_at_first_is_tried_again() {
+    let tries = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counted = tries.clone();
+    let peer = Peer::start(move |mut stream| {
+        let tries = counted.clone();
+        async move {
+            let mut refuse = true;
+            while let Some(asked) = read(&mut stream).await {
+                if asked.opcode == SASL_AUTH {
+                    refuse = tries.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 3;
+                }
+                let mut answer = response(&asked, b"");
+                if refuse {
+                    answer[7] = 0x20;
+                }
+                if stream.write_all(&answer).await.is_err() {
+                    return;
+                }
+            }
+        }
+    })
+    .await;
+    let mut config = peer.config();
+    config.credentials = Some(credentials(PASSWORD));
+    config.retry_timeout = Duration::from_millis(1);
+    let client = Client::new(config);
+    assert!(client.get("k").await.is_err());
+    wait_until("the log-in is accepted", async || client.get("k").await.is_ok()).await;
+    assert!(tries.load(std::sync::atomic::Ordering::Relaxed) >= 4);
+}
+
+/// MemCachier's own log-in by text, which refuses memcached's.
+#[tokio::test]
+async fn memcachiers_log_in_by_text_is_found() {
+    let peer = Peer::start(|mut stream| async move {
+        let expected = format!("set {USER} 0 0 {}\r\n{PASSWORD}\r\n", PASSWORD.len());
+        let mut received = Vec::new();
+        while received.iter().filter(|byte| **byte == b'\n').count() < 2 {
+            if stream.read_buf(&mut received).await.unwrap_or(0) == 0 {
+                return;
+            }
+        }
+        if received != expected.as_bytes() {
+            let _ = stream.write_all(b"CLIENT_ERROR authentication failure\r\n").await;
+            return;
+        }
+        stream.write_all(b"STORED\r\n").await.unwrap();
+        let mut commands = String::new();
+        loop {
+            let mut buffer = [0; 100];
+            let length = stream.read(&mut buffer).await.unwrap_or(0);
+            if length == 0 {
+                return;
+            }
+            commands.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+            let answer: &[u8] = match commands.as_str() {
+                "version\r\n" => b"VERSION 1\r\n",
+                "get k\r\n" => b"VALUE k 0 5\r\nright\r\nEND\r\n",
+                _ => continue,
+            };
+            commands.clear();
+            stream.write_all(answer).await.unwrap();
+        }
+    })
+    .await;
+    let mut config = peer.config();
+    config.protocol = Protocol::Text;
+    config.credentials = Some(credentials(PASSWORD));
+    assert_eq!(Client::new(config).get("k").await.unwrap().unwrap().data, "right");
+}

@@ -20,11 +20,7 @@ fn every_key_is_on_the_server_where_pylibmc_put_it() {
             let key = fields.next().unwrap();
             let (client, servers) = &lists[list];
             let expected = &servers[index.parse::<usize>().unwrap()];
-            assert_eq!(
-                client.server_of(key).as_ref(),
-                Ok(&expected),
-                "{key} in {list}"
-            );
+            assert_eq!(client.server_of(key).as_ref(), Ok(&expected), "{key} in {list}");
             checked += 1;
         }
     }

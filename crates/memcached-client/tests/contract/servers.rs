@@ -52,12 +52,7 @@ pub struct Memcached {
 impl Memcached {
     pub fn start(kind: Kind) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut server = Self {
-            kind,
-            child: None,
-            port: 0,
-            folder,
-        };
+        let mut server = Self { kind, child: None, host: own_address(), port: PORT, folder };
         if kind == Kind::Sasl {
             server.write_sasl_files();
         }
@@ -80,26 +75,11 @@ impl Memcached {
         let host = Command::new("hostname").output().unwrap().stdout;
         let host = String::from_utf8(host).unwrap();
         let mut saslpasswd2 = Command::new("saslpasswd2")
-            .args([
-                "-p",
-                "-c",
-                "-f",
-                &database,
-                "-a",
-                "memcached",
-                "-u",
-                host.trim(),
-                USER,
-            ])
+            .args(["-p", "-c", "-f", &database, "-a", "memcached", "-u", host.trim(), USER])
             .stdin(Stdio::piped())
             .spawn()
             .expect("saslpasswd2; bin/setup installs it");
-        saslpasswd2
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(PASSWORD.as_bytes())
-            .unwrap();
+        saslpasswd2.stdin.take().unwrap().write_all(PASSWORD.as_bytes()).unwrap();
         assert!(saslpasswd2.wait().unwrap().success());
     }
 
@@ -116,10 +96,8 @@ impl Memcached {
             Kind::AuthFile => vec!["-l", &host, "-p", &port, "-Y", &users],
         });
         command.env("SASL_CONF_PATH", self.folder.path());
-        let child = command
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("memcached; bin/setup installs it");
+        let child =
+            command.stderr(Stdio::null()).spawn().expect("memcached; bin/setup installs it");
         self.child = Some(child);
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
@@ -173,10 +151,7 @@ impl Memcached {
     /// Sends a signal, as in `STOP` or `CONT`.
     pub fn signal(&self, name: &str) {
         let pid = self.child.as_ref().unwrap().id().to_string();
-        let sent = Command::new("kill")
-            .args([&format!("-{name}"), &pid])
-            .status()
-            .unwrap();
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap();
         assert!(sent.success());
     }
 
@@ -186,9 +161,7 @@ impl Memcached {
         stream.write_all(b"stats\r\n").unwrap();
         let prefix = format!("STAT {name} ");
         let lines = BufReader::new(stream).lines().map(Result::unwrap);
-        let line = lines
-            .take_while(|line| line != "END")
-            .find(|line| line.starts_with(&prefix));
+        let line = lines.take_while(|line| line != "END").find(|line| line.starts_with(&prefix));
         line.unwrap()[prefix.len()..].parse().unwrap()
     }
 }
@@ -200,10 +173,7 @@ impl Drop for Memcached {
 }
 
 pub fn credentials(password: &str) -> Credentials {
-    Credentials {
-        username: USER.to_owned(),
-        password: password.to_owned().into(),
-    }
+    Credentials { username: USER.to_owned(), password: password.to_owned().into() }
 }
 
 const PORT: u16 = 21211;
