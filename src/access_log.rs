@@ -17,7 +17,7 @@ use actix_web::{
     middleware::Next,
 };
 
-/// Tells requests apart in logs and error pages. Not secret and not guessable-proof.
+/// Tells requests apart in logs and error pages. Not a secret.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RequestId(u64);
 

@@ -2,15 +2,29 @@
 //!
 //! Each field names its variable and its default. Secrets never print.
 
-use std::{collections::HashMap, fmt, io, path::Path, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use actix_web::http::Uri;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use thiserror::Error;
+
+pub use crate::database_url::{DatabaseKind, DatabaseUrl};
+
+/// The most that Actix starts.
+const MOST_WORKERS: u32 = 512;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The shortest `SECRET_KEY`, in bytes: what a key can be derived from.
+const DEFAULT_LOG: &str = "info,actix_server=warn,actix_http=off,actix_session=error";
+
+/// The shortest `SECRET_KEY`, in characters; a key can be derived from no fewer bytes.
 const SECRET_KEY_LENGTH: usize = 32;
 
 /// All settings.
@@ -23,7 +37,7 @@ pub struct Config {
     /// separated by commas. Default: none.
     pub public_origins: Vec<String>,
     /// `RUST_LOG`: what is logged, in the syntax of `env_logger`. Default: `info`, without the
-    /// server's own start-up lines.
+    /// server's own start-up lines and without what any client can cause at will.
     pub log_filter: String,
 }
 
@@ -61,22 +75,6 @@ pub struct SessionConfig {
     pub lifetime: Duration,
 }
 
-/// The databases that this build can talk to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum DatabaseKind {
-    #[cfg(feature = "sqlite")]
-    Sqlite,
-    #[cfg(feature = "postgres")]
-    Postgres,
-}
-
-/// A database URL whose scheme this build supports. Prints without user and password.
-#[derive(Clone)]
-pub struct DatabaseUrl {
-    pub(crate) kind: DatabaseKind,
-    pub(crate) secret: SecretString,
-}
-
 /// A setting that is wrong: which, why, and what would be right.
 #[derive(Debug, Error)]
 #[error("{variable}: {problem}")]
@@ -91,6 +89,11 @@ impl ConfigError {
     }
 }
 
+/// A wrong value, on one line.
+fn quoted(value: &str) -> String {
+    format!("“{}”", value.escape_debug())
+}
+
 /// The variables that settings are read from. An empty one counts as not set.
 #[derive(Default)]
 pub struct Environment(HashMap<String, String>);
@@ -102,6 +105,9 @@ impl Environment {
         let mut variables = HashMap::new();
         for (name, value) in std::env::vars_os() {
             let Some(name) = name.to_str() else { continue };
+            if value.is_empty() {
+                continue;
+            }
             variables.insert(name.to_owned(), value.to_string_lossy().into_owned());
         }
         if !variables.contains_key("DYNO") {
@@ -120,10 +126,9 @@ impl Environment {
     fn parse<T: FromStr>(&self, variable: &str, expected: &str) -> Result<Option<T>, ConfigError> {
         self.get(variable)
             .map(|value| {
-                value
-                    .trim()
-                    .parse()
-                    .map_err(|_| ConfigError::new(variable, format!("“{value}” is not {expected}")))
+                value.trim().parse().map_err(|_| {
+                    ConfigError::new(variable, format!("{} is not {expected}", quoted(value)))
+                })
             })
             .transpose()
     }
@@ -136,9 +141,10 @@ impl Environment {
     ) -> Result<Option<u32>, ConfigError> {
         let expected = format!("a number from {least} to {most}");
         match self.parse(variable, &expected)? {
-            Some(n) if !(least..=most).contains(&n) => {
-                Err(ConfigError::new(variable, format!("“{n}” is not {expected}")))
-            }
+            Some(n) if !(least..=most).contains(&n) => Err(ConfigError::new(
+                variable,
+                format!("{} is not {expected}", quoted(&n.to_string())),
+            )),
             number => Ok(number),
         }
     }
@@ -147,7 +153,9 @@ impl Environment {
         match self.get(variable).map(str::to_ascii_lowercase).as_deref() {
             None | Some("no" | "false" | "0") => Ok(false),
             Some("yes" | "true" | "1") => Ok(true),
-            Some(other) => Err(ConfigError::new(variable, format!("“{other}” is not yes or no"))),
+            Some(other) => {
+                Err(ConfigError::new(variable, format!("{} is not yes or no", quoted(other))))
+            }
         }
     }
 }
@@ -200,17 +208,31 @@ impl ServerConfig {
         let port = env.parse("PORT", "a port number from 0 to 65535")?;
         let all_or_local = if port.is_some() { "0.0.0.0" } else { "127.0.0.1" };
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let most = MOST_WORKERS as usize;
         Ok(Self {
-            host: env.get("HOST").unwrap_or(all_or_local).to_owned(),
+            host: host(env.get("HOST").unwrap_or(all_or_local))?,
             port: port.unwrap_or(8080),
             uds: None,
-            workers: match env.number_between("WEB_CONCURRENCY", 1, 1024)? {
+            workers: match env.number_between("WEB_CONCURRENCY", 1, MOST_WORKERS)? {
                 Some(number) => number as usize,
-                None => cores(),
+                None => cores().min(most),
             },
             production: is_production(env)?,
         })
     }
+}
+
+/// A name or an address, without the brackets that an IPv6 address has in a URL.
+fn host(text: &str) -> Result<String, ConfigError> {
+    let text = text.trim();
+    let host = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    let is_name = host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
+        && host.contains(|c: char| c.is_ascii_alphabetic());
+    if is_name || host.parse::<IpAddr>().is_ok() {
+        return Ok(host.to_owned());
+    }
+    let problem = format!("{} is no address or name, such as 127.0.0.1", quoted(text));
+    Err(ConfigError::new("HOST", problem))
 }
 
 fn is_production(env: &Environment) -> Result<bool, ConfigError> {
@@ -220,7 +242,7 @@ fn is_production(env: &Environment) -> Result<bool, ConfigError> {
         Some("development") => Ok(false),
         Some(other) => Err(ConfigError::new(
             "APP_ENV",
-            format!("“{other}” is neither development nor production"),
+            format!("{} is neither development nor production", quoted(other)),
         )),
     }
 }
@@ -240,99 +262,6 @@ impl DatabaseConfig {
 const EPHEMERAL: &str = "a dyno's disk, and SQLite with it, is lost at each restart; attach a \
      PostgreSQL database, or set ALLOW_EPHEMERAL_SQLITE=yes";
 
-impl FromStr for DatabaseUrl {
-    type Err = String;
-
-    /// The error names the scheme and nothing else of the URL.
-    fn from_str(url: &str) -> Result<Self, String> {
-        let Some((scheme, place)) = url.split_once("://") else {
-            return Err("is not a URL, such as sqlite://tasklist.sqlite3 or \
-                postgres://user:password@host/database"
-                .to_owned());
-        };
-        let kind = match scheme {
-            _ if place.is_empty() => return Err(format!("nothing follows {scheme}://")),
-            #[cfg(feature = "sqlite")]
-            "sqlite" => sqlite(place)?,
-            #[cfg(not(feature = "sqlite"))]
-            "sqlite" => return Err(not_built_in("SQLite", "sqlite")),
-            #[cfg(feature = "postgres")]
-            "postgres" | "postgresql" => DatabaseKind::Postgres,
-            #[cfg(not(feature = "postgres"))]
-            "postgres" | "postgresql" => return Err(not_built_in("PostgreSQL", "postgres")),
-            other => {
-                return Err(format!(
-                    "the scheme {other}:// is unknown; use sqlite:// or postgres://"
-                ));
-            }
-        };
-        Ok(Self { kind, secret: url.into() })
-    }
-}
-
-#[cfg(feature = "sqlite")]
-fn sqlite(path: &str) -> Result<DatabaseKind, String> {
-    if path.trim_matches('/').is_empty() {
-        Err("names no file; sqlite://tasklist.sqlite3 is one in the working folder".to_owned())
-    } else if path.contains(":memory:") || path.contains("mode=memory") {
-        Err("every connection would have its own database in memory; name a file".to_owned())
-    } else {
-        Ok(DatabaseKind::Sqlite)
-    }
-}
-
-#[cfg(not(all(feature = "sqlite", feature = "postgres")))]
-fn not_built_in(name: &str, feature: &str) -> String {
-    format!("this build cannot talk to {name}; build it with `cargo build --features {feature}`")
-}
-
-impl DatabaseUrl {
-    fn is_sqlite(&self) -> bool {
-        self.secret.expose_secret().starts_with("sqlite:")
-    }
-
-    fn password(&self) -> Option<&str> {
-        let (_, rest) = self.secret.expose_secret().split_once("://")?;
-        let (credentials, _) = rest.rsplit_once('@')?;
-        credentials.split_once(':').map(|(_, password)| password)
-    }
-
-    /// The message of a database library, fit for a log: such libraries may quote the URL.
-    pub(crate) fn without_secrets(&self, message: &str) -> String {
-        if ["URI", "connection info string", "percent-encoded"].iter().any(|w| message.contains(w))
-        {
-            return "the database URL cannot be parsed".to_owned();
-        }
-        match self.password().filter(|password| !password.is_empty()) {
-            Some(password) => message.replace(password, "***"),
-            None => message.to_owned(),
-        }
-    }
-}
-
-impl fmt::Display for DatabaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let url = self.secret.expose_secret();
-        let place = url.split_once("://").map_or("", |(_, rest)| rest);
-        let place = place.split(['?', '#']).next().unwrap_or_default();
-        match self.kind {
-            #[cfg(feature = "sqlite")]
-            DatabaseKind::Sqlite => write!(f, "sqlite {place}"),
-            #[cfg(feature = "postgres")]
-            DatabaseKind::Postgres => {
-                let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
-                write!(f, "postgres {place}")
-            }
-        }
-    }
-}
-
-impl fmt::Debug for DatabaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 impl SessionConfig {
     fn from_environment(env: &Environment, production: bool) -> Result<Self, ConfigError> {
         Ok(Self { secret_key: secret_key(env, production)?, lifetime: session_lifetime(env)? })
@@ -342,7 +271,7 @@ impl SessionConfig {
 fn secret_key(env: &Environment, production: bool) -> Result<Option<SecretString>, ConfigError> {
     let how = "use at least 32 random characters, such as those of `openssl rand -hex 32`";
     match env.get("SECRET_KEY") {
-        Some(key) if key.len() < SECRET_KEY_LENGTH => Err(ConfigError::new(
+        Some(key) if key.chars().count() < SECRET_KEY_LENGTH => Err(ConfigError::new(
             "SECRET_KEY",
             format!("is {} characters long, which is too short; {how}", key.chars().count()),
         )),
@@ -363,7 +292,7 @@ fn session_lifetime(env: &Environment) -> Result<Duration, ConfigError> {
         Ok(lifetime) if (Duration::from_secs(1)..=400 * DAY).contains(&lifetime) => Ok(lifetime),
         _ => Err(ConfigError::new(
             "SESSION_LIFETIME",
-            format!("“{value}” is not a time from 1s to 400days, such as 14days or 12h"),
+            format!("{} is not a time from 1s to 400days, such as 14days or 12h", quoted(value)),
         )),
     }
 }
@@ -382,22 +311,23 @@ fn origin(text: &str) -> Result<String, ConfigError> {
             && uri.query().is_none()
     });
     if is_origin {
-        Ok(origin)
+        let default_port = if origin.starts_with("https:") { ":443" } else { ":80" };
+        Ok(origin.strip_suffix(default_port).map(str::to_owned).unwrap_or(origin))
     } else {
         Err(ConfigError::new(
             "PUBLIC_ORIGIN",
-            format!("“{text}” is not an origin, such as https://tasks.example.com"),
+            "is not a list of origins, such as https://tasks.example.com",
         ))
     }
 }
 
 fn log_filter(env: &Environment) -> Result<String, ConfigError> {
-    let filter = env.get("RUST_LOG").unwrap_or("info,actix_server=warn");
+    let filter = env.get("RUST_LOG").unwrap_or(DEFAULT_LOG);
     match env_filter::Builder::new().try_parse(filter) {
         Ok(_) => Ok(filter.to_owned()),
         Err(_) => Err(ConfigError::new(
             "RUST_LOG",
-            format!("“{filter}” is not a log filter, such as info or tasklist=debug,warn"),
+            format!("{} is not a log filter, such as info or tasklist=debug,warn", quoted(filter)),
         )),
     }
 }

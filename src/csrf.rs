@@ -30,13 +30,13 @@ pub(crate) async fn refuse_cross_site<B: MessageBody>(
     req: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
-    if req.method().is_safe() || is_same_site(req.request()) {
+    if req.method().is_safe() || is_same_origin(req.request()) {
         return next.call(req).await.map(ServiceResponse::map_into_left_body);
     }
     Ok(req.into_response(AppError::CrossSite.error_response()).map_into_right_body())
 }
 
-fn is_same_site(req: &HttpRequest) -> bool {
+fn is_same_origin(req: &HttpRequest) -> bool {
     let listed = req.app_data::<Data<PublicOrigins>>().map_or(&[][..], |origins| &origins.0);
     may_change_state(req.headers(), listed)
 }

@@ -66,12 +66,17 @@ impl From<QueryError> for DbError {
 
 /// Whether the same query may well succeed in a while.
 fn is_passing(error: &QueryError) -> bool {
-    use DatabaseErrorKind::{ClosedConnection, SerializationFailure, UnableToSendCommand};
+    use DatabaseErrorKind::{
+        ClosedConnection, ReadOnlyTransaction, SerializationFailure, UnableToSendCommand,
+    };
     match error {
         QueryError::BrokenTransactionManager => true,
         QueryError::DatabaseError(kind, info) => {
-            matches!(kind, ClosedConnection | SerializationFailure | UnableToSendCommand)
-                || info.message().contains("database is locked")
+            let waited = ["database is locked", "lock timeout", "statement timeout"];
+            matches!(
+                kind,
+                ClosedConnection | ReadOnlyTransaction | SerializationFailure | UnableToSendCommand
+            ) || waited.iter().any(|words| info.message().contains(words))
         }
         _ => false,
     }
@@ -264,8 +269,8 @@ impl ManageConnection for Manager {
         self.open().map_err(|error| ConnectError(self.url.without_secrets(&error.to_string())))
     }
 
-    /// A connection that the server has closed is replaced before anybody gets it. A file is
-    /// always there.
+    /// A connection that the server has closed is replaced before anybody gets it. SQLite has no
+    /// server.
     fn is_valid(&self, conn: &mut DbConnection) -> Result<(), ConnectError> {
         match conn {
             #[cfg(feature = "sqlite")]

@@ -68,7 +68,8 @@ impl ResponseError for AppError {
     }
 }
 
-/// Middleware: an answer of 400 and above that has no page of its own gets one.
+/// Middleware: an answer of 400 and above that has no page of its own gets one. What lies further
+/// in must answer and not fail: an error of a middleware would pass by here, and by the log.
 pub(crate) async fn error_pages(
     req: ServiceRequest,
     next: Next<impl MessageBody + 'static>,

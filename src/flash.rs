@@ -41,24 +41,25 @@ fn shortened(name: &str) -> String {
 
 /// Keeps `message` for the next page.
 pub(crate) fn push(session: &Session, message: Flash) -> Result<(), SessionInsertError> {
-    let mut waiting = waiting(session);
+    let mut waiting = peek(session);
     waiting.push(message);
     let surplus = waiting.len().saturating_sub(MOST);
     session.insert(KEY, &waiting[surplus..])
 }
 
+/// Returns what waits, oldest first.
+pub(crate) fn peek(session: &Session) -> Vec<Flash> {
+    // What cannot be read (another version's) counts as nothing.
+    session.get(KEY).ok().flatten().unwrap_or_default()
+}
+
 /// Returns what waits, oldest first, and forgets it. A session with nothing else in it ends.
 pub(crate) fn take(session: &Session) -> Vec<Flash> {
-    let waiting = waiting(session);
+    let waiting = peek(session);
     if session.remove(KEY).is_some() && session.entries().is_empty() {
         session.purge();
     }
     waiting
-}
-
-/// What cannot be read (another version's) counts as nothing.
-fn waiting(session: &Session) -> Vec<Flash> {
-    session.get(KEY).ok().flatten().unwrap_or_default()
 }
 
 #[cfg(test)]

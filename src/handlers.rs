@@ -3,7 +3,7 @@
 use actix_session::Session;
 use actix_web::{
     HttpResponse,
-    http::{StatusCode, header},
+    http::{Method, StatusCode, header},
     web::{Bytes, Data, Path},
 };
 use serde::Serialize;
@@ -26,16 +26,22 @@ struct ListPage {
     typed: String,
     /// and why.
     problem: Option<String>,
+    /// Whether the next thing to do is to type: after an error, and after adding a task.
+    focus: bool,
 }
 
-/// `GET /`
+/// `GET /`. To be told the length of a page (`HEAD`) is not to have read its messages.
 pub(crate) async fn list(
+    method: Method,
     db: Data<Db>,
     views: Data<Views>,
     session: Session,
 ) -> Result<HttpResponse, AppError> {
     let tasks = db.run(task::list).await?;
-    let page = ListPage { tasks, flashes: flash::take(&session), ..ListPage::default() };
+    let flashes =
+        if method == Method::HEAD { flash::peek(&session) } else { flash::take(&session) };
+    let focus = flashes.iter().any(|flash| matches!(flash, Flash::Added { .. }));
+    let page = ListPage { tasks, flashes, focus, ..ListPage::default() };
     let mut response = html(StatusCode::OK, views.render("index.html", &page)?);
     if !page.flashes.is_empty() {
         let once = header::HeaderValue::from_static("no-store");
@@ -77,7 +83,7 @@ async fn refused(
 ) -> Result<HttpResponse, AppError> {
     let tasks = db.run(task::list).await?;
     let problem = Some(problem.to_string());
-    let page = ListPage { tasks, typed, problem, ..ListPage::default() };
+    let page = ListPage { tasks, typed, problem, focus: true, ..ListPage::default() };
     Ok(html(StatusCode::UNPROCESSABLE_ENTITY, views.render("index.html", &page)?))
 }
 

@@ -10,6 +10,7 @@ mod assets;
 pub mod cli;
 pub mod config;
 mod csrf;
+mod database_url;
 pub mod db;
 mod error;
 mod flash;

@@ -8,7 +8,6 @@ use actix_web::{
     body::{EitherBody, MessageBody},
     dev::{Payload, ServiceRequest, ServiceResponse},
     error::PayloadError,
-    http::header,
     middleware::Next,
     rt::time::timeout,
     web::{Bytes, PayloadConfig},
@@ -33,7 +32,7 @@ pub(crate) async fn read_within_bounds<B: MessageBody>(
     mut req: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
-    if has_body(&req) {
+    if !matches!(req.parts_mut().1, Payload::None) {
         match timeout(DEADLINE, req.extract::<Bytes>()).await {
             Ok(Ok(body)) => req.set_payload(Payload::from(body)),
             Ok(Err(error)) => return Ok(refuse(req, refusal(&error))),
@@ -41,12 +40,6 @@ pub(crate) async fn read_within_bounds<B: MessageBody>(
         }
     }
     next.call(req).await.map(ServiceResponse::map_into_left_body)
-}
-
-fn has_body(req: &ServiceRequest) -> bool {
-    let headers = req.headers();
-    headers.contains_key(header::TRANSFER_ENCODING)
-        || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0")
 }
 
 fn refuse<B>(req: ServiceRequest, error: AppError) -> ServiceResponse<EitherBody<B>> {

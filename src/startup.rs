@@ -5,7 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     os::unix::{
-        fs::FileTypeExt,
+        fs::{FileTypeExt, MetadataExt},
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
@@ -42,7 +42,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(95);
 pub struct Application {
     server: Server,
     port: Option<u16>,
-    socket: Option<PathBuf>,
+    socket: Option<SocketFile>,
     summary: String,
 }
 
@@ -111,9 +111,10 @@ impl Application {
             None => server.bind((config.server.host.as_str(), config.server.port)),
         }
         .map_err(|source| listen_error(&config.server, source))?;
-        let port = server.addrs().first().map(SocketAddr::port);
-        let summary = summary(&config, port);
-        Ok(Self { server: server.run(), port, socket: config.server.uds, summary })
+        let address = server.addrs().first().copied();
+        let summary = summary(&config, address);
+        let socket = config.server.uds.map(SocketFile::new);
+        Ok(Self { server: server.run(), port: address.map(|a| a.port()), socket, summary })
     }
 
     /// The TCP port that it listens on, if it is not a unix socket.
@@ -131,9 +132,8 @@ impl Application {
     /// Serves until it is told to stop.
     pub async fn run(self) -> io::Result<()> {
         let outcome = self.server.await;
-        if let Some(path) = self.socket {
-            // It may be gone already, which is what is wanted.
-            let _ = std::fs::remove_file(path);
+        if let Some(socket) = self.socket {
+            socket.remove();
         }
         outcome
     }
@@ -225,10 +225,35 @@ fn sessions(
 /// Takes the place of a socket that a stopped server left behind, and of nothing else.
 fn bind_socket(path: &Path) -> io::Result<UnixListener> {
     let is_socket = path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
-    if is_socket && UnixStream::connect(path).is_err() {
+    let refused =
+        || UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+    if is_socket && refused() {
         std::fs::remove_file(path)?;
     }
     UnixListener::bind(path)
+}
+
+/// A socket's file as it was made: another server may have taken its place since.
+struct SocketFile {
+    path: PathBuf,
+    identity: Option<(u64, u64)>,
+}
+
+impl SocketFile {
+    fn new(path: PathBuf) -> Self {
+        Self { identity: Self::identity_of(&path), path }
+    }
+
+    fn identity_of(path: &Path) -> Option<(u64, u64)> {
+        path.symlink_metadata().ok().map(|found| (found.dev(), found.ino()))
+    }
+
+    fn remove(self) {
+        if self.identity.is_some() && Self::identity_of(&self.path) == self.identity {
+            // It may go at this very moment, which is what is wanted.
+            let _ = std::fs::remove_file(self.path);
+        }
+    }
 }
 
 fn listen_error(config: &ServerConfig, source: io::Error) -> StartupError {
@@ -246,10 +271,11 @@ fn listen_error(config: &ServerConfig, source: io::Error) -> StartupError {
     }
 }
 
-fn summary(config: &Config, port: Option<u16>) -> String {
-    let address = match &config.server.uds {
-        Some(path) => format!("unix:{}", path.display()),
-        None => format!("http://{}:{}", config.server.host, port.unwrap_or(config.server.port)),
+fn summary(config: &Config, address: Option<SocketAddr>) -> String {
+    let address = match (&config.server.uds, address) {
+        (Some(path), _) => format!("unix:{}", path.display()),
+        (None, Some(address)) => format!("http://{address}"),
+        (None, None) => format!("http://{}:{}", config.server.host, config.server.port),
     };
     format!(
         "tasklist is running on {address} (database: {}; cache: none; sessions: cookie)",

@@ -47,9 +47,9 @@ impl TaskName {
     pub fn parse(typed: &str) -> Result<Self, NameError> {
         let name = typed.trim();
         let length = name.chars().count();
-        if name.is_empty() {
+        if name.chars().all(is_invisible) {
             Err(NameError::Missing)
-        } else if name.chars().any(char::is_control) {
+        } else if name.chars().any(breaks_lines) {
             Err(NameError::ControlCharacter)
         } else if length > Self::LIMIT {
             Err(NameError::TooLong(length))
@@ -62,6 +62,22 @@ impl TaskName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Control characters, and the two separators that Unicode has beside them.
+fn breaks_lines(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// White space, and what Unicode calls `Default_Ignorable_Code_Point`: a name of nothing else would
+/// be an empty row.
+fn is_invisible(c: char) -> bool {
+    c.is_whitespace()
+        || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}'
+            | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Why a name is refused, in words for the person who typed it.
@@ -112,7 +128,14 @@ mod tests {
 
     #[test]
     fn a_name_of_nothing_but_white_space_is_missing() {
+        assert_eq!(parsed(""), Err(NameError::Missing));
         assert_eq!(parsed(" \u{a0}\n"), Err(NameError::Missing));
+    }
+
+    #[test]
+    fn a_name_that_nobody_could_see_is_missing() {
+        assert_eq!(parsed("\u{200b} \u{feff}\u{3164}"), Err(NameError::Missing));
+        assert!(parsed("👩\u{200d}👧").is_ok(), "joiners within a name are no harm");
     }
 
     #[test]
@@ -123,7 +146,7 @@ mod tests {
 
     #[test]
     fn control_characters_are_refused() {
-        for c in ['\0', '\n', '\t', '\u{7f}', '\u{85}'] {
+        for c in ['\0', '\n', '\t', '\u{7f}', '\u{85}', '\u{2028}', '\u{2029}'] {
             assert_eq!(parsed(&format!("a{c}b")), Err(NameError::ControlCharacter), "{c:?}");
         }
     }

@@ -1,12 +1,15 @@
 //! Every row of the HTTP interface.
 
-use std::io::BufReader;
+use std::io::{BufReader, Write};
 
-use crate::support::{Browser, PATIENCE, RawReply, Reply, TestApp, exchange, on_every_database};
+use crate::support::{Browser, PATIENCE, RawReply, Reply, TestApp, on_every_database};
+#[cfg(feature = "postgres")]
+use crate::support::{Program, command};
 
 on_every_database![
     a_blank_or_missing_name_is_refused_and_nothing_is_stored,
     a_cross_site_form_changes_nothing,
+    a_lock_that_is_held_for_too_long_is_a_503_that_says_when_to_try_again,
     a_deleted_task_is_gone_and_the_next_page_says_so_once,
     a_name_may_hold_anything_that_can_be_read,
     a_name_of_500_characters_is_accepted,
@@ -18,6 +21,7 @@ on_every_database![
     control_characters_in_a_name_are_refused,
     flash_messages_are_bounded_and_the_latest_are_kept,
     head_answers_like_get_without_a_body,
+    head_leaves_the_message_for_the_page,
     ids_that_are_no_positive_64_bit_integer_are_not_found,
     the_empty_list_shows_only_the_form,
     the_probes_answer,
@@ -173,6 +177,21 @@ fn head_answers_like_get_without_a_body(app: &TestApp) {
             assert_eq!(head.header(name), get.header(name), "{path} {name}");
         }
     }
+}
+
+fn head_leaves_the_message_for_the_page(app: &TestApp) {
+    let browser = app.browser();
+    browser.post_form("/", &[("name", "Milk")]);
+    assert_eq!(browser.send("HEAD", "/", &[], "").header("set-cookie"), "");
+    assert_eq!(browser.get("/").flashes(), ["Added “Milk”."]);
+}
+
+fn a_lock_that_is_held_for_too_long_is_a_503_that_says_when_to_try_again(app: &TestApp) {
+    let browser = app.with_tasks(&["one"]);
+    let _holder = app.database.lock();
+    let reply = browser.post_form("/", &[("name", "two")]);
+    assert_eq!((reply.status, reply.header("retry-after")), (503, "5"));
+    assert_error_page(&reply);
 }
 
 fn a_query_that_the_page_does_not_use_is_ignored(app: &TestApp) {
@@ -334,9 +353,42 @@ fn a_body_over_the_limit_is_a_styled_413() {
 #[test]
 fn a_body_that_does_not_arrive_is_a_408_after_its_deadline() {
     let app = TestApp::on_sqlite();
-    let stream = std::net::TcpStream::connect(("127.0.0.1", app.port)).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let head = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nname=";
-    let reply: RawReply = exchange(&mut BufReader::new(stream), head).unwrap();
-    assert!(reply.head.starts_with("http/1.1 408"), "{}", reply.head);
+    let unending = ["content-length: 9", "transfer-encoding: chunked", "upgrade: websocket"];
+    let streams = unending.map(|header| {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", app.port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let connection = if header.starts_with("upgrade") { "upgrade" } else { "keep-alive" };
+        write!(
+            stream,
+            "POST / HTTP/1.1\r\nhost: a\r\nconnection: {connection}\r\n{header}\r\n\r\n"
+        )
+        .unwrap();
+        (header, stream)
+    });
+    for (header, stream) in streams {
+        let reply = RawReply::read(&mut BufReader::new(stream)).unwrap();
+        assert!(reply.head.starts_with("http/1.1 408"), "{header}: {}", reply.head);
+    }
+}
+
+#[test]
+#[cfg(feature = "postgres")]
+fn without_its_database_the_app_lives_and_says_that_it_is_not_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [
+        ("PORT", "0"),
+        ("HOST", "127.0.0.1"),
+        ("DATABASE_URL", "postgres://user:hunter2@127.0.0.1:1/none"),
+    ];
+    let mut program = Program::start(command(folder.path(), &settings));
+    let browser = Browser::new(program.address());
+    assert_eq!(browser.get("/healthz").status, 200);
+    let ready = browser.get("/readyz");
+    assert_eq!(ready.status, 503);
+    assert!(ready.body.contains(r#""database":"unavailable""#), "{}", ready.body);
+    let page = browser.get("/");
+    assert_eq!((page.status, page.header("retry-after")), (503, "5"));
+    assert_error_page(&page);
+    program.terminate();
+    assert!(!program.wait().1.contains("hunter2"));
 }

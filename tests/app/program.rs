@@ -195,6 +195,23 @@ fn it_listens_on_a_unix_socket_and_removes_it_when_it_stops() {
 }
 
 #[test]
+fn a_server_that_stops_leaves_the_socket_of_its_successor_alone() {
+    let folder = tempdir().unwrap();
+    let socket = folder.path().join("app.sock");
+    let start = || {
+        let mut with_socket = command(folder.path(), &[]);
+        with_socket.arg("--uds").arg(&socket);
+        Program::start(with_socket)
+    };
+    let mut old = start();
+    fs::remove_file(&socket).unwrap();
+    let _successor = start();
+    old.terminate();
+    assert!(old.wait().0.success());
+    assert!(get_over(&socket).starts_with("HTTP/1.1 200"));
+}
+
+#[test]
 fn a_file_or_a_live_socket_in_the_place_of_the_unix_socket_is_left_alone() {
     let folder = tempdir().unwrap();
     let file = folder.path().join("precious");

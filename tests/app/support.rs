@@ -163,6 +163,20 @@ impl TestDatabase {
         self.url.split(':').next().unwrap()
     }
 
+    /// Locks out every write until the returned connection is dropped.
+    pub fn lock(&self) -> Box<dyn std::any::Any> {
+        use diesel::Connection;
+        #[cfg(feature = "postgres")]
+        if self.url.starts_with("postgres") {
+            let mut conn = diesel::PgConnection::establish(&self.url).unwrap();
+            conn.batch_execute("BEGIN; LOCK TABLE task IN EXCLUSIVE MODE").unwrap();
+            return Box::new(conn);
+        }
+        let mut conn = diesel::SqliteConnection::establish(&self.url).unwrap();
+        conn.batch_execute("BEGIN IMMEDIATE").unwrap();
+        Box::new(conn)
+    }
+
     /// Runs SQL behind the app's back.
     pub fn execute(&self, sql: &str) {
         use diesel::Connection;

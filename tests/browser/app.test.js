@@ -97,6 +97,7 @@ for (const javaScriptEnabled of [true, false]) {
       await page.getByRole("button", { name: "Delete Milk" }).click();
       assert.deepEqual(await names(page), ["Bread"]);
       assert.deepEqual(await flashes(page), ["Deleted “Milk”."]);
+      assert.equal(await page.title(), "Deleted “Milk” – Task List");
       await page.reload();
       assert.deepEqual(await flashes(page), []);
       assert.deepEqual(page.complaints, []);
@@ -125,8 +126,8 @@ test("the keyboard alone is enough", async () => {
   await page.keyboard.type("Bread");
   await page.keyboard.press("Enter");
   await page.getByText("Added “Bread”.").waitFor();
-  await page.keyboard.press("Tab");
-  await page.keyboard.press("Tab");
+  await page.keyboard.press("Tab"); // the button "Add Task"
+  await page.keyboard.press("Tab"); // the first "Delete"
   await page.keyboard.press("Enter");
   await page.getByText("Deleted “Milk”.").waitFor();
   assert.deepEqual(await names(page), ["Bread"]);
@@ -136,6 +137,7 @@ test("nothing is asked of another host, and the console stays empty", async () =
   const page = await visit();
   for (const name of ODD_NAMES) await add(page, name);
   assert.deepEqual(await names(page), ODD_NAMES);
+  await page.reload();
   assert.equal(await page.title(), "Task List");
   assert.deepEqual(page.complaints, []);
   assert.deepEqual(page.requests.filter((url) => !url.startsWith(app.url + "/")), []);

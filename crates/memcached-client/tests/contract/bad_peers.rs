@@ -236,9 +236,9 @@ async fn an_error_of_the_text_protocol_reaches_the_caller() {
 /// follows.
 #[tokio::test]
 async fn the_text_transport_goes_through_memcache_async() {
-    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let peer = Peer::start(move |mut stream| {
-        let sender = sender.clone();
+        let tell = tell.clone();
         async move {
             let mut received = Vec::new();
             loop {
@@ -251,7 +251,7 @@ async fn the_text_transport_goes_through_memcache_async() {
                 };
                 for _ in versions(&received[..before])..versions(&received) {
                     stream.write_all(b"VERSION 1.6.18\r\n").await.unwrap();
-                    sender.send(String::from_utf8(received.clone()).unwrap()).unwrap();
+                    tell.send(String::from_utf8(received.clone()).unwrap()).unwrap();
                 }
             }
         }
@@ -260,7 +260,7 @@ async fn the_text_transport_goes_through_memcache_async() {
     let mut config = peer.config();
     config.protocol = Protocol::Text;
     Client::new(config).set("k", "value").await.unwrap();
-    let greeting = receiver.recv().await.unwrap();
-    let written = receiver.recv().await.unwrap();
+    let greeting = told.recv().await.unwrap();
+    let written = told.recv().await.unwrap();
     assert_eq!(written[greeting.len()..], *"set k 0 0 5 noreply\r\nvalue\r\nversion\r\n");
 }

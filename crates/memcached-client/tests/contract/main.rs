@@ -1,6 +1,13 @@
 //! The client against real memcached processes, and against peers that misbehave by script.
 
-#![allow(unreachable_pub, clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+#![allow(
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::naive_bytecount,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
 
 mod bad_peers;
 mod cancellation;

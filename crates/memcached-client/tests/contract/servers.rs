@@ -181,6 +181,7 @@ const PORT: u16 = 21211;
 pub fn own_address() -> Ipv4Addr {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let process = std::process::id() % 1000;
-    let [_, a, b, c] = (process << 12 | NEXT.fetch_add(1, Ordering::Relaxed) % 4000).to_be_bytes();
+    let [_, a, b, c] =
+        ((process << 12) | (NEXT.fetch_add(1, Ordering::Relaxed) % 4000)).to_be_bytes();
     Ipv4Addr::new(127, a.max(1), b, c)
 }

@@ -1,0 +1,221 @@
+//! `DATABASE_URL`: which database it names, checked as far as that can be done without asking it.
+//!
+//! Nothing here prints user or password.
+
+use std::{fmt, str::FromStr};
+
+use secrecy::{ExposeSecret, SecretString};
+
+/// The databases that this build can talk to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DatabaseKind {
+    #[cfg(feature = "sqlite")]
+    Sqlite,
+    #[cfg(feature = "postgres")]
+    Postgres,
+}
+
+/// A database URL whose scheme this build supports. Prints without user, password and options.
+#[derive(Clone)]
+pub struct DatabaseUrl {
+    pub(crate) kind: DatabaseKind,
+    pub(crate) secret: SecretString,
+    /// The file, or host and database.
+    place: String,
+}
+
+impl DatabaseUrl {
+    pub(crate) fn is_sqlite(&self) -> bool {
+        self.secret.expose_secret().starts_with("sqlite:")
+    }
+
+    fn password(&self) -> Option<&str> {
+        let (_, rest) = self.secret.expose_secret().split_once("://")?;
+        let (credentials, _) = rest.rsplit_once('@')?;
+        credentials.split_once(':').map(|(_, password)| password)
+    }
+
+    /// The message of a database library as one line fit for a log, with the URL's password taken
+    /// out should it be quoted.
+    pub(crate) fn without_secrets(&self, message: &str) -> String {
+        let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
+        let message = lines.collect::<Vec<_>>().join("; ");
+        match self.password().filter(|password| !password.is_empty()) {
+            Some(password) => message.replace(password, "***"),
+            None => message,
+        }
+    }
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = String;
+
+    /// The error quotes nothing of the URL but its scheme.
+    fn from_str(url: &str) -> Result<Self, String> {
+        let (scheme, rest) = url.split_once("://").ok_or(
+            "is not a URL, such as sqlite://tasklist.sqlite3 or \
+             postgres://user:password@host/database",
+        )?;
+        if !scheme.chars().all(|c| c.is_ascii_alphanumeric() || c == '+') {
+            return Err("does not begin with a scheme; use sqlite:// or postgres://".to_owned());
+        }
+        let (kind, place) = match scheme {
+            #[cfg(feature = "sqlite")]
+            "sqlite" => (DatabaseKind::Sqlite, sqlite_file(rest)?),
+            #[cfg(not(feature = "sqlite"))]
+            "sqlite" => return Err(not_built_in("SQLite", "sqlite")),
+            #[cfg(feature = "postgres")]
+            "postgres" | "postgresql" => (DatabaseKind::Postgres, server_and_name(rest)?),
+            #[cfg(not(feature = "postgres"))]
+            "postgres" | "postgresql" => return Err(not_built_in("PostgreSQL", "postgres")),
+            other => {
+                let schemes = "use sqlite:// or postgres://";
+                return Err(format!("the scheme {other}:// is unknown; {schemes}"));
+            }
+        };
+        Ok(Self { kind, secret: url.into(), place })
+    }
+}
+
+#[cfg(not(all(feature = "sqlite", feature = "postgres")))]
+fn not_built_in(name: &str, feature: &str) -> String {
+    format!("this build cannot talk to {name}; build it with `cargo build --features {feature}`")
+}
+
+/// SQLite itself takes an empty name, and one that begins with NUL, for a database in memory.
+#[cfg(feature = "sqlite")]
+fn sqlite_file(rest: &str) -> Result<String, String> {
+    let file = rest.split(['?', '#']).next().unwrap_or_default();
+    if file.trim_matches('/').is_empty() || file.contains("%00") {
+        Err("names no file; sqlite://tasklist.sqlite3 is one in the working folder".to_owned())
+    } else if file.contains(":memory:") || rest.contains("mode=memory") {
+        Err("every connection would have its own database in memory; name a file".to_owned())
+    } else {
+        Ok(file.to_owned())
+    }
+}
+
+/// libpq understands passwords that are not percent-encoded in its own way, and quotes what it
+/// took for a host or a port in its errors.
+#[cfg(feature = "postgres")]
+fn server_and_name(rest: &str) -> Result<String, String> {
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let at_signs = rest.matches('@').count();
+    if at_signs > 1 || at_signs != authority.matches('@').count() {
+        return Err("has an @, /, ? or # in user or password; write %40, %2F, %3F or %23".into());
+    }
+    if !percent_encoded(rest) {
+        return Err("has a % that two hexadecimal digits do not follow; write it as %25".into());
+    }
+    let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+    let hosts = place.split(['/', '?', '#']).next().unwrap_or_default();
+    if !hosts.split(',').all(has_valid_port) {
+        return Err("has a port that is no number; write host:5432".to_owned());
+    }
+    Ok(place.split(['?', '#']).next().unwrap_or_default().to_owned())
+}
+
+#[cfg(feature = "postgres")]
+fn percent_encoded(text: &str) -> bool {
+    text.split('%').skip(1).all(|rest| {
+        rest.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    })
+}
+
+#[cfg(feature = "postgres")]
+fn has_valid_port(host: &str) -> bool {
+    let after_address = host.rsplit_once(']').map_or(host, |(_, rest)| rest);
+    match after_address.rsplit_once(':') {
+        Some((_, port)) => port.is_empty() || port.parse::<u16>().is_ok(),
+        None => true,
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.kind {
+            #[cfg(feature = "sqlite")]
+            DatabaseKind::Sqlite => "sqlite",
+            #[cfg(feature = "postgres")]
+            DatabaseKind::Postgres => "postgres",
+        };
+        write!(f, "{name} {}", self.place)
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(feature = "sqlite")]
+    fn an_sqlite_url_must_name_a_file() {
+        for url in ["sqlite://", "sqlite:///", "sqlite://?x=1", "sqlite://%00", "sqlite://#a"] {
+            let error = url.parse::<DatabaseUrl>().unwrap_err();
+            assert!(error.starts_with("names no file"), "{url}: {error}");
+        }
+        for url in ["sqlite://:memory:", "sqlite://a?mode=memory"] {
+            let error = url.parse::<DatabaseUrl>().unwrap_err();
+            assert!(error.starts_with("every connection"), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "sqlite")]
+    fn more_slashes_in_an_sqlite_url_do_no_harm() {
+        for url in ["sqlite:///tmp/t.sqlite3", "sqlite:////tmp/t.sqlite3"] {
+            assert!(url.parse::<DatabaseUrl>().is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "postgres")]
+    fn a_password_never_prints_however_it_is_written() {
+        let passwords = ["hunter2", "hunt#er2", "hunt?er2", "hunt/er2", "hunt@er2", "hunt%er2"];
+        for password in passwords {
+            let url = format!("postgres://user:{password}@db.example:5433/tasks");
+            let printed = match url.parse::<DatabaseUrl>() {
+                Ok(url) => format!("{url} {url:?}"),
+                Err(error) => error,
+            };
+            assert!(!printed.contains("hunt") && !printed.contains("er2"), "{printed}");
+        }
+        for url in ["user:hunter2@h://x", "postgres://u:p@h:hunter2/d", "postgres://h?a=hunter2"] {
+            let printed = format!("{:?}", url.parse::<DatabaseUrl>());
+            assert!(!printed.contains("hunter2"), "{printed}");
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "postgres")]
+    fn a_password_is_taken_out_of_a_librarys_message() {
+        let url: DatabaseUrl = "postgres://user:hunter2@h/d".parse().unwrap();
+        let message = "could not connect with hunter2\n\tIs the server running?\n";
+        assert_eq!(
+            url.without_secrets(message),
+            "could not connect with ***; Is the server running?"
+        );
+    }
+
+    #[test]
+    #[cfg(feature = "postgres")]
+    fn what_libpq_could_not_parse_is_refused() {
+        for url in [
+            "postgres://u:p%zz@h/d",
+            "postgres://u:p@h:port/d",
+            "postgres://h:99999/d",
+            "postgres://u:p@h@h/d",
+        ] {
+            assert!(url.parse::<DatabaseUrl>().is_err(), "{url}");
+        }
+        for url in ["postgres:///d", "postgres://[::1]:5432/d", "postgres://a:1,b:2/d"] {
+            assert!(url.parse::<DatabaseUrl>().is_ok(), "{url}");
+        }
+    }
+}
