@@ -1,0 +1,284 @@
+//! This client beside the others, each in turn against the same memcached, which is started here:
+//!
+//! ```sh
+//! cargo bench -p memcached-client
+//! ```
+//!
+//! Every client runs on one thread, as on one worker of a server, but for `memcache`, which blocks
+//! and gets a thread for each operation in flight. One that cannot share a connection gets one for
+//! each operation in flight. pylibmc takes part if `python3` can import it. TURNS and MILLISECONDS
+//! set how many turns there are (5) and how long each is (400). The figures are medians; on a busy
+//! machine only their ratios mean anything.
+
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
+
+use std::{
+    collections::BTreeMap,
+    env,
+    process::Command,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use async_memcached::AsciiProtocol;
+use memcached_client::{Client, Protocol};
+use tokio::{io::BufWriter, net::TcpStream, runtime::Runtime, task::JoinSet};
+
+#[path = "../tests/contract/servers.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod servers;
+
+use servers::{Kind, Memcached};
+
+const KEYS: usize = 30;
+
+const CLIENTS: [&str; 6] = [
+    "this crate, binary",
+    "this crate, text",
+    "memcache-async",
+    "async-memcached",
+    "memcache (blocking)",
+    "pylibmc, binary",
+];
+
+/// What is asked of every client.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Job {
+    /// Gets of one key, so many in flight.
+    Gets(usize),
+    /// A fetch of thirty keys at a time, one in flight.
+    Batch,
+}
+
+fn main() {
+    let turns: usize = setting("TURNS", 5);
+    let turn = Duration::from_millis(setting("MILLISECONDS", 400));
+    let server = Memcached::start(Kind::Plain);
+    let address = server.address().to_string();
+    for size in [300, 20_000] {
+        fill(&server, size);
+        println!("\nvalues of {size} bytes; operations per second (of the first)");
+        let jobs = [Job::Gets(1), Job::Gets(8), Job::Gets(64), Job::Batch];
+        println!("{:22}{:>18}{:>18}{:>18}{:>18}", "", "1 in flight", "8", "64", "30 keys");
+        let mut figures: BTreeMap<(usize, Job), Vec<f64>> = BTreeMap::new();
+        for job in jobs {
+            for _ in 0..turns {
+                for (number, _) in CLIENTS.iter().enumerate() {
+                    if let Some(figure) = measure(number, job, &address, turn) {
+                        figures.entry((number, job)).or_default().push(figure);
+                    }
+                }
+            }
+        }
+        for (number, name) in CLIENTS.iter().enumerate() {
+            let columns = jobs.map(|job| column(&mut figures, number, job));
+            println!("{name:22}{}", columns.concat());
+        }
+    }
+    println!();
+    allocations(&server);
+}
+
+fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
+    env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+fn column(figures: &mut BTreeMap<(usize, Job), Vec<f64>>, number: usize, job: Job) -> String {
+    let first = figures.get_mut(&(0, job)).map_or(f64::NAN, |turns| median(turns));
+    match figures.get_mut(&(number, job)) {
+        Some(turns) => {
+            let figure = median(turns);
+            format!("{:>18}", format!("{figure:.0} ({:.2})", figure / first))
+        }
+        None => format!("{:>18}", "-"),
+    }
+}
+
+fn median(figures: &mut [f64]) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn key(n: usize) -> String {
+    format!("key{n}")
+}
+
+fn fill(server: &Memcached, size: usize) {
+    runtime().block_on(async {
+        let client = server.client(Protocol::Binary);
+        for n in 0..KEYS {
+            client.set(key(n), &vec![b'x'; size]).await.unwrap();
+        }
+    });
+}
+
+/// Operations per second; `None` if that client cannot do the job.
+fn measure(client: usize, job: Job, address: &str, turn: Duration) -> Option<f64> {
+    let (begun, done) = match client {
+        0 => ours(Protocol::Binary, job, address, turn),
+        1 => ours(Protocol::Text, job, address, turn),
+        2 => memcache_async(job, address, turn),
+        3 => async_memcached(job, address, turn),
+        4 => memcache_blocking(job, address, turn),
+        _ => return pylibmc(job, address, turn),
+    };
+    Some(done as f64 / begun.elapsed().as_secs_f64())
+}
+
+/// Runs tasks until the turn is over; when it began and how many operations were done.
+fn run<F: Future<Output = u64> + 'static>(
+    job: Job,
+    turn: Duration,
+    task: impl Fn(Instant) -> F,
+) -> (Instant, u64) {
+    let in_flight = if let Job::Gets(number) = job { number } else { 1 };
+    let runtime = runtime();
+    let begun = Instant::now();
+    let done = tokio::task::LocalSet::new().block_on(&runtime, async {
+        let mut tasks = JoinSet::new();
+        for _ in 0..in_flight {
+            tasks.spawn_local(task(begun + turn));
+        }
+        tasks.join_all().await.into_iter().sum()
+    });
+    (begun, done)
+}
+
+fn ours(protocol: Protocol, job: Job, address: &str, turn: Duration) -> (Instant, u64) {
+    let mut config = memcached_client::Config::new(vec![address.parse().unwrap()]);
+    config.protocol = protocol;
+    let client = Client::new(config);
+    run(job, turn, |end| {
+        let client = client.clone();
+        async move {
+            let keys: Vec<_> = (0..KEYS).map(key).collect();
+            let mut done = 0;
+            while Instant::now() < end {
+                if job == Job::Batch {
+                    assert!(client.get_many(&keys).await.iter().all(Result::is_ok));
+                } else {
+                    assert!(client.get("key7").await.unwrap().is_some());
+                }
+                done += 1;
+            }
+            done
+        }
+    })
+}
+
+fn memcache_async(job: Job, address: &str, turn: Duration) -> (Instant, u64) {
+    run(job, turn, |end| {
+        let address = address.to_owned();
+        async move {
+            let stream = TcpStream::connect(address).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            let mut client = memcache_async::ascii::Protocol::new(BufWriter::new(stream));
+            let keys: Vec<_> = (0..KEYS).map(key).collect();
+            let mut done = 0;
+            while Instant::now() < end {
+                if job == Job::Batch {
+                    assert_eq!(client.get_multi(&keys).await.unwrap().len(), KEYS);
+                } else {
+                    client.get("key7").await.unwrap();
+                }
+                done += 1;
+            }
+            done
+        }
+    })
+}
+
+fn async_memcached(job: Job, address: &str, turn: Duration) -> (Instant, u64) {
+    run(job, turn, |end| {
+        let address = format!("tcp://{address}");
+        async move {
+            let mut client = async_memcached::Client::new(address).await.unwrap();
+            let keys: Vec<_> = (0..KEYS).map(key).collect();
+            let mut done = 0;
+            while Instant::now() < end {
+                if job == Job::Batch {
+                    assert_eq!(client.get_multi(&keys).await.unwrap().len(), KEYS);
+                } else {
+                    assert!(client.get("key7").await.unwrap().is_some());
+                }
+                done += 1;
+            }
+            done
+        }
+    })
+}
+
+fn memcache_blocking(job: Job, address: &str, turn: Duration) -> (Instant, u64) {
+    let in_flight = if let Job::Gets(number) = job { number } else { 1 };
+    let client = memcache::Client::builder()
+        .add_server(format!("memcache://{address}?protocol=binary&tcp_nodelay=true"))
+        .unwrap()
+        .with_max_pool_size(u32::try_from(in_flight).unwrap())
+        .build()
+        .unwrap();
+    let keys: Vec<_> = (0..KEYS).map(key).collect();
+    let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+    let (begun, done) = (Instant::now(), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..in_flight {
+            scope.spawn(|| {
+                while begun.elapsed() < turn {
+                    if job == Job::Batch {
+                        assert_eq!(client.gets::<Vec<u8>>(&keys).unwrap().len(), KEYS);
+                    } else {
+                        client.get::<Vec<u8>>("key7").unwrap();
+                    }
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    (begun, done.into_inner())
+}
+
+/// It blocks and has one connection; a script counts.
+fn pylibmc(job: Job, address: &str, turn: Duration) -> Option<f64> {
+    let operation = match job {
+        Job::Gets(1) => "client.get('key7')",
+        Job::Gets(_) => return None,
+        Job::Batch => "client.get_multi(keys)",
+    };
+    let script = format!(
+        "import pylibmc, time\n\
+         client = pylibmc.Client(['{address}'], binary=True, behaviors={{'tcp_nodelay': True}})\n\
+         keys = ['key%d' % n for n in range({KEYS})]\n\
+         begun, done = time.perf_counter(), 0\n\
+         while time.perf_counter() - begun < {}:\n    {operation}\n    done += 1\n\
+         print(done / (time.perf_counter() - begun))",
+        turn.as_secs_f64()
+    );
+    let output = Command::new("python3").args(["-c", &script]).output().ok()?;
+    String::from_utf8(output.stdout).ok()?.trim().parse().ok()
+}
+
+/// On the thread that calls and serves the connection.
+fn allocations(server: &Memcached) {
+    const GETS: u64 = 10_000;
+    let (runtime, client) = (runtime(), server.client(Protocol::Binary));
+    runtime.block_on(client.get("key7")).unwrap();
+    let counted = allocation_counter::measure(|| {
+        runtime.block_on(async {
+            for _ in 0..GETS {
+                client.get("key7").await.unwrap();
+            }
+        });
+    });
+    println!(
+        "allocations per get of a hit of 20,000 bytes: {:.2}",
+        counted.count_total as f64 / GETS as f64
+    );
+}

@@ -1,0 +1,31 @@
+//! What an operation costs in memory that has to be asked for.
+
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+#[path = "contract/servers.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod servers;
+
+use memcached_client::Protocol;
+use servers::{Kind, Memcached};
+
+/// Counted on the thread of the caller, on which the connection is served as well.
+#[test]
+fn a_get_of_a_hit_takes_at_most_two_allocations() {
+    const GETS: u64 = 1000;
+    let server = Memcached::start(Kind::Plain);
+    let client = server.client(Protocol::Binary);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let gets = async {
+        for _ in 0..GETS {
+            assert_eq!(client.get("k").await.unwrap().unwrap().data.len(), 300);
+        }
+    };
+    runtime.block_on(async {
+        client.set("k", &[b'x'; 300]).await.unwrap();
+        client.get("k").await.unwrap();
+    });
+    let counted = allocation_counter::measure(|| runtime.block_on(gets));
+    let per_get = counted.count_total.div_ceil(GETS);
+    assert!(per_get <= 2, "{} allocations for {GETS} gets", counted.count_total);
+}
