@@ -10,7 +10,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Waker},
     time::Instant,
@@ -24,7 +24,7 @@ use tokio::{
     time::{Sleep, sleep_until, timeout, timeout_at},
 };
 
-use super::{Cas, Checked, Deletion, Swap, Value, Verb};
+use super::{Cas, Checked, Deletion, Swap, Value, Verb, next_connection};
 use crate::{
     config::{Config, Credentials, ServerAddress},
     error::Error,
@@ -43,9 +43,6 @@ const READ_AHEAD: usize = 1024 * 1024;
 /// The most memory that an idle connection keeps for writing.
 const WRITE_KEPT: usize = 256 * 1024;
 
-/// Numbers connections, so that no two of a process are taken for each other.
-static NEXT_CONNECTION: AtomicU64 = AtomicU64::new(1);
-
 /// One server, as seen from one runtime.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -63,6 +60,16 @@ struct Connection {
     pipeline: Pipeline,
     /// Nobody will use it any more.
     retired: AtomicBool,
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        Self {
+            number: next_connection(),
+            pipeline: Pipeline::default(),
+            retired: AtomicBool::new(false),
+        }
+    }
 }
 
 /// An operation that has been sent, and the connection it was sent on.
@@ -96,8 +103,15 @@ impl Link {
         push: impl FnOnce(&Pipeline, Instant) -> Ticket,
     ) -> Result<Sent, Error> {
         let mut current = self.current();
-        let connection = current.get_or_insert_with(|| self.open());
-        self.push_to(connection, push)
+        let is_new = current.is_none();
+        let connection = Arc::clone(current.get_or_insert_default());
+        let sent = self.push_to(&connection, push);
+        drop(current);
+        if is_new {
+            // Without the lock: a runtime that is being shut down drops the task at once.
+            tokio::spawn(Driver { link: Arc::clone(self), connection }.run());
+        }
+        sent
     }
 
     /// Likewise, if that connection is still the current one.
@@ -122,18 +136,6 @@ impl Link {
         }
         let ticket = push(&connection.pipeline, Instant::now() + self.config.timeout);
         Ok(Sent { ticket, connection: connection.number })
-    }
-
-    /// Starts the task that opens a connection and serves it.
-    fn open(self: &Arc<Self>) -> Arc<Connection> {
-        let connection = Arc::new(Connection {
-            number: NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed),
-            pipeline: Pipeline::default(),
-            retired: AtomicBool::new(false),
-        });
-        let driver = Driver { link: Arc::clone(self), connection: Arc::clone(&connection) };
-        tokio::spawn(driver.run());
-        connection
     }
 
     /// Ends the current connection; what waits for it fails.

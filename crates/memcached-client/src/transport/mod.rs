@@ -1,6 +1,9 @@
 //! What a connection can do, whichever protocol it speaks.
 
-use std::time::SystemTime;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::SystemTime,
+};
 
 use bytes::Bytes;
 
@@ -72,6 +75,12 @@ pub struct Value {
 pub struct Cas {
     pub(crate) id: u64,
     pub(crate) connection: u64,
+}
+
+/// Numbers connections, so that no two of a process are taken for each other.
+pub(crate) fn next_connection() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// What became of a write that asked for an unchanged entry.

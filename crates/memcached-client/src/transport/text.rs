@@ -10,7 +10,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
 };
 
@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    Cas, Checked, Command, Deletion, EXPIRED, Swap, Value, Verb,
+    Cas, Checked, Command, Deletion, EXPIRED, Swap, Value, Verb, next_connection,
     watched::{Answer, LastAnswer, Watched},
 };
 use crate::{
@@ -33,9 +33,6 @@ use crate::{
     key::KeyError,
     stream::Stream,
 };
-
-/// Numbers connections, so that no two of a process are taken for each other.
-static NEXT_CONNECTION: AtomicU64 = AtomicU64::new(1);
 
 /// The key of a log-in as memcached's `-Y` has it; any will do.
 const LOGIN_KEY: &str = "login";
@@ -389,8 +386,7 @@ pub(crate) async fn establish(address: &ServerAddress, config: &Config) -> Resul
     };
     let last = LastAnswer::default();
     let protocol = Protocol::new(Watched::new(stream, last.clone()));
-    let number = NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed);
-    let mut session = Session { number, protocol, last };
+    let mut session = Session { number: next_connection(), protocol, last };
     match session.protocol.version().await {
         Ok(_) => Ok(session),
         Err(error) if error.kind() == io::ErrorKind::Other => {
