@@ -1,0 +1,388 @@
+//! The cache: one handle, whatever keeps the entries.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    backend::{Backend, Count, Failure, Memory},
+    codec::{self, Frame, Stamp},
+    flight::Flights,
+    lease::{Filled, Lookup, Slot},
+    lifetime::Lifetime,
+    stats::{Counters, Event, LayerStats, Registry},
+};
+
+/// The layer of a cache that has not been given another.
+const DEFAULT_LAYER: &str = "cache";
+
+/// A cache. Cloning is cheap; all clones share entries and counters, over all threads.
+///
+/// No operation returns an error: a cache that is away is one in which nothing is found. What
+/// fails is counted.
+#[derive(Clone)]
+pub struct Cache {
+    inner: Arc<Inner>,
+    counters: Arc<Counters>,
+}
+
+struct Inner {
+    backend: Backend,
+    prefix: String,
+    default_lifetime: Option<Duration>,
+    flights: Flights,
+    stats: Registry,
+    has_warned_of_size: AtomicBool,
+}
+
+/// How a cache is made: what keeps the entries comes first, the rest has defaults.
+#[derive(Debug)]
+pub struct CacheBuilder {
+    backend: Backend,
+    prefix: String,
+    version: Option<u64>,
+    default_lifetime: Option<Duration>,
+}
+
+impl CacheBuilder {
+    /// Put before every key, as it is. Default: nothing.
+    #[must_use]
+    pub fn prefix(self, prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into(), ..self }
+    }
+
+    /// Another version is another cache: what has been stored under others is not seen. Default:
+    /// none.
+    #[must_use]
+    pub fn version(self, version: u64) -> Self {
+        Self { version: Some(version), ..self }
+    }
+
+    /// What [`Lifetime::Default`] stands for. Default: for ever.
+    #[must_use]
+    pub fn default_lifetime(self, lifetime: Duration) -> Self {
+        Self { default_lifetime: Some(lifetime), ..self }
+    }
+
+    /// The cache.
+    #[must_use]
+    pub fn build(self) -> Cache {
+        let version = self.version.map(|version| format!("v{version}:")).unwrap_or_default();
+        let stats = Registry::default();
+        Cache {
+            counters: stats.layer(DEFAULT_LAYER),
+            inner: Arc::new(Inner {
+                backend: self.backend,
+                prefix: self.prefix + &version,
+                default_lifetime: self.default_lifetime,
+                flights: Flights::default(),
+                stats,
+                has_warned_of_size: AtomicBool::new(false),
+            }),
+        }
+    }
+}
+
+impl Cache {
+    fn builder(backend: Backend) -> CacheBuilder {
+        CacheBuilder { backend, prefix: String::new(), version: None, default_lifetime: None }
+    }
+
+    /// Entries in this process, in so many bytes at most; what has not been used for longest goes
+    /// first. A single value may take a quarter of that.
+    #[must_use]
+    pub fn memory(bytes: usize) -> CacheBuilder {
+        Self::builder(Backend::Memory(Memory::new(bytes)))
+    }
+
+    /// Entries in memcached servers.
+    #[cfg(feature = "memcached")]
+    #[must_use]
+    pub fn memcached(client: memcached_client::Client) -> CacheBuilder {
+        Self::builder(Backend::Memcached(crate::backend::Memcached(client)))
+    }
+
+    /// No entries: everything is computed each time.
+    #[must_use]
+    pub fn null() -> CacheBuilder {
+        Self::builder(Backend::Null)
+    }
+
+    /// As if the servers could never be reached.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn failing() -> CacheBuilder {
+        Self::builder(Backend::Failing)
+    }
+
+    /// What keeps the entries: `memory`, `memcached` or `none`.
+    #[must_use]
+    pub fn backend_name(&self) -> &'static str {
+        self.inner.backend.name()
+    }
+
+    /// The same cache, counting what is done through it under `name`.
+    #[must_use]
+    pub fn layer(&self, name: &'static str) -> Self {
+        Self { inner: Arc::clone(&self.inner), counters: self.inner.stats.layer(name) }
+    }
+
+    /// What each layer has done.
+    #[must_use]
+    pub fn stats(&self) -> BTreeMap<&'static str, LayerStats> {
+        self.inner.stats.snapshot()
+    }
+
+    /// Counts anew from here, in all layers.
+    pub fn reset_stats(&self) {
+        self.inner.stats.reset();
+    }
+
+    pub(crate) fn backend(&self) -> &Backend {
+        &self.inner.backend
+    }
+
+    pub(crate) fn flights(&self) -> &Flights {
+        &self.inner.flights
+    }
+
+    pub(crate) fn count(&self, event: Event) {
+        self.counters.count(event);
+    }
+
+    pub(crate) fn failed(&self, failure: Failure) {
+        self.count(Event::Error);
+        let is_new = || !self.inner.has_warned_of_size.swap(true, Ordering::Relaxed);
+        if failure == Failure::TooLarge && is_new() {
+            log::warn!("a value is too large for the cache and is computed each time");
+        }
+    }
+
+    pub(crate) fn full_key(&self, key: &str) -> String {
+        [self.inner.prefix.as_str(), key].concat()
+    }
+
+    pub(crate) fn resolve(&self, lifetime: Lifetime) -> Option<Duration> {
+        lifetime.resolve(self.inner.default_lifetime)
+    }
+
+    /// The value of `key`; `None` if there is none of this type.
+    pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
+        let found = self.inner.backend.get(&self.full_key(key), false).await;
+        self.value(found.map(|found| found.map(|found| found.bytes)))
+    }
+
+    /// The values of `keys`, in their order, in one round trip per server.
+    pub async fn get_many<T: DeserializeOwned>(&self, keys: &[&str]) -> Vec<Option<T>> {
+        let keys: Vec<_> = keys.iter().map(|key| self.full_key(key)).collect();
+        let found = self.inner.backend.get_many(&keys).await.into_iter();
+        found.map(|found| self.value(found.map(|found| found.map(|found| found.bytes)))).collect()
+    }
+
+    fn value<T: DeserializeOwned>(&self, found: Result<Option<Bytes>, Failure>) -> Option<T> {
+        let bytes = found.unwrap_or_else(|failure| {
+            self.failed(failure);
+            None
+        });
+        let body = bytes.and_then(|bytes| match codec::decode(&bytes)? {
+            Frame::Entry { stamp, body } if stamp == Stamp::default() => Some(body),
+            _ => None,
+        });
+        let value = body.and_then(|body| Some((codec::deserialize(&body)?, body.len())));
+        let Some((value, bytes)) = value else {
+            self.count(Event::Miss);
+            return None;
+        };
+        self.count(Event::Hit { bytes });
+        Some(value)
+    }
+
+    /// Stores a value, whatever was there. Whether it did.
+    pub async fn set<T: Serialize>(&self, key: &str, value: &T, lifetime: Lifetime) -> bool {
+        self.set_many(&[(key, value)], lifetime).await[0]
+    }
+
+    /// Stores values, in one round trip per server. Whether each was.
+    pub async fn set_many<T: Serialize>(
+        &self,
+        entries: &[(&str, T)],
+        lifetime: Lifetime,
+    ) -> Vec<bool> {
+        let lifetime = self.resolve(lifetime);
+        if lifetime == Some(Duration::ZERO) {
+            return vec![false; entries.len()];
+        }
+        let frames: Vec<_> =
+            entries.iter().map(|(key, value)| Some((self.full_key(key), framed(value)?))).collect();
+        let good: Vec<_> = frames.iter().flatten().cloned().collect();
+        let mut outcomes = self.inner.backend.set_many(&good, lifetime).await.into_iter();
+        let mut stored = |frame: &Option<(String, Bytes)>| {
+            let (_, bytes) = frame.as_ref()?;
+            match outcomes.next()? {
+                Ok(()) => self.count(Event::Fill { bytes: bytes.len() - codec::HEADER }),
+                Err(failure) => {
+                    self.failed(failure);
+                    return None;
+                }
+            }
+            Some(())
+        };
+        frames.iter().map(|frame| stored(frame).is_some()).collect()
+    }
+
+    /// Stores a value if there is none. Whether it did.
+    pub async fn add<T: Serialize>(&self, key: &str, value: &T, lifetime: Lifetime) -> bool {
+        let lifetime = self.resolve(lifetime);
+        let Some(frame) = framed(value).filter(|_| lifetime != Some(Duration::ZERO)) else {
+            return false;
+        };
+        match self.inner.backend.add(&self.full_key(key), &frame, lifetime).await {
+            Ok(mark) => mark.is_some(),
+            Err(failure) => {
+                self.failed(failure);
+                false
+            }
+        }
+    }
+
+    /// Deletes an entry. Whether that is certain.
+    pub async fn delete(&self, key: &str) -> bool {
+        self.delete_many(&[key]).await
+    }
+
+    /// Deletes entries, in one round trip per server. Whether it is certain of all.
+    pub async fn delete_many(&self, keys: &[&str]) -> bool {
+        let keys: Vec<_> = keys.iter().map(|key| self.full_key(key)).collect();
+        let outcomes = self.inner.backend.delete_many(&keys).await;
+        for failure in outcomes.iter().filter_map(|outcome| outcome.err()) {
+            self.failed(failure);
+        }
+        outcomes.iter().all(Result::is_ok)
+    }
+
+    /// Gives an entry another lifetime. Whether there is one.
+    pub async fn touch(&self, key: &str, lifetime: Lifetime) -> bool {
+        let lifetime = self.resolve(lifetime);
+        let touched = self.inner.backend.touch(&self.full_key(key), lifetime).await;
+        touched.unwrap_or_else(|failure| {
+            self.failed(failure);
+            false
+        })
+    }
+
+    /// Adds to a number, and returns it. One that is not there begins at 0.
+    ///
+    /// Numbers are kept apart from other values: neither finds the other.
+    pub async fn increment(&self, key: &str, delta: u64) -> Option<u64> {
+        self.counted(key, Count::Up(delta)).await
+    }
+
+    /// Subtracts from a number, down to 0, and returns it. One that is not there begins at 0.
+    pub async fn decrement(&self, key: &str, delta: u64) -> Option<u64> {
+        self.counted(key, Count::Down(delta)).await
+    }
+
+    async fn counted(&self, key: &str, by: Count) -> Option<u64> {
+        let key = self.full_key(&format!("number:{key}"));
+        let backend = &self.inner.backend;
+        let mut counted = backend.count(&key, by).await;
+        if counted == Ok(None) {
+            let zero = Bytes::from_static(b"0");
+            let lifetime = self.inner.default_lifetime;
+            counted = match backend.add(&key, &zero, lifetime).await {
+                Ok(_) => backend.count(&key, by).await,
+                Err(failure) => Err(failure),
+            };
+        }
+        counted.unwrap_or_else(|failure| {
+            self.failed(failure);
+            None
+        })
+    }
+
+    /// Empties the cache; with memcached the whole of every server, other programs' entries too.
+    /// Whether that is certain.
+    pub async fn clear(&self) -> bool {
+        let cleared = self.inner.backend.clear().await;
+        cleared.inspect_err(|failure| self.failed(*failure)).is_ok()
+    }
+
+    /// The value of `key`, computed and stored if there is none.
+    ///
+    /// However many ask at once in this process, it is computed once; what is computed while
+    /// somebody deletes the key is returned but not stored. `compute` must read what the value is
+    /// made of when it is called, and not before.
+    pub async fn get_or_compute<T, E>(
+        &self,
+        key: &str,
+        lifetime: Lifetime,
+        compute: impl AsyncFnOnce() -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        self.get_or_compute_if(key, lifetime, |_| true, compute).await
+    }
+
+    /// Likewise; a value that `is_kept` does not hold for is returned but not stored.
+    pub(crate) async fn get_or_compute_if<T, E>(
+        &self,
+        key: &str,
+        lifetime: Lifetime,
+        is_kept: impl Fn(&T) -> bool,
+        compute: impl AsyncFnOnce() -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        if matches!(self.inner.backend, Backend::Null) {
+            return compute().await;
+        }
+        let key = self.full_key(key);
+        let lifetime = self.resolve(lifetime);
+        let slot = Slot { key: &key, stamp: Stamp::default(), lifetime };
+        let found = match self.lookup(slot).await {
+            Lookup::Hit(body, mark) => match codec::deserialize(&body) {
+                Some(value) => {
+                    self.count(Event::Hit { bytes: body.len() });
+                    return Ok(value);
+                }
+                // Another type's: it is replaced like foreign bytes.
+                None => Lookup::Miss(mark),
+            },
+            other => other,
+        };
+        self.count(Event::Miss);
+        let encode = |value: &T| is_kept(value).then(|| codec::serialize(value)).flatten();
+        match self.fill(slot, found, encode, compute).await? {
+            Filled::Fresh(value) => Ok(value),
+            Filled::Stored(body, compute) => match codec::deserialize(&body) {
+                Some(value) => Ok(value),
+                None => compute().await,
+            },
+        }
+    }
+}
+
+/// The stored form of a value.
+fn framed<T: Serialize>(value: &T) -> Option<Bytes> {
+    Some(codec::entry(Stamp::default(), &codec::serialize(value)?))
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("backend", &self.inner.backend.name())
+            .field("prefix", &self.inner.prefix)
+            .finish_non_exhaustive()
+    }
+}

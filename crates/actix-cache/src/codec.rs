@@ -1,0 +1,147 @@
+//! What is stored: a frame around each value. Pure.
+//!
+//! Whatever else is found under a key (another version's bytes, another program's, an attacker's)
+//! is not an entry: a miss, never code, never a panic.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Begins every frame, with the version of its layout.
+const MAGIC: [u8; 3] = [0xac, 0xca, 1];
+const ENTRY: u8 = 0;
+const LEASE: u8 = 1;
+
+/// Bytes of a frame before the body: magic, kind, tag, fingerprint.
+pub(crate) const HEADER: usize = 3 + 1 + 8 + 8;
+
+/// What an entry must match to be served.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Stamp {
+    /// How the body is to be read: a type's or a template's version.
+    pub(crate) schema: u64,
+    /// What the body was made from, where the key does not say it.
+    pub(crate) fingerprint: u64,
+}
+
+/// What a lease is told from another by.
+pub(crate) type LeaseId = u128;
+
+/// What was found under a key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Frame {
+    Entry { stamp: Stamp, body: Bytes },
+    Lease(LeaseId),
+}
+
+/// The frame of a value.
+pub(crate) fn entry(stamp: Stamp, body: &[u8]) -> Bytes {
+    frame(ENTRY, stamp, body)
+}
+
+/// The frame that reserves a key for whoever computes its value.
+pub(crate) fn lease(id: LeaseId) -> Bytes {
+    frame(LEASE, Stamp::default(), &id.to_be_bytes())
+}
+
+fn frame(kind: u8, stamp: Stamp, body: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(HEADER + body.len());
+    frame.put_slice(&MAGIC);
+    frame.put_u8(kind);
+    frame.put_u64(stamp.schema);
+    frame.put_u64(stamp.fingerprint);
+    frame.put_slice(body);
+    frame.freeze()
+}
+
+/// Reads a frame; `None` for bytes that are none. The body is a slice of `bytes`.
+pub(crate) fn decode(bytes: &Bytes) -> Option<Frame> {
+    let (header, body) = bytes.split_at_checked(HEADER)?;
+    let number = |at: usize| header[at..at + 8].try_into().map(u64::from_be_bytes).ok();
+    if header[..3] != MAGIC {
+        return None;
+    }
+    match header[3] {
+        ENTRY => {
+            let stamp = Stamp { schema: number(4)?, fingerprint: number(12)? };
+            Some(Frame::Entry { stamp, body: bytes.slice(HEADER..) })
+        }
+        LEASE => Some(Frame::Lease(LeaseId::from_be_bytes(body.try_into().ok()?))),
+        _ => None,
+    }
+}
+
+/// A typed value as bytes: MessagePack with the names of fields, so that bytes of a type that has
+/// been changed since are recognised instead of being read as something else.
+pub(crate) fn serialize<T: Serialize>(value: &T) -> Option<Vec<u8>> {
+    rmp_serde::to_vec_named(value)
+        .inspect_err(|error| log::error!("a value cannot be cached: {error}"))
+        .ok()
+}
+
+/// The value; `None` if the bytes are not one of that type.
+pub(crate) fn deserialize<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    rmp_serde::from_slice(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_frame_is_read_as_it_was_written(
+            schema in any::<u64>(),
+            fingerprint in any::<u64>(),
+            body in prop::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let stamp = Stamp { schema, fingerprint };
+            let read = decode(&entry(stamp, &body));
+            prop_assert_eq!(read, Some(Frame::Entry { stamp, body: body.into() }));
+        }
+
+        #[test]
+        fn a_lease_is_told_from_every_other(id in any::<u128>()) {
+            prop_assert_eq!(decode(&lease(id)), Some(Frame::Lease(id)));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..60), framed in any::<bool>()) {
+            let mut bytes = bytes;
+            if framed && bytes.len() >= 3 {
+                bytes[..3].copy_from_slice(&MAGIC);
+            }
+            let _ = decode(&bytes.into());
+        }
+
+        #[test]
+        fn damaged_values_are_misses(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = deserialize::<Vec<(i64, String)>>(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_value_of_a_type_that_has_been_changed_is_a_miss() {
+        #[derive(serde::Serialize)]
+        struct Old {
+            id: i64,
+            name: String,
+        }
+        #[derive(Debug, serde::Deserialize)]
+        #[expect(dead_code, reason = "only read")]
+        struct New {
+            id: i64,
+            title: String,
+        }
+        let bytes = serialize(&Old { id: 1, name: "Milk".to_owned() }).unwrap();
+        assert!(deserialize::<New>(&bytes).is_none());
+    }
+
+    #[test]
+    fn nothing_is_a_value() {
+        let bytes = serialize(&None::<String>).unwrap();
+        assert_eq!(deserialize::<Option<String>>(&bytes), Some(None));
+        assert_eq!(deserialize::<Vec<u8>>(&serialize(&Vec::<u8>::new()).unwrap()), Some(vec![]));
+    }
+}

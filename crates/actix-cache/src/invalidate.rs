@@ -1,0 +1,137 @@
+//! Making entries go when what they were made of has changed, also when this process dies half way
+//! or a server cannot be reached.
+//!
+//! A write keeps, in its own transaction, a row with the keys that it makes wrong: its
+//! [`Invalidation`]. After the commit it hands that to [`Cache::invalidate`], and removes the row
+//! if all is certain. Rows that are left are replayed by [`replay`], in every process.
+
+use std::{fmt::Display, future::Future, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cache::Cache;
+
+/// How often left rows are looked for.
+pub const REPLAY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How old a row is before it counts as left by its write.
+pub const REPLAY_AGE: Duration = Duration::from_millis(250);
+
+/// Rows that are replayed at once.
+const BATCH: usize = 100;
+
+/// The keys that a write makes wrong, level by level: what other entries are made of comes first.
+///
+/// ```
+/// use actix_cache::Invalidation;
+///
+/// let invalidation = Invalidation::of(["tasks.all"]).then(["view//"]);
+/// assert_eq!(Invalidation::from_text(&invalidation.to_text()), Some(invalidation));
+/// ```
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Invalidation {
+    levels: Vec<Vec<String>>,
+}
+
+impl Invalidation {
+    /// The innermost keys.
+    #[must_use]
+    pub fn of<K: Into<String>>(keys: impl IntoIterator<Item = K>) -> Self {
+        Self::default().then(keys)
+    }
+
+    /// The keys of entries that are made of those named before.
+    #[must_use]
+    pub fn then<K: Into<String>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
+        let keys: Vec<_> = keys.into_iter().map(Into::into).collect();
+        if !keys.is_empty() {
+            self.levels.push(keys);
+        }
+        self
+    }
+
+    /// For a text column: a line per level, keys separated by blanks, which no key holds.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        self.levels.iter().map(|keys| keys.join(" ")).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Reads [`Invalidation::to_text`]; `None` if there is no key in it.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        let levels = text.lines().map(|line| line.split(' ').map(str::to_owned).collect());
+        let levels: Vec<Vec<String>> = levels.collect();
+        let is_whole = levels.iter().flatten().all(|key| !key.is_empty());
+        (is_whole && !levels.is_empty()).then_some(Self { levels })
+    }
+}
+
+/// Where the app keeps the rows: in the same database as what is cached.
+pub trait Ledger: Send + Sync {
+    /// Why it cannot be asked.
+    type Error: Display + Send;
+    /// What a row is named by; never used again for another.
+    type Id: Send + Sync;
+
+    /// At most `limit` rows that are older than `age`, the oldest first.
+    fn left(
+        &self,
+        age: Duration,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<(Self::Id, Invalidation)>, Self::Error>> + Send;
+
+    /// Removes a row. That it is gone already is no error.
+    fn remove(&self, id: Self::Id) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+impl Cache {
+    /// Deletes the entries, each level confirmed before the next is sent. Whether all of it is
+    /// certain; if it is not, the row must stay.
+    ///
+    /// A level that cannot be confirmed does not hold up the others: what a server that is away
+    /// holds must not keep pages on another one stale. The replay puts it all in order.
+    pub async fn invalidate(&self, invalidation: &Invalidation) -> bool {
+        let mut certain = true;
+        for keys in &invalidation.levels {
+            let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+            certain &= self.delete_many(&keys).await;
+        }
+        certain
+    }
+}
+
+/// Replays every [`REPLAY_INTERVAL`] what is left in the ledger, from now on and for ever: spawn
+/// it. An error of the ledger is logged once until it works again.
+pub async fn replay<L: Ledger>(cache: Cache, ledger: L) {
+    let mut has_complained = false;
+    loop {
+        match replay_once(&cache, &ledger, REPLAY_AGE).await {
+            Ok(_) => has_complained = false,
+            Err(error) if !has_complained => {
+                has_complained = true;
+                log::warn!("invalidations cannot be replayed: {error}");
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(REPLAY_INTERVAL).await;
+    }
+}
+
+/// Replays what has been left for longer than `age`, each row in its order, and removes what is
+/// certain then. Whether nothing is left.
+pub async fn replay_once<L: Ledger>(
+    cache: &Cache,
+    ledger: &L,
+    age: Duration,
+) -> Result<bool, L::Error> {
+    let rows = ledger.left(age, BATCH).await?;
+    let mut nothing_left = rows.len() < BATCH;
+    for (id, invalidation) in rows {
+        if cache.invalidate(&invalidation).await {
+            ledger.remove(id).await?;
+        } else {
+            nothing_left = false;
+        }
+    }
+    Ok(nothing_left)
+}

@@ -1,0 +1,301 @@
+//! Computing what is missing, such that nothing stale is ever stored.
+//!
+//! Before the value is computed the key is reserved by a lease. The value is stored only if the
+//! lease is still there, untouched: whoever deletes the key in between deletes the lease, and the
+//! value, which may have been read before, is not kept. (The rules are those of "Scaling Memcache
+//! at Facebook", section 3.2.1, with the token checked by compare-and-swap.)
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::{
+    backend::{Failure, Mark, Swapped},
+    cache::Cache,
+    codec::{self, Frame, LeaseId, Stamp},
+    flight::{Landed, Leader, Role, Spent, WAIT_STEP, WAIT_STEPS},
+    stats::Event,
+};
+
+/// How long a lease reserves its key: longer than computations should take.
+pub(crate) const LIFETIME: Duration = Duration::from_secs(10);
+
+/// How often an entry is looked at that changes each time.
+const TRIES: u32 = 3;
+
+/// What is under a key.
+#[derive(Debug)]
+pub(crate) enum Lookup {
+    Hit(Bytes, Option<Mark>),
+    /// Nothing, or bytes that are not the entry, with their mark.
+    Miss(Option<Mark>),
+    Leased(LeaseId, Option<Mark>),
+    Failed,
+}
+
+/// The right to store a value.
+#[derive(Debug)]
+struct Lease {
+    id: LeaseId,
+    mark: Mark,
+}
+
+enum Acquired {
+    Lease(Lease),
+    Hit(Bytes),
+    /// Somebody else's.
+    Taken(LeaseId),
+    Failed,
+}
+
+/// A value, as it was found or as it has just been computed.
+pub(crate) enum Filled<T, F> {
+    /// The stored form, and the computation, which was not needed.
+    Stored(Bytes, F),
+    Fresh(T),
+}
+
+/// What is to be filled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot<'a> {
+    /// As the backend knows it.
+    pub(crate) key: &'a str,
+    pub(crate) stamp: Stamp,
+    pub(crate) lifetime: Option<Duration>,
+}
+
+/// Makes the stored form of a value.
+pub(crate) trait Encode<T> {
+    /// `None`: it is not to be stored.
+    fn encode(&self, value: &T) -> Option<Vec<u8>>;
+}
+
+impl<T, F: Fn(&T) -> Option<Vec<u8>>> Encode<T> for F {
+    fn encode(&self, value: &T) -> Option<Vec<u8>> {
+        self(value)
+    }
+}
+
+impl Cache {
+    pub(crate) async fn lookup(&self, slot: Slot<'_>) -> Lookup {
+        let found = match self.backend().get(slot.key, true).await {
+            Ok(Some(found)) => found,
+            Ok(None) => return Lookup::Miss(None),
+            Err(failure) => {
+                self.failed(failure);
+                return Lookup::Failed;
+            }
+        };
+        match codec::decode(&found.bytes) {
+            Some(Frame::Entry { stamp, body }) if stamp == slot.stamp => {
+                Lookup::Hit(body, found.mark)
+            }
+            Some(Frame::Lease(id)) => Lookup::Leased(id, found.mark),
+            _ => Lookup::Miss(found.mark),
+        }
+    }
+
+    /// The value of `slot`, given what was found there; computed if need be, together with all who
+    /// want it at the same time.
+    pub(crate) async fn fill<T, E, F: AsyncFnOnce() -> Result<T, E>>(
+        &self,
+        slot: Slot<'_>,
+        found: Lookup,
+        encode: impl Encode<T>,
+        compute: F,
+    ) -> Result<Filled<T, F>, E> {
+        let mut found = Some(found);
+        loop {
+            match self.flights().enter(slot.key) {
+                Role::Leader(leader) => {
+                    // What was found before waiting for another leader is out of date.
+                    let found = match found.take() {
+                        Some(found) => found,
+                        None => self.lookup(slot).await,
+                    };
+                    return self.lead(slot, leader, found, encode, compute).await;
+                }
+                Role::Joiner(joiner) => {
+                    self.count(Event::Wait);
+                    found = None;
+                    match joiner.landed().await {
+                        Landed::Value(body) => return Ok(Filled::Stored(body, compute)),
+                        Landed::Alone => return self.alone(slot, encode, compute).await,
+                        Landed::Again => {}
+                    }
+                }
+            }
+        }
+    }
+
+    async fn lead<T, E, F: AsyncFnOnce() -> Result<T, E>>(
+        &self,
+        slot: Slot<'_>,
+        mut leader: Leader<'_>,
+        found: Lookup,
+        encode: impl Encode<T>,
+        compute: F,
+    ) -> Result<Filled<T, F>, E> {
+        let lease = match self.acquire_or_wait(slot, &mut leader, found).await {
+            Acquired::Lease(lease) => {
+                leader.leave(Some(Spent::Abandoned(lease.id)));
+                Some(lease)
+            }
+            Acquired::Hit(body) => {
+                // It was read before some who wait had joined.
+                leader.found_nothing();
+                return Ok(Filled::Stored(body, compute));
+            }
+            Acquired::Taken(_) | Acquired::Failed => None,
+        };
+        leader.begin();
+        let value = match self.timed(compute).await {
+            Ok(value) => value,
+            Err(error) => {
+                self.release(slot, lease).await;
+                leader.leave(None);
+                leader.found_nothing();
+                return Err(error);
+            }
+        };
+        leader.close();
+        if let Some(body) = encode.encode(&value) {
+            let stored = self.store(slot, lease, &body).await;
+            leader.computed(body.into(), stored);
+        } else {
+            self.release(slot, lease).await;
+            leader.found_nothing();
+        }
+        Ok(Filled::Fresh(value))
+    }
+
+    /// For those who may not take what somebody else has computed.
+    async fn alone<T, E, F: AsyncFnOnce() -> Result<T, E>>(
+        &self,
+        slot: Slot<'_>,
+        encode: impl Encode<T>,
+        compute: F,
+    ) -> Result<Filled<T, F>, E> {
+        let found = self.lookup(slot).await;
+        let lease = match self.acquire(slot, found, None).await {
+            Acquired::Lease(lease) => Some(lease),
+            Acquired::Hit(body) => return Ok(Filled::Stored(body, compute)),
+            Acquired::Taken(_) | Acquired::Failed => None,
+        };
+        let value = match self.timed(compute).await {
+            Ok(value) => value,
+            Err(error) => {
+                self.release(slot, lease).await;
+                return Err(error);
+            }
+        };
+        if let Some(body) = encode.encode(&value) {
+            self.store(slot, lease, &body).await;
+        } else {
+            self.release(slot, lease).await;
+        }
+        Ok(Filled::Fresh(value))
+    }
+
+    async fn timed<T, E>(&self, compute: impl AsyncFnOnce() -> Result<T, E>) -> Result<T, E> {
+        let begun = Instant::now();
+        let value = compute().await?;
+        self.count(Event::Computed(begun.elapsed()));
+        Ok(value)
+    }
+
+    /// Waits for whoever holds the lease, unless that has been done before.
+    async fn acquire_or_wait(
+        &self,
+        slot: Slot<'_>,
+        leader: &mut Leader<'_>,
+        found: Lookup,
+    ) -> Acquired {
+        let spent = leader.spent();
+        let mut acquired = self.acquire(slot, found, spent).await;
+        let mut steps = 0;
+        while let Acquired::Taken(id) = acquired {
+            if spent == Some(Spent::WaitedFor(id)) {
+                break;
+            }
+            if steps == WAIT_STEPS {
+                leader.leave(Some(Spent::WaitedFor(id)));
+                break;
+            }
+            if steps == 0 {
+                self.count(Event::Wait);
+            }
+            steps += 1;
+            tokio::time::sleep(WAIT_STEP).await;
+            let found = self.lookup(slot).await;
+            acquired = self.acquire(slot, found, spent).await;
+        }
+        acquired
+    }
+
+    async fn acquire(&self, slot: Slot<'_>, mut found: Lookup, spent: Option<Spent>) -> Acquired {
+        let id: LeaseId = rand::random();
+        let frame = codec::lease(id);
+        for _ in 0..TRIES {
+            let outcome = match found {
+                Lookup::Hit(body, _) => return Acquired::Hit(body),
+                Lookup::Failed => return Acquired::Failed,
+                Lookup::Leased(own, Some(mark)) if own == id => {
+                    return Acquired::Lease(Lease { id, mark });
+                }
+                Lookup::Leased(other, Some(mark)) if spent == Some(Spent::Abandoned(other)) => {
+                    self.backend().swap(slot.key, &frame, Some(LIFETIME), mark).await
+                }
+                Lookup::Leased(other, _) => return Acquired::Taken(other),
+                Lookup::Miss(Some(mark)) => {
+                    self.backend().swap(slot.key, &frame, Some(LIFETIME), mark).await
+                }
+                Lookup::Miss(None) => {
+                    let added = self.backend().add(slot.key, &frame, Some(LIFETIME)).await;
+                    added.map(|mark| mark.map_or(Swapped::Lost, |mark| Swapped::Done(Some(mark))))
+                }
+            };
+            match outcome {
+                Ok(Swapped::Done(Some(mark))) => return Acquired::Lease(Lease { id, mark }),
+                Ok(_) => found = self.lookup(slot).await,
+                Err(failure) => {
+                    self.failed(failure);
+                    return Acquired::Failed;
+                }
+            }
+        }
+        Acquired::Failed
+    }
+
+    /// Whether the value was stored: only if nobody has touched the lease.
+    async fn store(&self, slot: Slot<'_>, lease: Option<Lease>, body: &[u8]) -> bool {
+        let stored = match lease {
+            Some(lease) if slot.lifetime != Some(Duration::ZERO) => {
+                let frame = codec::entry(slot.stamp, body);
+                let outcome =
+                    self.backend().swap(slot.key, &frame, slot.lifetime, lease.mark).await;
+                let stored = outcome.inspect_err(|failure| self.failed(*failure));
+                if matches!(stored, Err(Failure::TooLarge)) {
+                    self.release(slot, Some(lease)).await;
+                }
+                matches!(stored, Ok(Swapped::Done(_)))
+            }
+            lease => {
+                self.release(slot, lease).await;
+                false
+            }
+        };
+        let bytes = body.len();
+        self.count(if stored { Event::Fill { bytes } } else { Event::RefusedFill });
+        stored
+    }
+
+    /// Lets others compute at once what this one has not.
+    async fn release(&self, slot: Slot<'_>, lease: Option<Lease>) {
+        if let Some(lease) = lease {
+            let released = self.backend().delete_if_unchanged(slot.key, lease.mark).await;
+            // If it fails, the lease ends by itself.
+            let _ = released.inspect_err(|failure| self.failed(*failure));
+        }
+    }
+}

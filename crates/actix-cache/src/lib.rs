@@ -1,0 +1,22 @@
+#![doc = include_str!("../README.md")]
+#![warn(missing_docs)]
+
+mod backend;
+mod cache;
+mod codec;
+mod flight;
+mod invalidate;
+mod key;
+mod lease;
+mod lifetime;
+mod memoize;
+mod stats;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use cache::{Cache, CacheBuilder};
+pub use invalidate::{Invalidation, Ledger, REPLAY_AGE, REPLAY_INTERVAL, replay, replay_once};
+pub use key::{KeyParts, join_key};
+pub use lifetime::Lifetime;
+pub use memoize::{Memo, Mode};
+pub use stats::LayerStats;

@@ -1,0 +1,141 @@
+//! What every backend must do, as a function that a test calls with a cache of its own.
+
+use std::time::Duration;
+
+use crate::{cache::Cache, lifetime::Lifetime};
+
+/// How long the suite waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a cache keeps.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Keeps {
+    /// What it is given.
+    Everything,
+    /// Nothing: it is not there, or cannot be reached.
+    Nothing,
+}
+
+/// Runs every check on `cache`, which must be empty, and leaves it empty. Panics at the first that
+/// fails.
+pub async fn backend_suite(cache: &Cache, keeps: Keeps) {
+    let kept = keeps == Keeps::Everything;
+    values_are_found_as_they_were_stored(cache, kept).await;
+    a_stored_nothing_is_no_miss(cache, kept).await;
+    batches_keep_their_order(cache, kept).await;
+    add_stores_only_what_is_not_there(cache, kept).await;
+    a_lifetime_ends(cache, kept).await;
+    numbers_are_counted(cache, kept).await;
+    what_is_computed_is_stored(cache, kept).await;
+    what_is_deleted_while_it_is_computed_is_not_stored(cache).await;
+    an_error_is_not_stored(cache, kept).await;
+    clear_forgets_everything(cache, kept).await;
+}
+
+async fn get(cache: &Cache, key: &str) -> Option<String> {
+    cache.get(key).await
+}
+
+fn if_kept(kept: bool, text: &str) -> Option<String> {
+    kept.then(|| text.to_owned())
+}
+
+async fn values_are_found_as_they_were_stored(cache: &Cache, kept: bool) {
+    assert_eq!(get(cache, "k").await, None, "nothing is there at first");
+    cache.set("k", &"one", Lifetime::Default).await;
+    cache.set("k", &"two", Lifetime::Default).await;
+    assert_eq!(get(cache, "k").await, if_kept(kept, "two"), "the last value counts");
+    assert_eq!(cache.get::<u64>("k").await, None, "a value of another type is a miss");
+    cache.delete("k").await;
+    assert_eq!(get(cache, "k").await, None, "what was deleted is gone");
+}
+
+async fn a_stored_nothing_is_no_miss(cache: &Cache, kept: bool) {
+    cache.set("none", &None::<String>, Lifetime::Default).await;
+    cache.set("empty", &Vec::<u64>::new(), Lifetime::Default).await;
+    assert_eq!(cache.get::<Option<String>>("none").await, kept.then_some(None));
+    assert_eq!(cache.get::<Vec<u64>>("empty").await, kept.then(Vec::new));
+    cache.delete_many(&["none", "empty"]).await;
+}
+
+async fn batches_keep_their_order(cache: &Cache, kept: bool) {
+    let stored = cache.set_many(&[("a", 1), ("b", 2)], Lifetime::Default).await;
+    assert_eq!(stored.len(), 2);
+    let found = cache.get_many::<i32>(&["b", "nothing", "a"]).await;
+    assert_eq!(found, [Some(2), None, Some(1)].map(|value| value.filter(|_| kept)));
+    cache.delete_many(&["a", "b"]).await;
+    assert_eq!(cache.get_many::<i32>(&["a", "b"]).await, [None, None]);
+}
+
+async fn add_stores_only_what_is_not_there(cache: &Cache, kept: bool) {
+    assert_eq!(cache.add("k", &"first", Lifetime::Default).await, kept);
+    assert!(!cache.add("k", &"second", Lifetime::Default).await);
+    assert_eq!(get(cache, "k").await, if_kept(kept, "first"));
+    cache.delete("k").await;
+}
+
+async fn a_lifetime_ends(cache: &Cache, kept: bool) {
+    let second = Lifetime::For(Duration::from_secs(1));
+    cache.set("short", &"v", second).await;
+    cache.set("touched", &"v", second).await;
+    cache.set("zero", &"v", Lifetime::For(Duration::ZERO)).await;
+    assert_eq!(cache.touch("touched", Lifetime::Forever).await, kept);
+    assert!(!cache.touch("nothing", Lifetime::Forever).await);
+    assert_eq!(get(cache, "zero").await, None, "no time is not for ever");
+    let waiting = tokio::time::timeout(PATIENCE, async {
+        while get(cache, "short").await.is_some() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert!(waiting.await.is_ok(), "an entry goes when its time is over");
+    assert_eq!(get(cache, "touched").await, if_kept(kept, "v"));
+    cache.delete("touched").await;
+}
+
+async fn numbers_are_counted(cache: &Cache, kept: bool) {
+    assert_eq!(cache.increment("n", 40).await, kept.then_some(40));
+    assert_eq!(cache.increment("n", 2).await, kept.then_some(42));
+    assert_eq!(cache.decrement("n", 50).await, kept.then_some(0));
+}
+
+async fn what_is_computed_is_stored(cache: &Cache, kept: bool) {
+    let compute = async |n: u64| {
+        cache.get_or_compute("computed", Lifetime::Default, async || Ok::<_, ()>(n)).await
+    };
+    assert_eq!(compute(1).await, Ok(1));
+    assert_eq!(compute(2).await, Ok(if kept { 1 } else { 2 }));
+    cache.delete("computed").await;
+    assert_eq!(compute(3).await, Ok(3));
+    cache.delete("computed").await;
+}
+
+async fn what_is_deleted_while_it_is_computed_is_not_stored(cache: &Cache) {
+    let compute = async || {
+        cache.delete("raced").await;
+        Ok::<_, ()>("read before the write")
+    };
+    let value = cache
+        .get_or_compute("raced", Lifetime::Default, async || compute().await.map(str::to_owned));
+    assert_eq!(value.await, Ok("read before the write".to_owned()));
+    assert_eq!(get(cache, "raced").await, None, "it may be out of date");
+}
+
+async fn an_error_is_not_stored(cache: &Cache, kept: bool) {
+    let fails = async || Err::<String, _>("no database");
+    let failed = cache.get_or_compute("failed", Lifetime::Default, fails).await;
+    assert_eq!(failed, Err("no database"));
+    let works = async || Ok::<_, ()>("value".to_owned());
+    assert_eq!(
+        cache.get_or_compute("failed", Lifetime::Default, works).await.as_deref(),
+        Ok("value")
+    );
+    assert_eq!(get(cache, "failed").await, if_kept(kept, "value"), "the lease was given up");
+    cache.delete("failed").await;
+}
+
+async fn clear_forgets_everything(cache: &Cache, kept: bool) {
+    cache.set("k", &"v", Lifetime::Default).await;
+    assert_eq!(get(cache, "k").await, if_kept(kept, "v"));
+    cache.clear().await;
+    assert_eq!(get(cache, "k").await, None);
+}

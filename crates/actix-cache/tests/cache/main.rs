@@ -1,0 +1,11 @@
+//! The cache over every backend, with real memcached servers.
+
+#![allow(unreachable_pub, clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+mod backends;
+mod freshness;
+mod together;
+
+#[path = "../../../memcached-client/tests/contract/servers.rs"]
+#[allow(dead_code)]
+mod servers;
