@@ -1,4 +1,8 @@
 //! Where entries are kept. A closed set: each in its file.
+#![cfg_attr(
+    not(feature = "memcached"),
+    allow(clippy::unused_async, dead_code, unused_variables, reason = "what only servers need")
+)]
 
 use std::time::Duration;
 
