@@ -181,6 +181,21 @@ impl Cache {
         self.value(found.map(|found| found.map(|found| found.bytes)))
     }
 
+    /// Likewise; `Err` if the backend could not be asked.
+    #[cfg(feature = "session")]
+    pub(crate) async fn try_get<T: DeserializeOwned>(
+        &self,
+        key: &str,
+    ) -> Result<Option<T>, Failure> {
+        match self.inner.backend.get(&self.full_key(key), false).await {
+            Err(failure) => {
+                self.failed(failure);
+                Err(failure)
+            }
+            found => Ok(self.value(found.map(|found| found.map(|found| found.bytes)))),
+        }
+    }
+
     /// The values of `keys`, in their order, in one round trip per server.
     pub async fn get_many<T: DeserializeOwned>(&self, keys: &[&str]) -> Vec<Option<T>> {
         let keys: Vec<_> = keys.iter().map(|key| self.full_key(key)).collect();

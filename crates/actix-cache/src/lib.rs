@@ -10,6 +10,8 @@ mod key;
 mod lease;
 mod lifetime;
 mod memoize;
+#[cfg(feature = "session")]
+mod session;
 mod stats;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -19,4 +21,6 @@ pub use invalidate::{Invalidation, Ledger, REPLAY_AGE, REPLAY_INTERVAL, replay, 
 pub use key::{KeyParts, join_key};
 pub use lifetime::Lifetime;
 pub use memoize::{Memo, Mode};
+#[cfg(feature = "session")]
+pub use session::{CacheSessionStore, DurableSessions, NoDurableSessions, UNAVAILABLE};
 pub use stats::LayerStats;

@@ -1,5 +1,7 @@
 //! What every backend must do, as a function that a test calls with a cache of its own.
 
+#![allow(clippy::expect_used, clippy::missing_panics_doc, reason = "a failed check is a panic")]
+
 use std::time::Duration;
 
 use crate::{cache::Cache, lifetime::Lifetime};
@@ -138,4 +140,52 @@ async fn clear_forgets_everything(cache: &Cache, kept: bool) {
     assert_eq!(get(cache, "k").await, if_kept(kept, "v"));
     cache.clear().await;
     assert_eq!(get(cache, "k").await, None);
+}
+
+/// Runs every check of a session store on `store`. Panics at the first that fails.
+///
+/// `keeps` says whether the store can be reached; one that cannot must answer with empty sessions.
+#[cfg(feature = "session")]
+pub async fn session_suite<S: actix_session::storage::SessionStore>(store: &S, keeps: Keeps) {
+    use std::collections::HashMap;
+
+    use actix_web::cookie::time;
+
+    let kept = keeps == Keeps::Everything;
+    let ttl = time::Duration::hours(1);
+    let state = |text: &str| HashMap::from([("name".to_owned(), text.to_owned())]);
+    let key = store.save(state("one"), &ttl).await.expect("a store never fails a request");
+    assert!(key.as_ref().len() >= 32, "nobody can guess a session's key");
+    assert_eq!(seen(store, &key).await, kept.then(|| state("one")));
+    let other = store.save(state("other"), &ttl).await.expect("a store never fails a request");
+    assert_ne!(key.as_ref(), other.as_ref());
+
+    let key = store.update(key, state("two"), &ttl).await.expect("a store never fails a request");
+    assert_eq!(seen(store, &key).await, kept.then(|| state("two")), "what was changed is read");
+    store.update_ttl(&key, &ttl).await.expect("a store never fails a request");
+    assert_eq!(
+        seen(store, &key).await,
+        kept.then(|| state("two")),
+        "a longer life changes nothing else"
+    );
+    assert_eq!(seen(store, &other).await, kept.then(|| state("other")), "others are left alone");
+
+    let mut without_store = state("three");
+    without_store.insert(crate::session::UNAVAILABLE.to_owned(), "true".to_owned());
+    let key = store.update(key, without_store, &ttl).await.expect("a store never fails a request");
+    assert_eq!(seen(store, &key).await, kept.then(|| state("two")), "an outage overwrites nothing");
+
+    store.delete(&key).await.expect("a store never fails a request");
+    assert_eq!(seen(store, &key).await, None, "what was deleted is gone");
+    assert_eq!(seen(store, &other).await, kept.then(|| state("other")), "others are left alone");
+}
+
+/// What a session holds; `None` if the store does not have it or cannot be reached.
+#[cfg(feature = "session")]
+async fn seen<S: actix_session::storage::SessionStore>(
+    store: &S,
+    key: &actix_session::storage::SessionKey,
+) -> Option<std::collections::HashMap<String, String>> {
+    let loaded = store.load(key).await.expect("a store never fails a request");
+    loaded.filter(|state| !state.contains_key(crate::session::UNAVAILABLE))
 }

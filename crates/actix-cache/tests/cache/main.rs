@@ -4,6 +4,7 @@
 
 mod backends;
 mod freshness;
+mod sessions;
 mod together;
 
 #[path = "../../../memcached-client/tests/contract/servers.rs"]
