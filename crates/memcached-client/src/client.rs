@@ -5,18 +5,18 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, PoisonError, RwLock, Weak},
+    sync::{Arc, Mutex, PoisonError, RwLock, Weak},
     time::SystemTime,
 };
 
 use futures_util::future::join_all;
-use tokio::runtime;
+use tokio::{runtime, sync::watch};
 
 use crate::{
     config::{Config, Failover, Protocol, STAND_IN_LIFETIME, ServerAddress},
     error::Error,
-    health::{Counters, Health, ServerStatus},
-    key,
+    health::{Health, ServerStatus},
+    key::{self, KeyError},
     link::Link,
     ring::Ring,
     transport::{Cas, Checked, Deletion, Expiration, Item, Swap, Value, Verb},
@@ -27,7 +27,8 @@ type Hook = Box<dyn Fn(Client) -> Pin<Box<dyn Future<Output = bool> + Send>> + S
 
 /// A client of a list of memcached servers. Cloning is cheap and shares everything.
 ///
-/// It may be used from any number of tasks, threads and tokio runtimes. Each runtime gets its own
+/// It may be used from any number of tasks, threads and tokio runtimes, and panics outside of one.
+/// Each runtime gets its own
 /// connections, opened when they are first needed; what is known of the servers' health is shared.
 ///
 /// Dropping the future of an operation disturbs no other. It does not take the operation back:
@@ -45,6 +46,11 @@ pub(crate) struct Shared {
     ring: Ring,
     health: Vec<Arc<Health>>,
     runtimes: RwLock<Vec<(runtime::Id, Arc<[Link]>)>>,
+    /// What runtimes that have ended had counted.
+    past: Mutex<Vec<[u64; 5]>>,
+    /// Closed when this is dropped.
+    alive: watch::Sender<()>,
+    this: Weak<Shared>,
     pub(crate) before_return: Option<Hook>,
 }
 
@@ -97,6 +103,9 @@ impl Client {
                 .collect(),
             config: Arc::new(config),
             runtimes: RwLock::default(),
+            past: Mutex::new(vec![[0; 5]; names.len()]),
+            alive: watch::Sender::new(()),
+            this: shared.clone(),
             before_return,
         });
         Self { shared, including: None }
@@ -115,7 +124,7 @@ impl Client {
 
     /// The server that `key` lives on while all are well.
     pub fn server_of(&self, key: impl AsRef<[u8]>) -> Result<&ServerAddress, Error> {
-        let key = key::on_wire(key.as_ref())?;
+        let key = self.on_wire(key.as_ref())?;
         Ok(&self.shared.config.servers[self.shared.ring.owner_of(&key)])
     }
 
@@ -127,14 +136,14 @@ impl Client {
 
     /// The value of `key`, if it has one. [`Value::cas`] is there with the binary protocol only.
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>, Error> {
-        let key = key::on_wire(key.as_ref())?;
-        self.link(self.place(&key)?).get(&key).await
+        let key = self.on_wire(key.as_ref())?;
+        self.link(self.place(&key).await?).get(&key).await
     }
 
     /// The value of `key` with its mark for [`Client::compare_and_swap`].
     pub async fn get_with_cas(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>, Error> {
-        let key = key::on_wire(key.as_ref())?;
-        self.link(self.place(&key)?).get_with_cas(&key).await
+        let key = self.on_wire(key.as_ref())?;
+        self.link(self.place(&key).await?).get_with_cas(&key).await
     }
 
     /// The values of `keys`, in their order, in one round trip per server.
@@ -153,9 +162,7 @@ impl Client {
         key: impl AsRef<[u8]>,
         item: impl Into<Item<'a>>,
     ) -> Result<(), Error> {
-        let stored = self.store(Verb::Set, key.as_ref(), item.into(), false).await?;
-        debug_assert!(stored.is_some(), "set has no condition");
-        Ok(())
+        self.store(Verb::Set, key.as_ref(), item.into(), false).await.map(drop)
     }
 
     /// Stores a value if there is none. Whether it did.
@@ -177,7 +184,13 @@ impl Client {
         key: impl AsRef<[u8]>,
         item: impl Into<Item<'a>>,
     ) -> Result<Option<Cas>, Error> {
-        Ok(self.store(Verb::Add, key.as_ref(), item.into(), true).await?.flatten())
+        match self.store(Verb::Add, key.as_ref(), item.into(), true).await? {
+            Some(None) => {
+                Err(Error::Refused { status: None, reason: "it keeps no CAS ids".to_owned() })
+            }
+            Some(cas) => Ok(cas),
+            None => Ok(None),
+        }
     }
 
     /// Stores a value if there is one. Whether it did. Not with the text protocol.
@@ -196,8 +209,8 @@ impl Client {
         item: Item<'_>,
         with_cas: bool,
     ) -> Result<Option<Option<Cas>>, Error> {
-        let key = key::on_wire(key)?;
-        let place = self.place(&key)?;
+        let key = self.on_wire(key)?;
+        let place = self.place(&key).await?;
         let item = self.checked(&key, item, place.stand_in)?;
         self.link(place).store(verb, item, with_cas).await
     }
@@ -229,16 +242,16 @@ impl Client {
         item: impl Into<Item<'a>>,
         cas: Cas,
     ) -> Result<Swap, Error> {
-        let key = key::on_wire(key.as_ref())?;
-        let place = self.place(&key)?;
+        let key = self.on_wire(key.as_ref())?;
+        let place = self.place(&key).await?;
         let item = self.checked(&key, item.into(), place.stand_in)?;
         self.link(place).compare_and_swap(item, cas).await
     }
 
     /// Deletes an entry. Returns when the server has confirmed it.
     pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<Deletion, Error> {
-        let key = key::on_wire(key.as_ref())?;
-        self.link(self.place(&key)?).delete(&key).await
+        let key = self.on_wire(key.as_ref())?;
+        self.link(self.place(&key).await?).delete(&key).await
     }
 
     /// Deletes an entry if it is still the one that `cas` marks.
@@ -247,8 +260,8 @@ impl Client {
         key: impl AsRef<[u8]>,
         cas: Cas,
     ) -> Result<Swap, Error> {
-        let key = key::on_wire(key.as_ref())?;
-        self.link(self.place(&key)?).delete_if_unchanged(&key, cas).await
+        let key = self.on_wire(key.as_ref())?;
+        self.link(self.place(&key).await?).delete_if_unchanged(&key, cas).await
     }
 
     /// Deletes entries, in one round trip per server. Returns when all servers have confirmed it
@@ -266,23 +279,23 @@ impl Client {
         key: impl AsRef<[u8]>,
         expiration: Expiration,
     ) -> Result<bool, Error> {
-        let key = key::on_wire(key.as_ref())?;
-        let place = self.place(&key)?;
-        let expiration = on_place(expiration, place.stand_in);
+        let key = self.on_wire(key.as_ref())?;
+        let place = self.place(&key).await?;
+        let expiration = self.on_place(expiration, place.stand_in);
         self.link(place).touch(&key, expiration).await
     }
 
     /// Adds to a number that is stored as decimal digits, and returns it; `None` if there is none.
     /// It wraps around at 2⁶⁴.
     pub async fn increment(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>, Error> {
-        let key = key::on_wire(key.as_ref())?;
-        self.link(self.place(&key)?).count(&key, delta, true).await
+        let key = self.on_wire(key.as_ref())?;
+        self.link(self.place(&key).await?).count(&key, delta, true).await
     }
 
     /// Subtracts from a number likewise, down to 0.
     pub async fn decrement(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>, Error> {
-        let key = key::on_wire(key.as_ref())?;
-        self.link(self.place(&key)?).count(&key, delta, false).await
+        let key = self.on_wire(key.as_ref())?;
+        self.link(self.place(&key).await?).count(&key, delta, false).await
     }
 
     /// Empties every server: what each answered.
@@ -322,10 +335,19 @@ impl Client {
         join_all(answers).await
     }
 
+    /// The key as it is sent, if it can be with the protocol in use.
+    fn on_wire<'k>(&self, key: &'k [u8]) -> Result<Cow<'k, [u8]>, Error> {
+        let key = key::on_wire(key)?;
+        if self.protocol() == Protocol::Text && std::str::from_utf8(&key).is_err() {
+            return Err(Error::Key(KeyError::NotUtf8));
+        }
+        Ok(key)
+    }
+
     fn all_on_wire<'k, K: AsRef<[u8]>>(&self, keys: &'k [K]) -> Vec<Placed<Cow<'k, [u8]>>> {
         let placed = keys.iter().map(|key| {
-            let key = key::on_wire(key.as_ref())?;
-            let place = self.place(&key)?;
+            let key = self.on_wire(key.as_ref())?;
+            let place = self.find_place(&key)?;
             Ok((key, place))
         });
         placed.collect()
@@ -340,7 +362,17 @@ impl Client {
         false
     }
 
-    fn place(&self, key: &[u8]) -> Result<Place, Error> {
+    /// Gives way to the probe when there is nowhere to go: nothing else may let it run on a runtime
+    /// that does nothing but ask.
+    async fn place(&self, key: &[u8]) -> Result<Place, Error> {
+        let place = self.find_place(key);
+        if place.is_err() {
+            tokio::task::yield_now().await;
+        }
+        place
+    }
+
+    fn find_place(&self, key: &[u8]) -> Result<Place, Error> {
         let owner = self.shared.ring.owner_of(key);
         if self.is_usable(owner) {
             return Ok(Place { server: owner, stand_in: false });
@@ -359,6 +391,18 @@ impl Client {
         ServerLink { links: self.shared.links(), server: place.server }
     }
 
+    /// The lifetime as sent; on a server that stands in for another it is short. The text protocol
+    /// takes a moment after 2038 for one that is over.
+    fn on_place(&self, expiration: Expiration, stand_in: bool) -> u32 {
+        let now = SystemTime::now();
+        let expiration =
+            if stand_in { expiration.at_most(STAND_IN_LIFETIME, now) } else { expiration };
+        match expiration.on_wire(now) {
+            far if self.protocol() == Protocol::Text && i32::try_from(far).is_err() => 0,
+            moment => moment,
+        }
+    }
+
     fn checked<'a>(
         &self,
         key: &'a [u8],
@@ -369,15 +413,9 @@ impl Client {
         if bytes > self.shared.config.max_item_bytes {
             return Err(Error::TooLarge { bytes });
         }
-        let expiration = on_place(item.expiration, stand_in);
+        let expiration = self.on_place(item.expiration, stand_in);
         Ok(Checked { key, value: item.value, flags: item.flags, expiration })
     }
-}
-
-/// The lifetime as sent; on a server that stands in for another it is short.
-fn on_place(expiration: Expiration, stand_in: bool) -> u32 {
-    let now = SystemTime::now();
-    if stand_in { expiration.at_most(STAND_IN_LIFETIME, now) } else { expiration }.on_wire(now)
 }
 
 /// One server's connection on the current runtime.
@@ -468,27 +506,65 @@ impl Shared {
         };
         let links: Arc<[Link]> = self.health.iter().enumerate().map(new).collect();
         runtimes.push((id, Arc::clone(&links)));
+        drop(runtimes);
+        let (guard, mut alive) =
+            (OnRuntime { id, shared: self.this.clone() }, self.alive.subscribe());
+        tokio::spawn(async move {
+            // Until the client or the runtime ends.
+            while alive.changed().await.is_ok() {}
+            drop(guard);
+        });
         links
+    }
+
+    /// Forgets the links of a runtime that has ended, but not what they have counted.
+    fn forget(&self, id: runtime::Id) {
+        let mut runtimes = self.runtimes.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(index) = runtimes.iter().position(|(runtime, _)| *runtime == id) else { return };
+        let (_, links) = runtimes.swap_remove(index);
+        drop(runtimes);
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        for (past, link) in past.iter_mut().zip(links.iter()) {
+            for (past, counted) in past.iter_mut().zip(link.counters().all()) {
+                *past += counted;
+            }
+        }
     }
 
     fn status_of(&self, server: usize) -> ServerStatus {
         let runtimes = self.runtimes.read().unwrap_or_else(PoisonError::into_inner);
         let links = || runtimes.iter().map(|(_, links)| &links[server]);
-        let sum = |counter: fn(&Counters) -> &std::sync::atomic::AtomicU64| {
-            let load =
-                |link: &Link| counter(link.counters()).load(std::sync::atomic::Ordering::Relaxed);
-            links().map(load).sum()
-        };
+        let mut sums = self.past.lock().unwrap_or_else(PoisonError::into_inner)[server];
+        for link in links() {
+            for (sum, counted) in sums.iter_mut().zip(link.counters().all()) {
+                *sum += counted;
+            }
+        }
+        let [hits, misses, sets, errors, timeouts] = sums;
         ServerStatus {
             address: self.config.servers[server].clone(),
             state: self.health[server].state(),
             outages: self.health[server].outages(),
-            hits: sum(|c| &c.hits),
-            misses: sum(|c| &c.misses),
-            sets: sum(|c| &c.sets),
-            errors: sum(|c| &c.errors),
-            timeouts: sum(|c| &c.timeouts),
+            hits,
+            misses,
+            sets,
+            errors,
+            timeouts,
             in_flight: links().map(Link::in_flight).sum(),
+        }
+    }
+}
+
+/// Lives as long as a runtime, in a task of it.
+struct OnRuntime {
+    id: runtime::Id,
+    shared: Weak<Shared>,
+}
+
+impl Drop for OnRuntime {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.forget(self.id);
         }
     }
 }

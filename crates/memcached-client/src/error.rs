@@ -45,11 +45,11 @@ pub enum Error {
         /// In the words of the system or of the server.
         reason: String,
     },
-    /// As many operations as [`Config::max_in_flight`] allows wait for this server already.
-    /// Nothing was sent.
+    /// As many operations as [`Config::max_in_flight`] allows wait for this server already, or
+    /// 64 MiB of requests. Nothing was sent.
     ///
     /// [`Config::max_in_flight`]: crate::Config::max_in_flight
-    #[error("{limit} operations wait for the server {server} already")]
+    #[error("{limit} operations, or too many bytes, wait for the server {server} already")]
     Overloaded {
         /// Which server.
         server: ServerAddress,

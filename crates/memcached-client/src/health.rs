@@ -2,15 +2,18 @@
 
 use std::{
     sync::{
-        Mutex, PoisonError, Weak,
+        Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use thiserror::Error;
 
 use crate::{client::Shared, config::ServerAddress, error::Error};
+
+/// How long a probe may be silent beyond its pauses and deadlines.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// Why a server is out. Never holds credentials.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
@@ -34,6 +37,16 @@ impl Outage {
     }
 }
 
+/// Which probe is at work.
+#[derive(Debug, Default)]
+struct ProbeState {
+    /// Counts up: an older one that wakes up finds that it has been replaced.
+    number: u64,
+    /// If it has given no sign of life until then, another takes over: its runtime may be stuck.
+    /// `None` while there is none.
+    alive_until: Option<Instant>,
+}
+
 /// Whether one server may be used.
 #[derive(Debug)]
 pub(crate) struct Health {
@@ -41,8 +54,9 @@ pub(crate) struct Health {
     address: ServerAddress,
     shared: Weak<Shared>,
     out: AtomicBool,
-    probing: AtomicBool,
     outages: AtomicU64,
+    returns: AtomicU64,
+    probe: Mutex<ProbeState>,
     last: Mutex<Option<(Outage, Instant)>>,
 }
 
@@ -53,8 +67,9 @@ impl Health {
             address,
             shared,
             out: AtomicBool::new(false),
-            probing: AtomicBool::new(false),
             outages: AtomicU64::new(0),
+            returns: AtomicU64::new(0),
+            probe: Mutex::default(),
             last: Mutex::new(None),
         }
     }
@@ -67,7 +82,7 @@ impl Health {
     pub(crate) fn mark_out(&self, outage: Outage) {
         let first = !self.out.swap(true, Ordering::AcqRel);
         if first {
-            self.outages.fetch_add(1, Ordering::Relaxed);
+            self.outages.fetch_add(1, Ordering::AcqRel);
             log::warn!("memcached server {} is out: {outage}", self.address);
             self.note(outage);
         }
@@ -76,6 +91,7 @@ impl Health {
 
     /// Lets requests through again.
     pub(crate) fn mark_well(&self) {
+        self.returns.fetch_add(1, Ordering::AcqRel);
         if self.out.swap(false, Ordering::AcqRel) {
             log::info!("memcached server {} is back", self.address);
         }
@@ -86,16 +102,45 @@ impl Health {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((outage, Instant::now()));
     }
 
-    /// Starts a probe on the current runtime, unless there is one: that of a runtime that has
-    /// ended is gone.
+    fn probe(&self) -> MutexGuard<'_, ProbeState> {
+        self.probe.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a probe on the current runtime, unless there is one that shows signs of life.
     pub(crate) fn ensure_probe(&self) {
-        if !self.probing.swap(true, Ordering::AcqRel) {
-            crate::probe::start(self.server, self.shared.clone());
+        let mut probe = self.probe();
+        if probe.alive_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        probe.number += 1;
+        probe.alive_until = Some(Instant::now() + SIGN_OF_LIFE);
+        let number = probe.number;
+        // Without the lock: a runtime that is being shut down drops the task at once.
+        drop(probe);
+        crate::probe::start(self.server, number, self.shared.clone());
+    }
+
+    /// A sign of life of a probe that will give the next one within `pause` and what it has to do.
+    /// `false`: it has been replaced.
+    pub(crate) fn probe_lives(&self, number: u64, pause: Duration) -> bool {
+        let mut probe = self.probe();
+        let is_current = probe.number == number;
+        if is_current {
+            probe.alive_until = Instant::now().checked_add(pause + SIGN_OF_LIFE);
+        }
+        is_current
+    }
+
+    pub(crate) fn probe_ended(&self, number: u64) {
+        let mut probe = self.probe();
+        if probe.number == number {
+            probe.alive_until = None;
         }
     }
 
-    pub(crate) fn probe_ended(&self) {
-        self.probing.store(false, Ordering::Release);
+    /// How often it has come back.
+    pub(crate) fn returns(&self) -> u64 {
+        self.returns.load(Ordering::Acquire)
     }
 
     pub(crate) fn state(&self) -> State {
@@ -107,7 +152,7 @@ impl Health {
     }
 
     pub(crate) fn outages(&self) -> u64 {
-        self.outages.load(Ordering::Relaxed)
+        self.outages.load(Ordering::Acquire)
     }
 }
 
@@ -141,6 +186,12 @@ impl Counters {
     pub(crate) fn found(&self, hits: usize, of: usize) {
         Self::count(&self.hits, hits);
         Self::count(&self.misses, of - hits);
+    }
+
+    /// Hits, misses, sets, errors, time-outs.
+    pub(crate) fn all(&self) -> [u64; 5] {
+        [&self.hits, &self.misses, &self.sets, &self.errors, &self.timeouts]
+            .map(|counter| counter.load(Ordering::Relaxed))
     }
 
     pub(crate) fn failed(&self, error: &Error) {

@@ -45,7 +45,7 @@ impl Link {
     /// Ends the connection. That of the text protocol ends by itself: no task serves it.
     pub(crate) fn close(&self) {
         if let Self::Binary(link) = self {
-            link.retire();
+            link.retire(None);
         }
     }
 
@@ -78,7 +78,7 @@ impl Link {
         with_cas: bool,
     ) -> Result<Option<Option<Cas>>, Error> {
         match self {
-            Self::Binary(link) => Ok(link.store(verb, item).await?.map(Some)),
+            Self::Binary(link) => link.store(verb, item).await,
             Self::Text(link) => link.store(verb, item, with_cas).await,
         }
     }

@@ -22,6 +22,12 @@ use crate::{
     protocol::{Request, Response, opcode, status},
 };
 
+/// Bytes that may wait to be written before no more operations are taken.
+const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
+
+/// The most statistics that one server may send: real ones are some hundred.
+const MAX_LIST: usize = 10_000;
+
 /// Responses of one operation.
 #[derive(Debug)]
 pub(crate) enum Reply {
@@ -75,7 +81,7 @@ impl Shape {
     }
 }
 
-/// A second answer to one request.
+/// More answers than one request has.
 struct Repeated;
 
 #[derive(Debug)]
@@ -109,6 +115,12 @@ impl Pipeline {
     /// How many operations wait.
     pub(crate) fn in_flight(&self) -> usize {
         self.state().entries.len()
+    }
+
+    /// Whether no more may wait: so many operations, or too many bytes.
+    pub(crate) fn is_full(&self, limit: usize) -> bool {
+        let state = self.state();
+        state.entries.len() >= limit || state.out.len() > MAX_WAITING_BYTES
     }
 
     /// Adds a request with one response.
@@ -164,12 +176,14 @@ impl Pipeline {
     pub(crate) fn take_bytes(&self, spare: &mut BytesMut, writer: &Waker) {
         let mut state = self.state();
         if state.out.is_empty() {
-            if !state.writer.as_ref().is_some_and(|waker| waker.will_wake(writer)) {
-                state.writer = Some(writer.clone());
-            }
+            state.wake_when_asked(writer);
         } else {
             std::mem::swap(&mut state.out, spare);
         }
+    }
+
+    pub(crate) fn wake_when_asked(&self, writer: &Waker) {
+        self.state().wake_when_asked(writer);
     }
 
     pub(crate) fn wake_writer(&self) {
@@ -223,6 +237,12 @@ impl Pipeline {
 }
 
 impl State {
+    fn wake_when_asked(&mut self, writer: &Waker) {
+        if !self.writer.as_ref().is_some_and(|waker| waker.will_wake(writer)) {
+            self.writer = Some(writer.clone());
+        }
+    }
+
     fn deliver(&mut self, response: Response, woken: &mut Vec<Waker>) -> Result<(), Unexpected> {
         let unexpected = Unexpected { opaque: response.opaque, opcode: response.opcode };
         let Some(index) = self.entry_of(response.opaque) else {
@@ -246,7 +266,9 @@ impl State {
                 self.gather(slot, frame, response).map_err(|Repeated| unexpected)?;
                 false
             }
-            Shape::List { .. } => self.list(slot, response, woken),
+            Shape::List { .. } => {
+                self.list(slot, response, woken).map_err(|Repeated| unexpected)?
+            }
         };
         self.entries[index].done = complete;
         while self.entries.front().is_some_and(|entry| entry.done) {
@@ -280,19 +302,27 @@ impl State {
     }
 
     /// Statistics end with one without a name; an error is the only response.
-    fn list(&mut self, slot: usize, response: Response, woken: &mut Vec<Waker>) -> bool {
+    fn list(
+        &mut self,
+        slot: usize,
+        response: Response,
+        woken: &mut Vec<Waker>,
+    ) -> Result<bool, Repeated> {
         if response.status != status::OK {
             self.finish(slot, Ok(Reply::One(response)), woken);
-            return true;
+            return Ok(true);
         }
         if response.key.is_empty() {
             self.finish_gathered(slot, woken);
-            return true;
+            return Ok(true);
         }
         if let Slot::Waiting { so_far: Reply::List(list), .. } = &mut self.slots[slot] {
+            if list.len() >= MAX_LIST {
+                return Err(Repeated);
+            }
             list.push(response);
         }
-        false
+        Ok(false)
     }
 
     fn finish_gathered(&mut self, slot: usize, woken: &mut Vec<Waker>) {

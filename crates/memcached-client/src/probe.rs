@@ -14,17 +14,29 @@ use crate::{
     transport::{binary, text},
 };
 
-/// Ends when the server is well, or nobody uses the client any more.
-pub(crate) fn start(server: usize, shared: Weak<Shared>) {
-    let ending = Ending { server, shared };
+/// The most that a hook may take.
+const HOOK_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The shortest pause, whatever is set.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+
+/// Ends when the server is well, or nobody uses the client any more, or another probe has taken
+/// over.
+pub(crate) fn start(server: usize, number: u64, shared: Weak<Shared>) {
+    let probe = Probe { server, number, shared };
     tokio::spawn(async move {
         let mut pause = Pause::default();
-        while let Some(shared) = ending.shared.upgrade() {
-            match try_once(server, &shared).await {
-                Ok(()) => return shared.health(server).mark_well(),
+        while let Some(shared) = probe.shared.upgrade() {
+            let health = shared.health(server);
+            if !health.probe_lives(number, shared.config.connect_timeout) {
+                return;
+            }
+            match probe.try_once(&shared).await {
+                Ok(()) => return health.mark_well(),
                 Err(outage) => {
                     let next = pause.after(&outage, &shared.config);
-                    shared.health(server).note(outage);
+                    health.note(outage);
+                    health.probe_lives(number, next);
                     drop(shared);
                     sleep(next).await;
                 }
@@ -33,33 +45,47 @@ pub(crate) fn start(server: usize, shared: Weak<Shared>) {
     });
 }
 
-/// However the task ends, another may be started.
-struct Ending {
+struct Probe {
     server: usize,
+    number: u64,
     shared: Weak<Shared>,
 }
 
-impl Drop for Ending {
-    fn drop(&mut self) {
-        if let Some(shared) = self.shared.upgrade() {
-            shared.health(self.server).probe_ended();
+impl Probe {
+    async fn try_once(&self, shared: &Arc<Shared>) -> Result<(), Outage> {
+        let config = &shared.config;
+        let address = &config.servers[self.server];
+        let establish = async {
+            match config.protocol {
+                Protocol::Binary => binary::establish(address, config).await.map(drop),
+                Protocol::Text => text::establish(address, config).await.map(drop),
+            }
+        };
+        timeout(config.connect_timeout, establish).await.unwrap_or(Err(Outage::Timeout))?;
+        if shared.before_return.is_none() {
+            return Ok(());
         }
+        shared.health(self.server).probe_lives(self.number, HOOK_DEADLINE);
+        // In a task of its own: a hook that panics takes the pauses of the probe with it else.
+        let (hooked, server) = (Arc::clone(shared), self.server);
+        let mut hook = tokio::spawn(async move {
+            match &hooked.before_return {
+                Some(hook) => hook(Client::including(&hooked, server)).await,
+                None => true,
+            }
+        });
+        let succeeded = timeout(HOOK_DEADLINE, &mut hook).await;
+        hook.abort();
+        if matches!(succeeded, Ok(Ok(true))) { Ok(()) } else { Err(Outage::Hook) }
     }
 }
 
-async fn try_once(server: usize, shared: &Arc<Shared>) -> Result<(), Outage> {
-    let config = &shared.config;
-    let address = &config.servers[server];
-    let probe = async {
-        match config.protocol {
-            Protocol::Binary => binary::establish(address, config).await.map(drop),
-            Protocol::Text => text::establish(address, config).await.map(drop),
+/// However the task ends, another may be started.
+impl Drop for Probe {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.health(self.server).probe_ended(self.number);
         }
-    };
-    timeout(config.connect_timeout, probe).await.unwrap_or(Err(Outage::Timeout))?;
-    match &shared.before_return {
-        Some(hook) if !hook(Client::including(shared, server)).await => Err(Outage::Hook),
-        _ => Ok(()),
     }
 }
 
@@ -75,7 +101,8 @@ impl Pause {
             Outage::Login(_) => config.login_retry_timeout,
             _ => config.dead_timeout,
         };
-        let next = self.0.map_or(config.retry_timeout, |last| (last * 2).min(limit));
+        let next = self.0.map_or(config.retry_timeout, |last| last.saturating_mul(2).min(limit));
+        let next = next.max(SHORTEST_PAUSE);
         self.0 = Some(next);
         next
     }

@@ -10,7 +10,8 @@ use std::{
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpStream, UnixStream},
+    net::{TcpStream, UnixStream, lookup_host},
+    time::timeout,
 };
 
 use crate::config::ServerAddress;
@@ -26,11 +27,12 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
-    /// Resolves the name and connects to the first of its addresses that answers.
-    pub(crate) async fn connect(address: &ServerAddress) -> io::Result<Self> {
+    /// Resolves the name and connects to the first of its addresses that answers, each in its share
+    /// of `limit`.
+    pub(crate) async fn connect(address: &ServerAddress, limit: Duration) -> io::Result<Self> {
         match address {
             ServerAddress::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                let stream = connect_to_any(host, *port, limit).await?;
                 stream.set_nodelay(true)?;
                 let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
                 SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
@@ -39,6 +41,20 @@ impl Stream {
             ServerAddress::Unix(path) => Ok(Self::Unix(UnixStream::connect(path).await?)),
         }
     }
+}
+
+async fn connect_to_any(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
+    let addresses: Vec<_> = lookup_host((host, port)).await?.collect();
+    let share = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+    let mut outcome = Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    for address in addresses {
+        let late = |_| Err(io::ErrorKind::TimedOut.into());
+        outcome = timeout(share, TcpStream::connect(address)).await.unwrap_or_else(late);
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
 }
 
 impl AsyncRead for Stream {

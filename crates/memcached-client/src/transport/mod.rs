@@ -1,6 +1,7 @@
 //! What a connection can do, whichever protocol it speaks.
 
 use std::{
+    num::NonZeroU64,
     sync::atomic::{AtomicU64, Ordering},
     time::SystemTime,
 };
@@ -73,8 +74,24 @@ pub struct Value {
 /// [`Swap::ConnectionReplaced`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Cas {
-    pub(crate) id: u64,
-    pub(crate) connection: u64,
+    id: NonZeroU64,
+    connection: u64,
+}
+
+impl Cas {
+    /// `None` from a server that keeps no such ids (`memcached -C`): it sends 0, which in a request
+    /// would mean "whatever is there".
+    pub(crate) fn new(id: u64, connection: u64) -> Option<Self> {
+        NonZeroU64::new(id).map(|id| Self { id, connection })
+    }
+
+    pub(crate) fn id(self) -> u64 {
+        self.id.get()
+    }
+
+    pub(crate) fn connection(self) -> u64 {
+        self.connection
+    }
 }
 
 /// Numbers connections, so that no two of a process are taken for each other.

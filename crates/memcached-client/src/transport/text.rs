@@ -9,9 +9,10 @@
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use memcache_async::ascii::Protocol;
@@ -24,7 +25,7 @@ use tokio::{
 
 use super::{
     Cas, Checked, Command, Deletion, EXPIRED, Swap, Value, Verb, next_connection,
-    watched::{Answer, LastAnswer, Watched},
+    watched::{Answer, Watch, Watched},
 };
 use crate::{
     config::{Config, Credentials, ServerAddress},
@@ -37,11 +38,16 @@ use crate::{
 /// The key of a log-in as memcached's `-Y` has it; any will do.
 const LOGIN_KEY: &str = "login";
 
+/// How often a session that is being opened looks whether the server has come back meanwhile.
+const RECHECK: Duration = Duration::from_millis(50);
+
 /// An open connection.
 pub(crate) struct Session {
     number: u64,
     protocol: Protocol<Watched<Stream>>,
-    last: LastAnswer,
+    watch: Watch,
+    /// How many outages there had been when it was opened.
+    open_since: u64,
 }
 
 /// One server, as seen from one runtime.
@@ -93,35 +99,43 @@ impl Link {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Carries out `operation` on the session, within the deadline; `None` if it must be on a
-    /// session that is no more. Returns the session's number too.
+    /// Carries out `operation`, which gets so many `replies`, on the session and within the
+    /// deadline; `None` if it must be on a session that is no more. Returns the session's number
+    /// too.
     async fn with<T>(
         &self,
         only_on: Option<u64>,
+        replies: u32,
         operation: impl AsyncFnOnce(&mut Session) -> io::Result<T>,
     ) -> Result<Option<(T, u64)>, Error> {
         let limit = self.config.max_in_flight;
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= limit {
             drop(Waiting(&self.waiting));
-            return Err(Error::Overloaded { server: self.address.clone(), limit });
+            let error = Error::Overloaded { server: self.address.clone(), limit };
+            self.counters.failed(&error);
+            return Err(error);
         }
         let _waiting = Waiting(&self.waiting);
-        let carried_out = timeout(self.config.timeout, self.carry_out(only_on, operation)).await;
-        let outage = match carried_out {
-            Ok(Ok(None)) => return Ok(None),
-            Ok(Ok(Some((Outcome::Done(value), number)))) => return Ok(Some((value, number))),
+        let begun = OnceLock::new();
+        let carrying_out = self.carry_out(only_on, replies, &begun, operation);
+        match timeout(self.config.timeout, carrying_out).await {
+            Ok(Ok(None)) => Ok(None),
+            Ok(Ok(Some((Outcome::Done(value), number)))) => Ok(Some((value, number))),
             Ok(Ok(Some((Outcome::Refused(reason), _)))) => {
                 let error = Error::Refused { status: None, reason };
                 self.counters.failed(&error);
-                return Err(error);
+                Err(error)
             }
-            Ok(Err(outage)) => outage,
-            Err(_) => Outage::Timeout,
-        };
-        Err(self.fail(outage))
+            Ok(Err(outage)) => Err(self.fail(outage, true)),
+            // Who has mostly waited for others knows nothing of the server.
+            Err(_) => {
+                let asked_for = begun.get().map_or(Duration::ZERO, Instant::elapsed);
+                Err(self.fail(Outage::Timeout, asked_for >= self.config.timeout / 2))
+            }
+        }
     }
 
-    fn fail(&self, outage: Outage) -> Error {
+    fn fail(&self, outage: Outage, is_servers_fault: bool) -> Error {
         let error = match &outage {
             Outage::Timeout => {
                 Error::Timeout { server: self.address.clone(), limit: self.config.timeout }
@@ -129,7 +143,9 @@ impl Link {
             other => other.to_error(&self.address),
         };
         self.counters.failed(&error);
-        self.health.mark_out(outage);
+        if is_servers_fault {
+            self.health.mark_out(outage);
+        }
         error
     }
 
@@ -138,41 +154,58 @@ impl Link {
     async fn carry_out<T>(
         &self,
         only_on: Option<u64>,
+        replies: u32,
+        begun: &OnceLock<Instant>,
         operation: impl AsyncFnOnce(&mut Session) -> io::Result<T>,
     ) -> Result<Option<(Outcome<T>, u64)>, Outage> {
         let mut place = Arc::clone(&self.session).lock_owned().await;
+        begun.get_or_init(Instant::now);
+        // What was open before an outage may lead nowhere now.
+        place.take_if(|session| session.open_since != self.health.outages());
         if only_on.is_some_and(|number| place.as_ref().is_none_or(|s| s.number != number)) {
             return Ok(None);
         }
         if place.is_none() {
             place = self.open(place).await?;
         }
-        let Some(mut session) = place.take() else {
-            return Ok(None);
-        };
-        match operation(&mut session).await {
-            Ok(value) => {
+        let Some(mut session) = place.take() else { return Ok(None) };
+        session.watch.begin();
+        let outcome = operation(&mut session).await;
+        match (outcome, session.watch.last()) {
+            // What else may come is not known: the session ends.
+            (Err(_), Some(Answer::Error(words))) => Ok(Some((Outcome::Refused(words), 0))),
+            (Err(error), _) => Err(outage_of(&error)),
+            (Ok(_), _) if !session.watch.is_clean(replies) => {
+                Err(Outage::Garbage("more or less than was asked for".to_owned()))
+            }
+            (Ok(value), _) => {
                 let number = session.number;
                 *place = Some(session);
                 Ok(Some((Outcome::Done(value), number)))
             }
-            Err(error) if error.kind() == io::ErrorKind::Other => {
-                Ok(Some((Outcome::Refused(error.to_string().trim_end().to_owned()), 0)))
-            }
-            Err(error) => Err(outage_of(&error)),
         }
     }
 
     /// Opens a session in a task of its own: it goes on when the operation that wanted it has run
-    /// out of time.
+    /// out of time, but not when the server has gone and come back meanwhile.
     async fn open(
         &self,
         mut place: OwnedMutexGuard<Option<Session>>,
     ) -> Result<OwnedMutexGuard<Option<Session>>, Outage> {
-        let (config, address) = (Arc::clone(&self.config), self.address.clone());
+        let (config, health) = (Arc::clone(&self.config), Arc::clone(&self.health));
+        let (address, begun_after) = (self.address.clone(), health.returns());
         let opening = tokio::spawn(async move {
-            let opened = timeout(config.connect_timeout, establish(&address, &config)).await;
-            *place = Some(opened.unwrap_or(Err(Outage::Timeout))?);
+            let establish = timeout(config.connect_timeout, establish(&address, &config));
+            let mut establish = std::pin::pin!(establish);
+            let mut session = loop {
+                match timeout(RECHECK, establish.as_mut()).await {
+                    Ok(opened) => break opened.unwrap_or(Err(Outage::Timeout))?,
+                    Err(_) if begun_after == health.returns() => {}
+                    Err(_) => return Err(Outage::Connection("it was given up".to_owned())),
+                }
+            };
+            session.open_since = health.outages();
+            *place = Some(session);
             Ok(place)
         });
         opening.await.unwrap_or_else(|e| Err(Outage::Connection(e.to_string())))
@@ -180,44 +213,50 @@ impl Link {
 
     async fn on_any<T>(
         &self,
+        replies: u32,
         operation: impl AsyncFnOnce(&mut Session) -> io::Result<T>,
     ) -> Result<(T, u64), Error> {
-        let outcome = self.with(None, operation).await?;
+        let outcome = self.with(None, replies, operation).await?;
         outcome.ok_or_else(|| Error::ServerOut(self.address.clone()))
     }
 
     pub(crate) async fn get(&self, key: &[u8]) -> Result<Option<Value>, Error> {
-        let get = async |session: &mut Session| found(session.protocol.get(key).await);
-        let (data, _) = self.on_any(get).await?;
+        let name = utf8(key)?;
+        let get = async |session: &mut Session| {
+            let data = found(session.protocol.get(key).await)?;
+            session.is_of(data, name)
+        };
+        let (data, _) = self.on_any(1, get).await?;
         self.counters.found(usize::from(data.is_some()), 1);
         Ok(data.map(|data| Value { data: data.into(), flags: 0, cas: None }))
     }
 
     pub(crate) async fn get_with_cas(&self, key: &[u8]) -> Result<Option<Value>, Error> {
-        let get = async |session: &mut Session| found(session.protocol.gets_cas(key).await);
-        let (entry, connection) = self.on_any(get).await?;
+        let name = utf8(key)?;
+        let get = async |session: &mut Session| {
+            let entry = found(session.protocol.gets_cas(key).await)?;
+            session.is_of(entry, name)
+        };
+        let (entry, connection) = self.on_any(1, get).await?;
         self.counters.found(usize::from(entry.is_some()), 1);
         Ok(entry.map(|(data, id)| Value {
             data: data.into(),
             flags: 0,
-            cas: Some(Cas { id, connection }),
+            cas: Cas::new(id, connection),
         }))
     }
 
     pub(crate) async fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Value>>, Error> {
-        let get = async |session: &mut Session| session.protocol.get_multi(keys).await;
-        let (mut entries, _) = self.on_any(get).await?;
+        let names = keys.iter().map(|key| utf8(key)).collect::<Result<Vec<_>, _>>()?;
+        let get = async |session: &mut Session| session.protocol.get_multi(&names).await;
+        let (entries, _) = self.on_any(1, get).await?;
         let value = |data: &Vec<u8>| Value { data: data.clone().into(), flags: 0, cas: None };
-        let mut take = |key: &[u8]| {
-            let name = std::str::from_utf8(key).ok()?;
-            entries.get_mut(name).map(|data| value(data))
-        };
-        let values: Vec<_> = keys.iter().map(|key| take(key)).collect();
+        let values: Vec<_> = names.iter().map(|name| entries.get(*name).map(value)).collect();
         self.counters.found(values.iter().flatten().count(), values.len());
         Ok(values)
     }
 
-    /// Whether it was stored. An `Add` that is to be followed by a swap wants its mark, which
+    /// Whether it was stored, and its mark where it is known. An `Add` that is to be followed by a swap wants its mark, which
     /// costs another round trip.
     pub(crate) async fn store(
         &self,
@@ -230,19 +269,32 @@ impl Link {
         }
         let key = checked(&item)?;
         let store = async |session: &mut Session| match verb {
-            Verb::Add if session.add(key, &item).await? => {
-                let id = if with_cas { session.mark_of(&item).await? } else { None };
-                Ok(Some(id).filter(|id| id.is_some() || !with_cas))
-            }
-            Verb::Add => Ok(None),
+            Verb::Add => session.add(key, &item).await,
             Verb::Set | Verb::Replace => {
                 session.protocol.set(key, item.value, item.expiration).await?;
-                session.protocol.version().await.map(|_| Some(None))
+                session.protocol.version().await.map(|_| true)
             }
         };
-        let (stored, connection) = self.on_any(store).await?;
-        Counters::count(&self.counters.sets, usize::from(stored.is_some()));
-        Ok(stored.map(|id| id.map(|id| Cas { id, connection })))
+        let (is_stored, connection) = self.on_any(1, store).await?;
+        Counters::count(&self.counters.sets, usize::from(is_stored));
+        if is_stored && with_cas {
+            return self.mark_of(&item, connection).await;
+        }
+        Ok(is_stored.then_some(None))
+    }
+
+    /// The mark of an item that has just been added. `None`: somebody has changed it already, or
+    /// the session has ended.
+    async fn mark_of(
+        &self,
+        item: &Checked<'_>,
+        connection: u64,
+    ) -> Result<Option<Option<Cas>>, Error> {
+        let get = async |session: &mut Session| found(session.protocol.gets_cas(item.key).await);
+        let Some((entry, _)) = self.with(Some(connection), 1, get).await? else { return Ok(None) };
+        self.counters.found(usize::from(entry.is_some()), 1);
+        let is_own = entry.filter(|(value, _)| value == item.value);
+        Ok(is_own.map(|(_, id)| Cas::new(id, connection)))
     }
 
     pub(crate) async fn store_many(
@@ -258,7 +310,7 @@ impl Link {
             }
             session.protocol.version().await
         };
-        self.on_any(store).await?;
+        self.on_any(1, store).await?;
         Counters::count(&self.counters.sets, outcomes.iter().filter(|o| o.is_ok()).count());
         Ok(outcomes.into_iter().map(|outcome| outcome.map(drop)).collect())
     }
@@ -281,15 +333,20 @@ impl Link {
     async fn swap(&self, item: Checked<'_>, cas: Cas) -> Result<Swap, Error> {
         let key = checked(&item)?;
         let swap = async |session: &mut Session| {
-            match session.protocol.cas(key, item.value, cas.id, item.expiration).await {
+            match session.protocol.cas(key, item.value, cas.id(), item.expiration).await {
                 Ok(true) => Ok(Swap::Done(None)),
                 Ok(false) => Ok(Swap::Changed),
                 // memcache-async does not know the server's spelling of this.
-                Err(_) if session.last.get() == Some(Answer::NotFound) => Ok(Swap::Missing),
+                Err(error)
+                    if error.kind() == io::ErrorKind::Other
+                        && session.watch.last() == Some(Answer::NotFound) =>
+                {
+                    Ok(Swap::Missing)
+                }
                 Err(error) => Err(error),
             }
         };
-        let swapped = self.with(Some(cas.connection), swap).await?;
+        let swapped = self.with(Some(cas.connection()), 1, swap).await?;
         Ok(swapped.map_or(Swap::ConnectionReplaced, |(swap, _)| swap))
     }
 
@@ -304,7 +361,7 @@ impl Link {
             }
             session.protocol.version().await
         };
-        self.on_any(delete).await?;
+        self.on_any(1, delete).await?;
         Ok(names.into_iter().map(|name| name.map(|_| Deletion::Gone)).collect())
     }
 
@@ -322,17 +379,17 @@ impl Link {
                 session.protocol.decrement(key, delta).await
             })
         };
-        Ok(self.on_any(count).await?.0)
+        Ok(self.on_any(1, count).await?.0)
     }
 
     pub(crate) async fn flush(&self) -> Result<(), Error> {
         let flush = async |session: &mut Session| session.protocol.flush().await;
-        self.on_any(flush).await.map(drop)
+        self.on_any(1, flush).await.map(drop)
     }
 
     pub(crate) async fn version(&self) -> Result<String, Error> {
         let version = async |session: &mut Session| session.protocol.version().await;
-        Ok(self.on_any(version).await?.0)
+        Ok(self.on_any(1, version).await?.0)
     }
 }
 
@@ -340,17 +397,21 @@ impl Session {
     /// memcache-async takes whatever is not "not stored" for success.
     async fn add(&mut self, key: &str, item: &Checked<'_>) -> io::Result<bool> {
         match self.protocol.add(key, item.value, item.expiration).await {
-            Ok(()) if self.last.get() == Some(Answer::Stored) => Ok(true),
+            Ok(()) if self.watch.last() == Some(Answer::Stored) => Ok(true),
             Ok(()) => Err(io::ErrorKind::InvalidData.into()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    /// The mark of an entry that has just been added, unless somebody has changed it already.
-    async fn mark_of(&mut self, item: &Checked<'_>) -> io::Result<Option<u64>> {
-        let entry = found(self.protocol.gets_cas(item.key).await)?;
-        Ok(entry.filter(|(value, _)| value == item.value).map(|(_, id)| id))
+    /// What was found, if it is what was asked for: memcache-async does not look.
+    fn is_of<T>(&self, entry: Option<T>, key: &str) -> io::Result<Option<T>> {
+        let keys = self.watch.keys();
+        if keys.iter().all(|found| found == key) && keys.len() == usize::from(entry.is_some()) {
+            Ok(entry)
+        } else {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "a value of another key"))
+        }
     }
 }
 
@@ -381,29 +442,34 @@ fn outage_of(error: &io::Error) -> Outage {
 /// Connects, logs in, and waits for the server to answer.
 pub(crate) async fn establish(address: &ServerAddress, config: &Config) -> Result<Session, Outage> {
     let stream = match &config.credentials {
-        None => connect(address).await?,
-        Some(credentials) => log_in(address, credentials).await?,
+        None => connect(address, config).await?,
+        Some(credentials) => log_in(address, credentials, config).await?,
     };
-    let last = LastAnswer::default();
-    let protocol = Protocol::new(Watched::new(stream, last.clone()));
-    let mut session = Session { number: next_connection(), protocol, last };
+    let watch = Watch::default();
+    watch.begin();
+    let protocol = Protocol::new(Watched::new(stream, watch.clone()));
+    let mut session = Session { number: next_connection(), protocol, watch, open_since: 0 };
     match session.protocol.version().await {
         Ok(_) => Ok(session),
-        Err(error) if error.kind() == io::ErrorKind::Other => {
-            Err(Outage::Login(error.to_string().trim_end().to_owned()))
-        }
-        Err(error) => Err(outage_of(&error)),
+        Err(error) => Err(match session.watch.last() {
+            Some(Answer::Error(words)) => Outage::Login(words),
+            _ => outage_of(&error),
+        }),
     }
 }
 
-async fn connect(address: &ServerAddress) -> Result<Stream, Outage> {
-    Stream::connect(address).await.map_err(|error| outage_of(&error))
+async fn connect(address: &ServerAddress, config: &Config) -> Result<Stream, Outage> {
+    Stream::connect(address, config.connect_timeout).await.map_err(|error| outage_of(&error))
 }
 
 /// The two log-ins there are look alike and each server refuses the other's: memcached's `-Y`
 /// wants user and password as the value of any key, MemCachier the user as the key. A server
 /// without log-in takes the first for a value; so it is one that has expired already.
-async fn log_in(address: &ServerAddress, credentials: &Credentials) -> Result<Stream, Outage> {
+async fn log_in(
+    address: &ServerAddress,
+    credentials: &Credentials,
+    config: &Config,
+) -> Result<Stream, Outage> {
     let (user, password) = (&credentials.username, credentials.password.expose_secret());
     let unfit = |text: &str| text.is_empty() || text.contains(|c: char| c.is_ascii_control());
     if unfit(user) || unfit(password) || user.contains(' ') {
@@ -412,16 +478,24 @@ async fn log_in(address: &ServerAddress, credentials: &Credentials) -> Result<St
     let both = format!("{user} {password}");
     let for_memcached = format!("set {LOGIN_KEY} 0 {EXPIRED} {}\r\n{both}\r\n", both.len());
     let for_memcachier = format!("set {user} 0 0 {}\r\n{password}\r\n", password.len());
-    match try_login(address, &for_memcached).await {
-        Err(Outage::Login(_)) => try_login(address, &for_memcachier).await,
+    match try_login(address, &for_memcached, config).await {
+        // Only from a server that has understood and refused: a proxy that could not reach its
+        // server now would store the second one later.
+        Err(Outage::Login(words)) if words.starts_with("CLIENT_ERROR") || words == "ERROR" => {
+            try_login(address, &for_memcachier, config).await
+        }
         outcome => outcome,
     }
 }
 
-async fn try_login(address: &ServerAddress, request: &str) -> Result<Stream, Outage> {
+async fn try_login(
+    address: &ServerAddress,
+    request: &str,
+    config: &Config,
+) -> Result<Stream, Outage> {
     /// No answer to a log-in is longer.
     const LONGEST: u64 = 1024;
-    let mut stream = connect(address).await?;
+    let mut stream = connect(address, config).await?;
     stream.write_all(request.as_bytes()).await.map_err(|error| outage_of(&error))?;
     let mut line = Vec::new();
     let mut reader = BufReader::with_capacity(1, tokio::io::AsyncReadExt::take(stream, LONGEST));

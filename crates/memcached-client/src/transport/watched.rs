@@ -7,10 +7,7 @@
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
 };
 
@@ -22,31 +19,67 @@ use crate::protocol::MAX_BODY;
 const LONGEST_LINE: usize = 2048;
 
 /// What a line of a reply says.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Answer {
     Stored,
     NotFound,
-    Value,
+    /// A value follows, of that key.
+    Value(String),
+    /// `ERROR`, `CLIENT_ERROR` or `SERVER_ERROR`, with the server's words.
+    Error(String),
     Other,
 }
 
-/// The last line of a reply, for both sides of a [`Watched`].
+/// What has gone by, for both sides of a [`Watched`].
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LastAnswer(Arc<AtomicU8>);
+pub(crate) struct Watch(Arc<Mutex<Seen>>);
 
-impl LastAnswer {
-    pub(crate) fn get(&self) -> Option<Answer> {
-        [
-            None,
-            Some(Answer::Stored),
-            Some(Answer::NotFound),
-            Some(Answer::Value),
-            Some(Answer::Other),
-        ][usize::from(self.0.load(Ordering::Relaxed)).min(4)]
+#[derive(Debug, Default)]
+struct Seen {
+    /// An operation begins: nothing may be there to be read.
+    is_fresh: bool,
+    last: Option<Answer>,
+    /// The keys of the values of this operation.
+    keys: Vec<String>,
+    /// The lines of this operation that end a reply.
+    ends: u32,
+    /// Whether what has been read ends with a whole line.
+    is_whole: bool,
+}
+
+impl Watch {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, answer: Answer) {
-        self.0.store(answer as u8 + 1, Ordering::Relaxed);
+    /// An operation begins.
+    pub(crate) fn begin(&self) {
+        *self.seen() = Seen { is_fresh: true, is_whole: true, ..Seen::default() };
+    }
+
+    /// The last line.
+    pub(crate) fn last(&self) -> Option<Answer> {
+        self.seen().last.clone()
+    }
+
+    /// The keys of the values that have come.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.seen().keys.clone()
+    }
+
+    /// Whether so many replies have come, whole, and nothing else.
+    pub(crate) fn is_clean(&self, replies: u32) -> bool {
+        let seen = self.seen();
+        seen.ends == replies && seen.is_whole
+    }
+
+    fn note(&self, answer: Answer) {
+        let mut seen = self.seen();
+        match &answer {
+            Answer::Value(key) => seen.keys.push(key.clone()),
+            _ => seen.ends += 1,
+        }
+        seen.last = Some(answer);
     }
 }
 
@@ -59,7 +92,7 @@ struct Scanner {
 }
 
 impl Scanner {
-    fn scan(&mut self, mut bytes: &[u8], last: &LastAnswer) -> io::Result<()> {
+    fn scan(&mut self, mut bytes: &[u8], watch: &Watch) -> io::Result<()> {
         while !bytes.is_empty() {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
@@ -72,12 +105,13 @@ impl Scanner {
             }
             if end.is_some() {
                 let (answer, skip) = read_line(&self.line)?;
-                last.set(answer);
+                watch.note(answer);
                 self.skip = skip;
                 self.line.clear();
             }
             bytes = rest;
         }
+        watch.seen().is_whole = self.line.is_empty() && self.skip == 0;
         Ok(())
     }
 }
@@ -89,16 +123,17 @@ fn read_line(line: &[u8]) -> io::Result<(Answer, usize)> {
     let mut words = line.split(' ');
     match words.next().unwrap_or_default() {
         "VALUE" => {
-            let length = words.nth(2).and_then(|length| length.parse::<usize>().ok());
+            let key = words.next().unwrap_or_default().to_owned();
+            let length = words.nth(1).and_then(|length| length.parse::<usize>().ok());
             match length {
-                Some(length) if length <= MAX_BODY => Ok((Answer::Value, length + 2)),
+                Some(length) if length <= MAX_BODY => Ok((Answer::Value(key), length + 2)),
                 _ => Err(invalid("a value claims an absurd length")),
             }
         }
         "STORED" => Ok((Answer::Stored, 0)),
         "NOT_FOUND" => Ok((Answer::NotFound, 0)),
-        "END" | "NOT_STORED" | "EXISTS" | "DELETED" | "OK" | "VERSION" | "ERROR"
-        | "CLIENT_ERROR" | "SERVER_ERROR" => Ok((Answer::Other, 0)),
+        "ERROR" | "CLIENT_ERROR" | "SERVER_ERROR" => Ok((Answer::Error(line.to_owned()), 0)),
+        "END" | "NOT_STORED" | "EXISTS" | "DELETED" | "OK" | "VERSION" => Ok((Answer::Other, 0)),
         number if number.parse::<u64>().is_ok() => Ok((Answer::Other, 0)),
         _ => Err(invalid("a line is none that a memcached sends")),
     }
@@ -112,12 +147,29 @@ fn invalid(what: &'static str) -> io::Error {
 pub(crate) struct Watched<S: AsyncWrite> {
     stream: BufWriter<S>,
     scanner: Scanner,
-    last: LastAnswer,
+    watch: Watch,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
-    pub(crate) fn new(stream: S, last: LastAnswer) -> Self {
-        Self { stream: BufWriter::new(stream), scanner: Scanner::default(), last }
+    pub(crate) fn new(stream: S, watch: Watch) -> Self {
+        Self { stream: BufWriter::new(stream), scanner: Scanner::default(), watch }
+    }
+
+    /// Before an operation writes anything: what can be read belongs to none.
+    fn refuse_leftovers(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if !std::mem::take(&mut self.watch.seen().is_fresh) {
+            return Ok(());
+        }
+        let mut byte = [0];
+        let mut buf = ReadBuf::new(&mut byte);
+        match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(())) if buf.filled().is_empty() => {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
+            Poll::Ready(Ok(())) => Err(invalid("bytes that nobody has asked for")),
+        }
     }
 }
 
@@ -131,7 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
         let before = buf.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, buf) {
             Poll::Ready(Ok(())) => {
-                Poll::Ready(this.scanner.scan(&buf.filled()[before..], &this.last))
+                Poll::Ready(this.scanner.scan(&buf.filled()[before..], &this.watch))
             }
             other => other,
         }
@@ -144,7 +196,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        let this = self.get_mut();
+        this.refuse_leftovers(cx)?;
+        Pin::new(&mut this.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -163,8 +217,8 @@ mod tests {
     use super::*;
 
     fn scan(bytes: &[u8]) -> io::Result<Option<Answer>> {
-        let last = LastAnswer::default();
-        Scanner::default().scan(bytes, &last).map(|()| last.get())
+        let watch = Watch::default();
+        Scanner::default().scan(bytes, &watch).map(|()| watch.last())
     }
 
     #[test]
@@ -200,11 +254,13 @@ mod tests {
             let head = format!("VALUE k 0 {} 7\r\n", value.len());
             let reply = [head.as_bytes(), &value, b"\r\nEND\r\nSTORED\r\n"].concat();
             let (first, second) = reply.split_at(cut.min(reply.len()));
-            let last = LastAnswer::default();
+            let watch = Watch::default();
             let mut scanner = Scanner::default();
-            scanner.scan(first, &last).unwrap();
-            scanner.scan(second, &last).unwrap();
-            prop_assert_eq!(last.get(), Some(Answer::Stored));
+            scanner.scan(first, &watch).unwrap();
+            scanner.scan(second, &watch).unwrap();
+            prop_assert_eq!(watch.last(), Some(Answer::Stored));
+            prop_assert_eq!(watch.keys(), ["k"]);
+            prop_assert!(watch.is_clean(2) && !watch.is_clean(1));
         }
 
         #[test]

@@ -232,6 +232,101 @@ async fn an_error_of_the_text_protocol_reaches_the_caller() {
     assert!(error.to_string().contains("SERVER_ERROR out of memory"), "{error}");
 }
 
+#[tokio::test]
+async fn text_that_is_answered_twice_never_gives_one_key_the_value_of_another() {
+    let (_peer, client) = text_peer(&[
+        "VALUE k 0 5\r\nfirst\r\nEND\r\nVALUE k 0 5\r\nfirst\r\nEND\r\n",
+        "VALUE other 0 6\r\nsecond\r\nEND\r\n",
+    ])
+    .await;
+    let _ = client.get("k").await;
+    if let Ok(Some(value)) = client.get("other").await {
+        assert_eq!(value.data, "second");
+    }
+    let (_peer, client) = text_peer(&["VALUE another 0 5\r\nwrong\r\nEND\r\n"]).await;
+    assert!(client.get("k").await.unwrap_err().is_outage());
+}
+
+#[tokio::test]
+async fn a_set_that_is_answered_by_a_condition_is_an_error() {
+    for status in [1, 2, 5] {
+        let peer = once_bad(move |mut stream, asked| async move {
+            let mut frame = response(&asked, b"");
+            frame[7] = status;
+            stream.write_all(&frame).await.unwrap();
+            let _ = stream.read(&mut [0; 1]).await;
+        })
+        .await;
+        let outcome = Client::new(peer.config()).set("k", "v").await;
+        assert!(matches!(outcome, Err(Error::Refused { .. })), "{status}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_while_a_write_is_stuck_still_ends_in_time() {
+    let peer = Peer::start(|mut stream| async move {
+        greet(&mut stream).await;
+        // Answers as soon as it has the header, and reads no more.
+        let mut header = [0; 24];
+        stream.read_exact(&mut header).await.unwrap();
+        let asked = Asked { opcode: header[1], opaque: header[12..16].try_into().unwrap() };
+        let mut frame = response(&asked, b"");
+        frame[7] = 3;
+        stream.write_all(&frame).await.unwrap();
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let mut config = peer.config();
+    config.max_item_bytes = 1 << 30;
+    let client = Client::new(config);
+    let large = vec![b'x'; 60_000_000];
+    assert!(matches!(client.set("large", &large).await, Err(Error::TooLarge { .. })));
+    let next = tokio::time::timeout(crate::servers::PATIENCE, client.get("k")).await;
+    assert!(matches!(next, Ok(Err(Error::Timeout { .. }))), "{next:?}");
+}
+
+/// The first connection leads nowhere; all later ones are fine.
+#[tokio::test]
+async fn an_attempt_to_connect_that_hangs_holds_up_nobody_once_the_server_is_known_to_be_well() {
+    for protocol in [Protocol::Binary, Protocol::Text] {
+        let is_first = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let peer = Peer::start(move |mut stream| {
+            let is_first = is_first.swap(false, std::sync::atomic::Ordering::Relaxed);
+            async move {
+                if is_first {
+                    return std::future::pending().await;
+                }
+                if protocol == Protocol::Binary {
+                    greet(&mut stream).await;
+                    while let Some(asked) = read(&mut stream).await {
+                        let _ = stream.write_all(&response(&asked, b"right")).await;
+                    }
+                    return;
+                }
+                let mut line = Vec::new();
+                while let Ok(byte) = stream.read_u8().await {
+                    line.push(byte);
+                    let answer: &[u8] = match &line[..] {
+                        b"version\r\n" => b"VERSION 1\r\n",
+                        b"get k\r\n" => b"VALUE k 0 5\r\nright\r\nEND\r\n",
+                        _ => continue,
+                    };
+                    line.clear();
+                    let _ = stream.write_all(answer).await;
+                }
+            }
+        })
+        .await;
+        let mut config = peer.config();
+        config.protocol = protocol;
+        config.connect_timeout = Duration::from_secs(600);
+        let client = Client::new(config);
+        assert!(matches!(client.get("k").await, Err(Error::Timeout { .. })));
+        wait_until("the server is used again", async || client.get("k").await.is_ok()).await;
+        assert!(client.status()[0].outages <= 2, "{protocol:?}: {:?}", client.status());
+    }
+}
+
 /// What a `set` looks like when memcache-async writes it: it asks for no answer, and our round trip
 /// follows.
 #[tokio::test]

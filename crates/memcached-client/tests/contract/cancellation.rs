@@ -103,5 +103,5 @@ async fn after_a_dropped_operation_the_next_answer_is_right_binary() {
 
 #[tokio::test]
 async fn after_a_dropped_operation_the_next_answer_is_right_text() {
-    the_next_answer_is_right(Protocol::Text, 5_000).await;
+    the_next_answer_is_right(Protocol::Text, 20_000).await;
 }

@@ -200,6 +200,8 @@ async fn a_lifetime_ends(client: &Client) {
     client.set("later", Item::from("v").expires_in(100 * second)).await.unwrap();
     client.set("much later", "").await.unwrap_err();
     client.set("far", Item::from("v").expires_in(40 * 86400 * second)).await.unwrap();
+    let centuries = Duration::from_secs(200 * 365 * 86400);
+    client.set("farther", Item::from("v").expires_in(centuries)).await.unwrap();
     client.set("never", "v").await.unwrap();
     let at_once = Item { expiration: Expiration::In(Duration::ZERO), ..Item::from("v") };
     client.set("at-once", at_once).await.unwrap();
@@ -208,7 +210,7 @@ async fn a_lifetime_ends(client: &Client) {
     assert_eq!(value(client, "at-once").await, None);
     assert_eq!(value(client, "past").await, None);
     wait_until("it has expired", async || value(client, "soon").await.is_none()).await;
-    for key in ["later", "far", "never"] {
+    for key in ["later", "far", "farther", "never"] {
         assert!(value(client, key).await.is_some(), "{key}");
     }
 }
@@ -279,6 +281,42 @@ async fn a_mark_ends_with_its_connection() {
         assert_eq!(client.delete_if_unchanged("k", old).await.unwrap(), Swap::ConnectionReplaced);
         assert_eq!(value(&client, "k").await.as_deref(), Some(&b"new"[..]), "{protocol:?}");
     }
+}
+
+#[tokio::test]
+async fn a_server_without_marks_never_lets_a_swap_pass_as_unconditional() {
+    let server = Memcached::start(Kind::WithoutCas);
+    for protocol in [Protocol::Binary, Protocol::Text] {
+        let client = server.client(protocol);
+        let added = client.add_with_cas("lease", "l").await;
+        assert!(matches!(added, Err(Error::Refused { .. })), "{protocol:?}: {added:?}");
+        client.set("k", "v").await.unwrap();
+        assert_eq!(client.get_with_cas("k").await.unwrap().unwrap().cas, None, "{protocol:?}");
+        client.delete("lease").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn with_the_text_protocol_a_key_that_is_no_text_harms_nobody() {
+    let server = Memcached::start(Kind::Plain);
+    server.client(Protocol::Binary).set(b"\xff\xfe", "v").await.unwrap();
+    let client = server.client(Protocol::Text);
+    client.set("k", "v").await.unwrap();
+    assert!(matches!(client.get(b"\xff\xfe").await, Err(Error::Key(_))));
+    let both = client.get_many(&[&b"\xff\xfe"[..], b"k"]).await;
+    assert!(matches!(both[0], Err(Error::Key(_))) && both[1].as_ref().unwrap().is_some());
+    assert_eq!(client.status()[0].outages, 0);
+}
+
+#[tokio::test]
+async fn many_that_wait_for_each_other_are_not_taken_for_an_outage() {
+    let server = Memcached::start(Kind::Plain);
+    let client = server.client(Protocol::Text);
+    client.set("k", "v").await.unwrap();
+    let all = futures_util::future::join_all((0..9000).map(|_| client.get("k"))).await;
+    let in_time = all.iter().filter(|answer| answer.is_ok()).count();
+    assert!(in_time > 0);
+    assert_eq!(client.status()[0].outages, 0, "{:?}", client.status());
 }
 
 #[tokio::test]

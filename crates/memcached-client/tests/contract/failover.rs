@@ -27,6 +27,10 @@ fn key_on(client: &Client, server: &Memcached) -> String {
         .unwrap()
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
 async fn is_back(client: &Client, key: &str) {
     wait_until("the server is used again", async || client.get(key).await.is_ok()).await;
 }
@@ -90,8 +94,11 @@ async fn a_server_that_hangs_before_the_first_connection_holds_nobody_past_the_d
     for protocol in [Protocol::Binary, Protocol::Text] {
         let server = Memcached::start(Kind::Plain);
         server.signal("STOP");
-        let client = server.client(protocol);
+        let mut config = server.config(protocol);
+        config.connect_timeout = 10 * SLACK;
+        let (client, begun) = (Client::new(config), Instant::now());
         assert!(matches!(client.get("k").await, Err(Error::Timeout { .. })), "{protocol:?}");
+        assert!(begun.elapsed() < Duration::from_millis(250) + SLACK, "{:?}", begun.elapsed());
         assert!(matches!(client.get("k").await, Err(Error::ServerOut(_))), "{protocol:?}");
         server.signal("CONT");
         is_back(&client, "k").await;
@@ -238,10 +245,111 @@ fn a_probe_whose_runtime_has_ended_is_taken_up_by_another() {
     let mut server = Memcached::start(Kind::Plain);
     server.kill();
     let client = server.client(Protocol::Binary);
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime().block_on(async {
         client.get("k").await.unwrap_err();
     });
     assert!(server.run());
     runtime().block_on(is_back(&client, "k"));
+}
+
+#[test]
+fn a_runtime_that_does_nothing_but_ask_finds_the_server_again() {
+    let mut server = Memcached::start(Kind::Plain);
+    let (client, runtime) = (server.client(Protocol::Binary), runtime());
+    runtime.block_on(client.set("k", "v")).unwrap();
+    server.restart();
+    let begun = Instant::now();
+    while runtime.block_on(client.get("k")).is_err() {
+        assert!(begun.elapsed() < crate::servers::PATIENCE, "it is never found again");
+    }
+}
+
+#[test]
+fn a_probe_on_a_runtime_that_is_stuck_is_taken_over_by_another() {
+    let mut server = Memcached::start(Kind::Plain);
+    server.kill();
+    let mut config = server.config(Protocol::Binary);
+    config.connect_timeout = Duration::from_millis(100);
+    let client = Client::new(config);
+    let stuck = runtime();
+    stuck.block_on(async { client.get("k").await.unwrap_err() });
+    assert!(server.run());
+    runtime().block_on(is_back(&client, "k"));
+}
+
+#[tokio::test]
+async fn a_hook_that_panics_is_run_again_after_a_pause() {
+    let mut server = Memcached::start(Kind::Plain);
+    let runs = Arc::new(AtomicU32::new(0));
+    let counted = runs.clone();
+    let client = Client::with_hook(server.config(Protocol::Binary), move |_| {
+        let run = counted.fetch_add(1, Ordering::Relaxed);
+        async move {
+            assert!(run > 1, "the hook panics twice, as it should");
+            true
+        }
+    });
+    client.set("k", "v").await.unwrap();
+    server.restart();
+    is_back(&client, "k").await;
+    assert_eq!(runs.load(Ordering::Relaxed), 3, "and not once for each request meanwhile");
+}
+
+#[test]
+fn what_is_asked_while_a_runtime_shuts_down_does_not_hold_it_up() {
+    let server = Memcached::start(Kind::Plain);
+    for is_open in [true, false] {
+        let (client, runtime) = (server.client(Protocol::Binary), runtime());
+        if is_open {
+            runtime.block_on(client.set("k", "v")).unwrap();
+        }
+        let (handle, asking) = (runtime.handle().clone(), client.clone());
+        let (say_inside, inside) = std::sync::mpsc::channel();
+        let asker = std::thread::spawn(move || {
+            let _inside = handle.enter();
+            say_inside.send(()).unwrap();
+            let mut answers = 0;
+            for _ in 0..10_000 {
+                let get = std::pin::pin!(asking.get("k"));
+                // Polled once, on a runtime that is there at first and then no more.
+                let waker = futures_util::task::noop_waker();
+                let _ = get.poll(&mut std::task::Context::from_waker(&waker));
+                answers += 1;
+            }
+            answers
+        });
+        inside.recv().unwrap();
+        drop(runtime);
+        assert_eq!(asker.join().unwrap(), 10_000);
+    }
+}
+
+#[test]
+fn a_runtime_that_has_ended_leaves_no_connection_behind_and_what_it_counted_stays() {
+    let server = Memcached::start(Kind::Plain);
+    for protocol in [Protocol::Binary, Protocol::Text] {
+        let client = server.client(protocol);
+        for _ in 0..5 {
+            runtime().block_on(client.set("k", "v")).unwrap();
+        }
+        let closed = async || server.stat("curr_connections") == 1;
+        runtime().block_on(wait_until("the connections are closed", closed));
+        assert_eq!(client.status()[0].sets, 5, "{protocol:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_busy_thread_is_not_taken_for_a_dead_server() {
+    let server = Memcached::start(Kind::Plain);
+    let client = server.client(Protocol::Binary);
+    client.set("k", "v").await.unwrap();
+    let asking = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("k").await }
+    });
+    tokio::task::yield_now().await;
+    // The thread has other things to do for longer than an operation may take.
+    std::thread::sleep(Duration::from_millis(400));
+    assert!(asking.await.unwrap().unwrap().is_some());
+    assert_eq!(client.status()[0].outages, 0);
 }

@@ -88,6 +88,29 @@ async fn a_log_in_that_is_refused_at_first_is_tried_again() {
     assert!(tries.load(std::sync::atomic::Ordering::Relaxed) >= 4);
 }
 
+#[tokio::test]
+async fn a_server_that_only_fails_is_not_sent_the_password_as_a_value_to_keep() {
+    let received = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let log = received.clone();
+    let peer = Peer::start(move |mut stream| {
+        let log = log.clone();
+        async move {
+            let mut buffer = [0; 1000];
+            while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+                log.lock().unwrap().extend_from_slice(&buffer[..length]);
+                let _ = stream.write_all(b"SERVER_ERROR backend is down\r\n").await;
+            }
+        }
+    })
+    .await;
+    let mut config = peer.config();
+    config.protocol = Protocol::Text;
+    config.credentials = Some(credentials(PASSWORD));
+    assert!(Client::new(config).get("k").await.is_err());
+    let received = String::from_utf8(received.lock().unwrap().clone()).unwrap();
+    assert!(!received.contains(&format!("set {USER} 0 0")), "{received}");
+}
+
 /// MemCachier's own log-in by text, which refuses memcached's.
 #[tokio::test]
 async fn memcachiers_log_in_by_text_is_found() {

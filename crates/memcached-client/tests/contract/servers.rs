@@ -35,6 +35,8 @@ pub enum Kind {
     UnixSocket,
     /// `-S`: SASL, binary protocol only.
     Sasl,
+    /// `-C`: no CAS ids.
+    WithoutCas,
     /// `-Y`: log-in by the text protocol.
     AuthFile,
 }
@@ -92,6 +94,7 @@ impl Memcached {
         command.args(match self.kind {
             Kind::UnixSocket => vec!["-s", &socket],
             Kind::Plain => vec!["-l", &host, "-p", &port],
+            Kind::WithoutCas => vec!["-l", &host, "-p", &port, "-C"],
             Kind::Sasl => vec!["-l", &host, "-p", &port, "-S"],
             Kind::AuthFile => vec!["-l", &host, "-p", &port, "-Y", &users],
         });
