@@ -4,6 +4,8 @@
 mod backend;
 mod cache;
 mod codec;
+#[cfg(feature = "memcached")]
+mod environment;
 mod flight;
 mod invalidate;
 mod key;
@@ -17,6 +19,8 @@ mod stats;
 pub mod testing;
 
 pub use cache::{Cache, CacheBuilder};
+#[cfg(feature = "memcached")]
+pub use environment::EnvironmentError;
 pub use invalidate::{Invalidation, Ledger, REPLAY_AGE, REPLAY_INTERVAL, replay, replay_once};
 pub use key::{KeyParts, join_key};
 pub use lifetime::Lifetime;
