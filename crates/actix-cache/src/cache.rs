@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    backend::{Backend, Count, Failure, Memory},
+    backend::{Backend, Count, Failure, Memory, Swapped},
     codec::{self, Frame, Stamp},
     flight::Flights,
     lease::{Filled, Lookup, Slot},
@@ -60,8 +60,8 @@ impl CacheBuilder {
         Self { prefix: prefix.into(), ..self }
     }
 
-    /// Another version is another cache: what has been stored under others is not seen. Default:
-    /// none.
+    /// Another version is another cache: what has been stored under others is not seen, and not
+    /// invalidated either. While processes of two versions run, each sees its own. Default: none.
     #[must_use]
     pub fn version(self, version: u64) -> Self {
         Self { version: Some(version), ..self }
@@ -226,32 +226,44 @@ impl Cache {
         self.set_many(&[(key, value)], lifetime).await[0]
     }
 
-    /// Stores values, in one round trip per server. Whether each was.
+    /// Stores values, in one round trip per server. Whether each was. Where a value is not to be
+    /// kept, or cannot be, what was there is deleted.
     pub async fn set_many<T: Serialize>(
         &self,
         entries: &[(&str, T)],
         lifetime: Lifetime,
     ) -> Vec<bool> {
         let lifetime = self.resolve(lifetime);
-        if lifetime == Some(Duration::ZERO) {
-            return vec![false; entries.len()];
-        }
-        let frames: Vec<_> =
-            entries.iter().map(|(key, value)| Some((self.full_key(key), framed(value)?))).collect();
+        let is_kept = lifetime != Some(Duration::ZERO);
+        let frames: Vec<_> = entries
+            .iter()
+            .map(|(key, value)| {
+                let frame = if is_kept { framed(value) } else { None };
+                frame.map(|frame| (self.full_key(key), frame))
+            })
+            .collect();
         let good: Vec<_> = frames.iter().flatten().cloned().collect();
         let mut outcomes = self.inner.backend.set_many(&good, lifetime).await.into_iter();
-        let mut stored = |frame: &Option<(String, Bytes)>| {
-            let (_, bytes) = frame.as_ref()?;
-            match outcomes.next()? {
-                Ok(()) => self.count(Event::Fill { bytes: bytes.len() - codec::HEADER }),
-                Err(failure) => {
-                    self.failed(failure);
-                    return None;
+        let stored: Vec<_> = frames
+            .iter()
+            .map(|frame| match (frame, frame.as_ref().and_then(|_| outcomes.next())) {
+                (Some((_, bytes)), Some(Ok(()))) => {
+                    self.count(Event::Fill { bytes: bytes.len() - codec::HEADER });
+                    true
                 }
-            }
-            Some(())
-        };
-        frames.iter().map(|frame| stored(frame).is_some()).collect()
+                (_, Some(Err(failure))) => {
+                    self.failed(failure);
+                    false
+                }
+                _ => false,
+            })
+            .collect();
+        let lost = entries.iter().zip(&stored).filter(|(_, stored)| !**stored);
+        let lost: Vec<_> = lost.map(|((key, _), _)| *key).collect();
+        if !lost.is_empty() {
+            self.delete_many(&lost).await;
+        }
+        stored
     }
 
     /// Stores a value if there is none. Whether it did.
@@ -284,19 +296,49 @@ impl Cache {
         outcomes.iter().all(Result::is_ok)
     }
 
-    /// Gives an entry another lifetime. Whether there is one.
+    /// Gives an entry another lifetime. Whether there is one, and nobody has changed it meanwhile.
+    ///
+    /// It moves the value both ways: whether a key holds a value or is only reserved for one, no
+    /// server can tell.
     pub async fn touch(&self, key: &str, lifetime: Lifetime) -> bool {
-        let lifetime = self.resolve(lifetime);
-        let touched = self.inner.backend.touch(&self.full_key(key), lifetime).await;
-        touched.unwrap_or_else(|failure| {
-            self.failed(failure);
-            false
-        })
+        self.rewrite(key, lifetime, |frame| Some(frame.clone())).await == Ok(true)
+    }
+
+    /// Replaces a value if there is one. Whether it did; `Err` if the backend failed.
+    #[cfg(feature = "session")]
+    pub(crate) async fn replace<T: Serialize>(
+        &self,
+        key: &str,
+        value: &T,
+        lifetime: Lifetime,
+    ) -> Result<bool, Failure> {
+        self.rewrite(key, lifetime, |_| framed(value)).await
+    }
+
+    async fn rewrite(
+        &self,
+        key: &str,
+        lifetime: Lifetime,
+        change: impl FnOnce(&Bytes) -> Option<Bytes>,
+    ) -> Result<bool, Failure> {
+        let (key, lifetime) = (self.full_key(key), self.resolve(lifetime));
+        let outcome = async {
+            let Some(found) = self.inner.backend.get(&key, true).await? else { return Ok(false) };
+            let is_entry = matches!(codec::decode(&found.bytes), Some(Frame::Entry { .. }));
+            let (Some(mark), true, Some(frame)) = (found.mark, is_entry, change(&found.bytes))
+            else {
+                return Ok(false);
+            };
+            let swapped = self.inner.backend.swap(&key, &frame, lifetime, mark).await?;
+            Ok(matches!(swapped, Swapped::Done(_)))
+        };
+        outcome.await.inspect_err(|failure| self.failed(*failure))
     }
 
     /// Adds to a number, and returns it. One that is not there begins at 0.
     ///
-    /// Numbers are kept apart from other values: neither finds the other.
+    /// Numbers are kept apart from other values: [`Cache::get`], [`Cache::delete`] and the like do
+    /// not reach them.
     pub async fn increment(&self, key: &str, delta: u64) -> Option<u64> {
         self.counted(key, Count::Up(delta)).await
     }
@@ -334,8 +376,9 @@ impl Cache {
     /// The value of `key`, computed and stored if there is none.
     ///
     /// However many ask at once in this process, it is computed once; what is computed while
-    /// somebody deletes the key is returned but not stored. `compute` must read what the value is
-    /// made of when it is called, and not before.
+    /// somebody deletes the key is returned but not stored, and so is what takes longer than 10 s.
+    /// `compute` must read what the value is made of when it is called, and not before; it must not
+    /// ask for `key` itself.
     pub async fn get_or_compute<T, E>(
         &self,
         key: &str,

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use crate::codec::LeaseId;
 
-/// Above so many remembered leases, old ones are forgotten.
+/// With so many entries, no more leases are remembered: to wait for one again is no harm.
 const REMEMBERED: usize = 1000;
 
 /// What a leader has found.
@@ -82,19 +82,23 @@ impl Flights {
         Role::Leader(leader)
     }
 
-    fn remember(&self, key: &str, lease: Spent) {
+    /// Removes a leader's entry, if nobody could have taken its place, and leaves word of a lease.
+    fn end(&self, key: &str, is_open: bool, lease: Option<Spent>) {
         let mut entries = self.entries();
-        if matches!(entries.get(key), Some(Entry::Running { .. })) {
-            return;
+        if is_open {
+            entries.remove(key);
         }
-        if entries.len() > REMEMBERED {
+        let Some(lease) = lease else { return };
+        if entries.len() >= REMEMBERED {
             let is_recent = |entry: &Entry| match entry {
                 Entry::Running { .. } => true,
                 Entry::Spent { since, .. } => since.elapsed() < crate::lease::LIFETIME,
             };
             entries.retain(|_, entry| is_recent(entry));
         }
-        entries.insert(key.to_owned(), Entry::Spent { lease, since: Instant::now() });
+        if entries.len() < REMEMBERED && !matches!(entries.get(key), Some(Entry::Running { .. })) {
+            entries.insert(key.to_owned(), Entry::Spent { lease, since: Instant::now() });
+        }
     }
 }
 
@@ -119,6 +123,13 @@ impl Leader<'_> {
         self.spent = lease;
     }
 
+    /// The leader's own lease has been used or given back, unless it may still be there.
+    pub(crate) fn settle(&mut self, lease: Option<LeaseId>) {
+        if matches!(self.spent, Some(Spent::Abandoned(_))) {
+            self.spent = lease.map(Spent::Abandoned);
+        }
+    }
+
     /// The computation begins now.
     pub(crate) fn begin(&self) {
         if let Some(Entry::Running { begun, .. }) = self.flights.entries().get_mut(&self.key) {
@@ -128,9 +139,8 @@ impl Leader<'_> {
 
     /// Lets nobody join any more.
     pub(crate) fn close(&mut self) {
-        if std::mem::take(&mut self.is_open) {
-            self.flights.entries().remove(&self.key);
-        }
+        let is_open = std::mem::take(&mut self.is_open);
+        self.flights.end(&self.key, is_open, None);
     }
 
     /// Hands the result to those who have joined.
@@ -143,11 +153,7 @@ impl Leader<'_> {
         self.end(Outcome::Nothing);
     }
 
-    /// The leader's own lease has been used or given back.
     fn end(mut self, outcome: Outcome) {
-        if matches!(self.spent, Some(Spent::Abandoned(_))) {
-            self.spent = None;
-        }
         self.close();
         self.tell.send_replace(outcome);
     }
@@ -155,10 +161,7 @@ impl Leader<'_> {
 
 impl Drop for Leader<'_> {
     fn drop(&mut self) {
-        self.close();
-        if let Some(lease) = self.spent {
-            self.flights.remember(&self.key, lease);
-        }
+        self.flights.end(&self.key, self.is_open, self.spent);
     }
 }
 

@@ -5,7 +5,11 @@
 //! [`Invalidation`]. After the commit it hands that to [`Cache::invalidate`], and removes the row
 //! if all is certain. Rows that are left are replayed by [`replay`], in every process.
 
-use std::{fmt::Display, future::Future, time::Duration};
+use std::{
+    fmt::{Display, Write},
+    future::Future,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -50,20 +54,55 @@ impl Invalidation {
         self
     }
 
-    /// For a text column: a line per level, keys separated by blanks, which no key holds.
+    /// For a text column: a line per level, keys separated by blanks. What a key holds of these is
+    /// percent-encoded.
     #[must_use]
     pub fn to_text(&self) -> String {
-        self.levels.iter().map(|keys| keys.join(" ")).collect::<Vec<_>>().join("\n")
+        let line =
+            |keys: &Vec<String>| keys.iter().map(|k| escape(k)).collect::<Vec<_>>().join(" ");
+        self.levels.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 
-    /// Reads [`Invalidation::to_text`]; `None` if there is no key in it.
+    /// Reads [`Invalidation::to_text`]; `None` if it is not such a text.
     #[must_use]
     pub fn from_text(text: &str) -> Option<Self> {
-        let levels = text.lines().map(|line| line.split(' ').map(str::to_owned).collect());
-        let levels: Vec<Vec<String>> = levels.collect();
-        let is_whole = levels.iter().flatten().all(|key| !key.is_empty());
-        (is_whole && !levels.is_empty()).then_some(Self { levels })
+        let line = |line: &str| line.split(' ').map(unescape).collect::<Option<Vec<_>>>();
+        let levels = text.split('\n').filter(|line| !line.is_empty()).map(line);
+        Some(Self { levels: levels.collect::<Option<_>>()? })
     }
+}
+
+/// Stands for a key without a character.
+const EMPTY: &str = "%";
+
+fn escape(key: &str) -> String {
+    if key.is_empty() {
+        return EMPTY.to_owned();
+    }
+    let mut escaped = String::with_capacity(key.len());
+    for c in key.chars() {
+        if c <= ' ' || matches!(c, '%' | '\u{7f}') {
+            // Writing to a String cannot fail; all these are below 0x80.
+            let _ = write!(escaped, "%{:02x}", u32::from(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+fn unescape(text: &str) -> Option<String> {
+    if text == EMPTY {
+        return Some(String::new());
+    }
+    let mut parts = text.split('%');
+    let mut key = parts.next()?.to_owned();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        key.push(char::from(u8::from_str_radix(digits, 16).ok()?));
+        key.push_str(rest);
+    }
+    (!key.is_empty()).then_some(key)
 }
 
 /// Where the app keeps the rows: in the same database as what is cached.
@@ -73,15 +112,17 @@ pub trait Ledger: Send + Sync {
     /// What a row is named by; never used again for another.
     type Id: Send + Sync;
 
-    /// At most `limit` rows that are older than `age`, the oldest first.
+    /// At most `limit` rows that are older than `age`, in one order that does not change, and only
+    /// those that come after the row `after` in it.
     fn left(
         &self,
+        after: Option<&Self::Id>,
         age: Duration,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<(Self::Id, Invalidation)>, Self::Error>> + Send;
 
     /// Removes a row. That it is gone already is no error.
-    fn remove(&self, id: Self::Id) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    fn remove(&self, id: &Self::Id) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
 
 impl Cache {
@@ -117,21 +158,51 @@ pub async fn replay<L: Ledger>(cache: Cache, ledger: L) {
     }
 }
 
-/// Replays what has been left for longer than `age`, each row in its order, and removes what is
-/// certain then. Whether nothing is left.
+/// Replays all that has been left for longer than `age`, each row in its order, and removes what
+/// is certain then. Whether nothing is left.
+///
+/// What cannot be made certain yet holds up nothing else.
 pub async fn replay_once<L: Ledger>(
     cache: &Cache,
     ledger: &L,
     age: Duration,
 ) -> Result<bool, L::Error> {
-    let rows = ledger.left(age, BATCH).await?;
-    let mut nothing_left = rows.len() < BATCH;
-    for (id, invalidation) in rows {
-        if cache.invalidate(&invalidation).await {
-            ledger.remove(id).await?;
-        } else {
-            nothing_left = false;
+    let (mut nothing_left, mut failed, mut after) = (true, None, None);
+    loop {
+        let rows = ledger.left(after.as_ref(), age, BATCH).await?;
+        let is_last = rows.len() < BATCH;
+        for (id, invalidation) in rows {
+            if cache.invalidate(&invalidation).await {
+                failed = ledger.remove(&id).await.err().or(failed);
+            } else {
+                nothing_left = false;
+            }
+            after = Some(id);
+        }
+        if is_last {
+            return failed.map_or(Ok(nothing_left), Err);
         }
     }
-    Ok(nothing_left)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_text_is_read_as_it_was_written_whatever_the_keys_hold(
+            levels in prop::collection::vec(prop::collection::vec(any::<String>(), 1..4), 0..4),
+        ) {
+            let invalidation = Invalidation { levels };
+            prop_assert_eq!(Invalidation::from_text(&invalidation.to_text()), Some(invalidation));
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in "[%a-f0-9 \n\u{e9}]{0,20}") {
+            let _ = Invalidation::from_text(&text);
+        }
+    }
 }

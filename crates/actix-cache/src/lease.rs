@@ -8,9 +8,10 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::time::timeout;
 
 use crate::{
-    backend::{Failure, Mark, Swapped},
+    backend::{Mark, Swapped},
     cache::Cache,
     codec::{self, Frame, LeaseId, Stamp},
     flight::{Landed, Leader, Role, Spent, WAIT_STEP, WAIT_STEPS},
@@ -64,6 +65,13 @@ pub(crate) struct Slot<'a> {
     pub(crate) lifetime: Option<Duration>,
 }
 
+impl Slot<'_> {
+    /// What is computed together: the same key, of the same schema and fingerprint.
+    fn flight(&self) -> String {
+        format!("{} {:x} {:x}", self.key, self.stamp.schema, self.stamp.fingerprint)
+    }
+}
+
 /// Makes the stored form of a value.
 pub(crate) trait Encode<T> {
     /// `None`: it is not to be stored.
@@ -105,8 +113,9 @@ impl Cache {
         compute: F,
     ) -> Result<Filled<T, F>, E> {
         let mut found = Some(found);
+        let mut has_waited = false;
         loop {
-            match self.flights().enter(slot.key) {
+            match self.flights().enter(&slot.flight()) {
                 Role::Leader(leader) => {
                     // What was found before waiting for another leader is out of date.
                     let found = match found.take() {
@@ -118,10 +127,15 @@ impl Cache {
                 Role::Joiner(joiner) => {
                     self.count(Event::Wait);
                     found = None;
-                    match joiner.landed().await {
-                        Landed::Value(body) => return Ok(Filled::Stored(body, compute)),
-                        Landed::Alone => return self.alone(slot, encode, compute).await,
-                        Landed::Again => {}
+                    match timeout(LIFETIME, joiner.landed()).await {
+                        Ok(Landed::Value(body)) => return Ok(Filled::Stored(body, compute)),
+                        // Once more together: who joins a computation before it begins can take
+                        // whatever comes of it.
+                        Ok(Landed::Alone) if !has_waited => has_waited = true,
+                        Ok(Landed::Again) => {}
+                        Ok(Landed::Alone) | Err(_) => {
+                            return self.alone(slot, encode, compute).await;
+                        }
                     }
                 }
             }
@@ -137,10 +151,7 @@ impl Cache {
         compute: F,
     ) -> Result<Filled<T, F>, E> {
         let lease = match self.acquire_or_wait(slot, &mut leader, found).await {
-            Acquired::Lease(lease) => {
-                leader.leave(Some(Spent::Abandoned(lease.id)));
-                Some(lease)
-            }
+            Acquired::Lease(lease) => Some(lease),
             Acquired::Hit(body) => {
                 // It was read before some who wait had joined.
                 leader.found_nothing();
@@ -148,25 +159,24 @@ impl Cache {
             }
             Acquired::Taken(_) | Acquired::Failed => None,
         };
-        leader.begin();
-        let value = match self.timed(compute).await {
-            Ok(value) => value,
-            Err(error) => {
-                self.release(slot, lease).await;
-                leader.leave(None);
-                leader.found_nothing();
-                return Err(error);
-            }
-        };
+        if lease.is_some() {
+            leader.begin();
+        } else {
+            // Nothing will be stored: who comes from now on would wait for nothing.
+            leader.close();
+        }
+        let computed = self.timed(compute).await;
         leader.close();
-        if let Some(body) = encode.encode(&value) {
-            let stored = self.store(slot, lease, &body).await;
+        if let Some(body) = computed.as_ref().ok().and_then(|value| encode.encode(value)) {
+            let (stored, lease) = self.store(slot, lease, &body).await;
+            leader.settle(lease);
             leader.computed(body.into(), stored);
         } else {
-            self.release(slot, lease).await;
+            let lease = self.release(slot, lease).await;
+            leader.settle(lease);
             leader.found_nothing();
         }
-        Ok(Filled::Fresh(value))
+        computed.map(Filled::Fresh)
     }
 
     /// For those who may not take what somebody else has computed.
@@ -177,24 +187,17 @@ impl Cache {
         compute: F,
     ) -> Result<Filled<T, F>, E> {
         let found = self.lookup(slot).await;
-        let lease = match self.acquire(slot, found, None).await {
+        let lease = match self.acquire(slot, found, None, rand::random()).await {
             Acquired::Lease(lease) => Some(lease),
             Acquired::Hit(body) => return Ok(Filled::Stored(body, compute)),
             Acquired::Taken(_) | Acquired::Failed => None,
         };
-        let value = match self.timed(compute).await {
-            Ok(value) => value,
-            Err(error) => {
-                self.release(slot, lease).await;
-                return Err(error);
-            }
-        };
-        if let Some(body) = encode.encode(&value) {
-            self.store(slot, lease, &body).await;
-        } else {
-            self.release(slot, lease).await;
+        let computed = self.timed(compute).await;
+        match computed.as_ref().ok().and_then(|value| encode.encode(value)) {
+            Some(body) => drop(self.store(slot, lease, &body).await),
+            None => drop(self.release(slot, lease).await),
         }
-        Ok(Filled::Fresh(value))
+        computed.map(Filled::Fresh)
     }
 
     async fn timed<T, E>(&self, compute: impl AsyncFnOnce() -> Result<T, E>) -> Result<T, E> {
@@ -209,32 +212,41 @@ impl Cache {
         &self,
         slot: Slot<'_>,
         leader: &mut Leader<'_>,
-        found: Lookup,
+        mut found: Lookup,
     ) -> Acquired {
         let spent = leader.spent();
-        let mut acquired = self.acquire(slot, found, spent).await;
         let mut steps = 0;
-        while let Acquired::Taken(id) = acquired {
-            if spent == Some(Spent::WaitedFor(id)) {
-                break;
+        loop {
+            // Whoever leads next must know the lease, also if this one ends before it is told that
+            // it has it.
+            let id = rand::random();
+            leader.leave(Some(Spent::Abandoned(id)));
+            let acquired = self.acquire(slot, found, spent, id).await;
+            let Acquired::Taken(other) = acquired else { return acquired };
+            leader.leave(spent);
+            if spent == Some(Spent::WaitedFor(other)) {
+                return acquired;
             }
             if steps == WAIT_STEPS {
-                leader.leave(Some(Spent::WaitedFor(id)));
-                break;
+                leader.leave(Some(Spent::WaitedFor(other)));
+                return acquired;
             }
             if steps == 0 {
                 self.count(Event::Wait);
             }
             steps += 1;
             tokio::time::sleep(WAIT_STEP).await;
-            let found = self.lookup(slot).await;
-            acquired = self.acquire(slot, found, spent).await;
+            found = self.lookup(slot).await;
         }
-        acquired
     }
 
-    async fn acquire(&self, slot: Slot<'_>, mut found: Lookup, spent: Option<Spent>) -> Acquired {
-        let id: LeaseId = rand::random();
+    async fn acquire(
+        &self,
+        slot: Slot<'_>,
+        mut found: Lookup,
+        spent: Option<Spent>,
+        id: LeaseId,
+    ) -> Acquired {
         let frame = codec::lease(id);
         for _ in 0..TRIES {
             let outcome = match found {
@@ -267,35 +279,37 @@ impl Cache {
         Acquired::Failed
     }
 
-    /// Whether the value was stored: only if nobody has touched the lease.
-    async fn store(&self, slot: Slot<'_>, lease: Option<Lease>, body: &[u8]) -> bool {
-        let stored = match lease {
-            Some(lease) if slot.lifetime != Some(Duration::ZERO) => {
-                let frame = codec::entry(slot.stamp, body);
-                let outcome =
-                    self.backend().swap(slot.key, &frame, slot.lifetime, lease.mark).await;
-                let stored = outcome.inspect_err(|failure| self.failed(*failure));
-                if matches!(stored, Err(Failure::TooLarge)) {
-                    self.release(slot, Some(lease)).await;
-                }
-                matches!(stored, Ok(Swapped::Done(_)))
-            }
-            lease => {
-                self.release(slot, lease).await;
-                false
-            }
-        };
+    /// Whether the value was stored: only if nobody has touched the lease. And the lease, if it may
+    /// still be there.
+    async fn store(
+        &self,
+        slot: Slot<'_>,
+        lease: Option<Lease>,
+        body: &[u8],
+    ) -> (bool, Option<LeaseId>) {
         let bytes = body.len();
+        let Some(lease) = lease.filter(|_| slot.lifetime != Some(Duration::ZERO)) else {
+            self.count(Event::RefusedFill);
+            return (false, None);
+        };
+        let frame = codec::entry(slot.stamp, body);
+        let outcome = self.backend().swap(slot.key, &frame, slot.lifetime, lease.mark).await;
+        let stored = matches!(outcome, Ok(Swapped::Done(_)));
         self.count(if stored { Event::Fill { bytes } } else { Event::RefusedFill });
-        stored
+        match outcome {
+            Ok(_) => (stored, None),
+            Err(failure) => {
+                self.failed(failure);
+                (false, self.release(slot, Some(lease)).await)
+            }
+        }
     }
 
-    /// Lets others compute at once what this one has not.
-    async fn release(&self, slot: Slot<'_>, lease: Option<Lease>) {
-        if let Some(lease) = lease {
-            let released = self.backend().delete_if_unchanged(slot.key, lease.mark).await;
-            // If it fails, the lease ends by itself.
-            let _ = released.inspect_err(|failure| self.failed(*failure));
-        }
+    /// Lets others compute at once what this one has not. The lease, if it may still be there.
+    async fn release(&self, slot: Slot<'_>, lease: Option<Lease>) -> Option<LeaseId> {
+        let lease = lease?;
+        let released = self.backend().delete_if_unchanged(slot.key, lease.mark).await;
+        // If it fails, the lease ends by itself.
+        released.inspect_err(|failure| self.failed(*failure)).err().map(|_| lease.id)
     }
 }

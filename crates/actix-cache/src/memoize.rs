@@ -87,8 +87,9 @@ impl<A: KeyParts + ?Sized, T: Serialize + DeserializeOwned> Memo<A, T> {
             return compute().await;
         }
         let key = self.key(arguments);
-        if mode == Mode::Refresh {
-            cache.delete(&key).await;
+        if mode == Mode::Refresh && !cache.delete(&key).await {
+            // What is stored may still be found.
+            return compute().await;
         }
         cache.get_or_compute_if(&key, self.lifetime, is_kept, compute).await
     }

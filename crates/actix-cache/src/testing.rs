@@ -156,28 +156,50 @@ pub async fn session_suite<S: actix_session::storage::SessionStore>(store: &S, k
     let state = |text: &str| HashMap::from([("name".to_owned(), text.to_owned())]);
     let key = store.save(state("one"), &ttl).await.expect("a store never fails a request");
     assert!(key.as_ref().len() >= 32, "nobody can guess a session's key");
-    assert_eq!(seen(store, &key).await, kept.then(|| state("one")));
+    assert_eq!(seen(store, &key, keeps).await, kept.then(|| state("one")));
     let other = store.save(state("other"), &ttl).await.expect("a store never fails a request");
     assert_ne!(key.as_ref(), other.as_ref());
 
     let key = store.update(key, state("two"), &ttl).await.expect("a store never fails a request");
-    assert_eq!(seen(store, &key).await, kept.then(|| state("two")), "what was changed is read");
+    assert_eq!(
+        seen(store, &key, keeps).await,
+        kept.then(|| state("two")),
+        "what was changed is read"
+    );
     store.update_ttl(&key, &ttl).await.expect("a store never fails a request");
     assert_eq!(
-        seen(store, &key).await,
+        seen(store, &key, keeps).await,
         kept.then(|| state("two")),
         "a longer life changes nothing else"
     );
-    assert_eq!(seen(store, &other).await, kept.then(|| state("other")), "others are left alone");
+    assert_eq!(
+        seen(store, &other, keeps).await,
+        kept.then(|| state("other")),
+        "others are left alone"
+    );
 
     let mut without_store = state("three");
     without_store.insert(crate::session::UNAVAILABLE.to_owned(), "true".to_owned());
     let key = store.update(key, without_store, &ttl).await.expect("a store never fails a request");
-    assert_eq!(seen(store, &key).await, kept.then(|| state("two")), "an outage overwrites nothing");
+    assert_eq!(
+        seen(store, &key, keeps).await,
+        kept.then(|| state("two")),
+        "an outage overwrites nothing"
+    );
 
     store.delete(&key).await.expect("a store never fails a request");
-    assert_eq!(seen(store, &key).await, None, "what was deleted is gone");
-    assert_eq!(seen(store, &other).await, kept.then(|| state("other")), "others are left alone");
+    assert_eq!(seen(store, &key, keeps).await, None, "what was deleted is gone");
+    let old = key.as_ref().to_owned();
+    let key = store.update(key, state("late"), &ttl).await.expect("a store never fails a request");
+    if kept {
+        assert_ne!(key.as_ref(), old, "what was deleted does not come back under its key");
+    }
+    assert_eq!(seen(store, &key, keeps).await, kept.then(|| state("late")));
+    assert_eq!(
+        seen(store, &other, keeps).await,
+        kept.then(|| state("other")),
+        "others are left alone"
+    );
 }
 
 /// What a session holds; `None` if the store does not have it or cannot be reached.
@@ -185,7 +207,12 @@ pub async fn session_suite<S: actix_session::storage::SessionStore>(store: &S, k
 async fn seen<S: actix_session::storage::SessionStore>(
     store: &S,
     key: &actix_session::storage::SessionKey,
+    keeps: Keeps,
 ) -> Option<std::collections::HashMap<String, String>> {
     let loaded = store.load(key).await.expect("a store never fails a request");
+    if keeps == Keeps::Nothing {
+        let loaded = loaded.as_ref().expect("an outage does not look like an ended session");
+        assert!(loaded.contains_key(crate::session::UNAVAILABLE), "an outage can be told");
+    }
     loaded.filter(|state| !state.contains_key(crate::session::UNAVAILABLE))
 }

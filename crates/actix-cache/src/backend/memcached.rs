@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use memcached_client::{Client, Command, Error, Expiration, Item, Swap, Value};
+use memcached_client::{Client, Error, Expiration, Item, Swap, Value};
 
 use super::{Count, Failure, Found, Mark, Swapped};
 
@@ -87,22 +87,6 @@ impl Memcached {
     pub(crate) async fn delete_many(&self, keys: &[String]) -> Vec<Result<(), Failure>> {
         let outcomes = self.0.delete_many(keys).await.into_iter();
         outcomes.map(|outcome| outcome.map(drop).map_err(Failure::from)).collect()
-    }
-
-    /// The text protocol has no touch: there the value is stored again, unless it has been changed
-    /// in between.
-    pub(crate) async fn touch(
-        &self,
-        key: &str,
-        lifetime: Option<Duration>,
-    ) -> Result<bool, Failure> {
-        if self.0.protocol().supports(Command::Touch) {
-            return Ok(self.0.touch(key, expiration(lifetime)).await?);
-        }
-        let Some(value) = self.0.get_with_cas(key).await? else { return Ok(false) };
-        let Some(cas) = value.cas else { return Ok(false) };
-        self.0.compare_and_swap(key, item(&value.data, lifetime), cas).await?;
-        Ok(true)
     }
 
     pub(crate) async fn count(&self, key: &str, by: Count) -> Result<Option<u64>, Failure> {

@@ -27,12 +27,16 @@ struct Stored {
     bytes: Bytes,
     mark: u64,
     lifetime: Option<Duration>,
+    /// How often the cache had been cleared. moka clears by time, which a change that is under way
+    /// may outlive.
+    epoch: u64,
 }
 
 #[derive(Debug)]
 pub(crate) struct Memory {
     entries: Cache<String, Stored>,
     next_mark: AtomicU64,
+    epoch: AtomicU64,
     /// Nothing larger is kept.
     largest: usize,
 }
@@ -67,7 +71,7 @@ impl Memory {
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(Lifetimes)
             .build();
-        Self { entries, next_mark: AtomicU64::new(1), largest: bound / 4 }
+        Self { entries, next_mark: AtomicU64::new(1), epoch: AtomicU64::new(0), largest: bound / 4 }
     }
 
     fn stored(&self, bytes: &Bytes, lifetime: Option<Duration>) -> Result<Stored, Failure> {
@@ -75,11 +79,15 @@ impl Memory {
             return Err(Failure::TooLarge);
         }
         let mark = self.next_mark.fetch_add(1, Ordering::Relaxed);
-        Ok(Stored { bytes: bytes.clone(), mark, lifetime })
+        Ok(Stored { bytes: bytes.clone(), mark, lifetime, epoch: self.epoch() })
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<Found> {
-        let stored = self.entries.get(key)?;
+        let stored = self.entries.get(key).filter(|stored| stored.epoch == self.epoch())?;
         Some(Found { bytes: stored.bytes, mark: Some(Mark::Memory(stored.mark)) })
     }
 
@@ -89,9 +97,10 @@ impl Memory {
         key: &str,
         change: impl FnOnce(Option<Stored>) -> Op<Stored>,
     ) -> CompResult<String, Stored> {
-        self.entries
-            .entry_by_ref(key)
-            .and_compute_with(|entry| change(entry.map(moka::Entry::into_value)))
+        self.entries.entry_by_ref(key).and_compute_with(|entry| {
+            let present = entry.map(moka::Entry::into_value);
+            change(present.filter(|stored| stored.epoch == self.epoch()))
+        })
     }
 
     pub(crate) fn set(
@@ -130,7 +139,9 @@ impl Memory {
         let stored = self.stored(bytes, lifetime)?;
         let new_mark = Mark::Memory(stored.mark);
         let outcome = self.change(key, |present| match present {
-            Some(present) if is_of(&present, mark) => Op::Put(stored),
+            Some(present) if is_of(&present, mark) => {
+                Op::Put(Stored { epoch: present.epoch, ..stored })
+            }
             _ => Op::Nop,
         });
         Ok(if is_put(&outcome) { Swapped::Done(Some(new_mark)) } else { Swapped::Lost })
@@ -145,14 +156,6 @@ impl Memory {
             Some(present) if is_of(&present, mark) => Op::Remove,
             _ => Op::Nop,
         });
-    }
-
-    pub(crate) fn touch(&self, key: &str, lifetime: Option<Duration>) -> bool {
-        let outcome = self.change(key, |present| match present {
-            Some(present) => Op::Put(Stored { lifetime, ..present }),
-            None => Op::Nop,
-        });
-        is_put(&outcome)
     }
 
     /// As memcached counts: up around the corner, down to zero.
@@ -177,6 +180,7 @@ impl Memory {
     }
 
     pub(crate) fn clear(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
         self.entries.invalidate_all();
     }
 }

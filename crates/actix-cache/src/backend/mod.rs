@@ -178,17 +178,6 @@ impl Backend {
         }
     }
 
-    /// Whether there was an entry.
-    pub(crate) async fn touch(
-        &self,
-        key: &str,
-        lifetime: Option<Duration>,
-    ) -> Result<bool, Failure> {
-        ask!(self, Ok(false),
-            m => Ok(m.touch(key, lifetime)),
-            m => m.touch(key, lifetime).await)
-    }
-
     /// Counts a number that is stored as digits; `None` if there is none.
     pub(crate) async fn count(&self, key: &str, by: Count) -> Result<Option<u64>, Failure> {
         ask!(self, Ok(None), m => m.count(key, by), m => m.count(key, by).await)

@@ -88,6 +88,41 @@ async fn a_joiner_that_came_after_an_answered_write_does_not_get_what_was_read_b
 }
 
 #[tokio::test]
+async fn what_is_read_before_the_cache_is_cleared_is_not_stored() {
+    on_every_backend(async |cache: &Cache| {
+        let compute = async || {
+            assert!(cache.clear().await);
+            Ok::<_, ()>(1)
+        };
+        let value = cache.get_or_compute("k", Lifetime::Forever, compute).await;
+        assert_eq!((value, cache.get::<u32>("k").await), (Ok(1), None));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn touching_a_key_that_is_only_reserved_disturbs_nobody() {
+    on_every_backend(async |cache: &Cache| {
+        let compute = async || {
+            assert!(!cache.touch("k", Lifetime::Forever).await, "there is no value yet");
+            Ok::<_, ()>(1)
+        };
+        cache.get_or_compute("k", Lifetime::Forever, compute).await.unwrap();
+        assert_eq!(cache.get::<u32>("k").await, Some(1), "it was stored");
+        cache.clear().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_value_that_cannot_be_stored_leaves_no_older_one_behind() {
+    let cache = Cache::memory(1 << 20).build();
+    cache.set("k", &"old", Lifetime::Forever).await;
+    assert!(!cache.set("k", &"x".repeat(1 << 20), Lifetime::Forever).await);
+    assert_eq!(cache.get::<String>("k").await, None);
+}
+
+#[tokio::test]
 async fn a_lease_from_before_a_restart_stores_nothing() {
     let mut server = Memcached::start(Kind::Plain);
     let cache = Cache::memcached(server.client(Protocol::Binary)).build();
@@ -132,12 +167,19 @@ impl Ledger for Rows {
     type Error = String;
     type Id = u32;
 
-    async fn left(&self, _: Duration, limit: usize) -> Result<Vec<(u32, Invalidation)>, String> {
-        Ok(self.0.lock().unwrap().iter().take(limit).cloned().collect())
+    async fn left(
+        &self,
+        after: Option<&u32>,
+        _: Duration,
+        limit: usize,
+    ) -> Result<Vec<(u32, Invalidation)>, String> {
+        let rows = self.0.lock().unwrap();
+        let rows = rows.iter().filter(|(row, _)| after.is_none_or(|after| row > after));
+        Ok(rows.take(limit).cloned().collect())
     }
 
-    async fn remove(&self, id: u32) -> Result<(), String> {
-        self.0.lock().unwrap().retain(|(row, _)| *row != id);
+    async fn remove(&self, id: &u32) -> Result<(), String> {
+        self.0.lock().unwrap().retain(|(row, _)| row != id);
         Ok(())
     }
 }
@@ -167,6 +209,11 @@ async fn what_cannot_be_confirmed_stays_and_the_rest_is_deleted_all_the_same() {
         keys.clone().find(|key| *client.server_of(key).unwrap() == server.address()).unwrap()
     };
     let (query, page) = (key_on(&servers[0]), key_on(&servers[1]));
+    let other = format!("{page}/other");
+    let other = (0..1000)
+        .map(|n| format!("{other}{n}"))
+        .find(|key| *client.server_of(key).unwrap() == servers[1].address())
+        .unwrap();
     cache.set(&query, &1, Lifetime::Forever).await;
     cache.set(&page, &1, Lifetime::Forever).await;
     servers[0].kill();
@@ -174,8 +221,14 @@ async fn what_cannot_be_confirmed_stays_and_the_rest_is_deleted_all_the_same() {
     let invalidation = Invalidation::of([query.clone()]).then([page.clone()]);
     assert!(!cache.invalidate(&invalidation).await, "it is not certain");
     assert_eq!(cache.get::<u8>(&page).await, None, "what can be reached is fresh");
-    rows.0.lock().unwrap().push((1, invalidation));
+    // Many rows that cannot be confirmed hold up no other.
+    rows.0.lock().unwrap().extend((1..=150).map(|row| (row, invalidation.clone())));
+    cache.set(&page, &1, Lifetime::Forever).await;
+    cache.set(&other, &1, Lifetime::Forever).await;
+    rows.0.lock().unwrap().push((151, Invalidation::of([other.clone()])));
     assert_eq!(replay_once(&cache, &rows, Duration::ZERO).await, Ok(false));
+    assert_eq!(cache.get::<u8>(&other).await, None);
+    assert_eq!(rows.0.lock().unwrap().len(), 150);
     assert!(servers[0].run());
     wait_until("nothing is left", async || {
         replay_once(&cache, &rows, Duration::ZERO).await == Ok(true)

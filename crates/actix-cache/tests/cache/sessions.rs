@@ -18,31 +18,46 @@ use crate::servers::{Kind, Memcached, wait_until};
 
 const TTL: Duration = Duration::hours(1);
 
+type Rows = HashMap<String, (String, SystemTime)>;
+
 /// A table, as far as a test needs it; `None` is one that cannot be reached.
 #[derive(Clone)]
-struct Table(Arc<Mutex<Option<HashMap<String, String>>>>);
+struct Table(Arc<Mutex<Option<Rows>>>);
 
 impl Table {
     fn new() -> Self {
         Self(Arc::new(Mutex::new(Some(HashMap::new()))))
+    }
+
+    fn with<T>(&self, ask: impl FnOnce(&mut Rows) -> T) -> Result<T, &'static str> {
+        self.0.lock().unwrap().as_mut().map(ask).ok_or("away")
     }
 }
 
 impl DurableSessions for Table {
     type Error = &'static str;
 
-    async fn load(&self, key: &str) -> Result<Option<String>, Self::Error> {
-        Ok(self.0.lock().unwrap().as_ref().ok_or("away")?.get(key).cloned())
+    async fn load(&self, key: &str) -> Result<Option<(String, SystemTime)>, Self::Error> {
+        self.with(|rows| rows.get(key).filter(|(_, end)| *end > SystemTime::now()).cloned())
     }
 
-    async fn save(&self, key: &str, state: String, _: SystemTime) -> Result<(), Self::Error> {
-        self.0.lock().unwrap().as_mut().ok_or("away")?.insert(key.to_owned(), state);
-        Ok(())
+    async fn insert(&self, key: &str, state: String, end: SystemTime) -> Result<(), Self::Error> {
+        self.with(|rows| drop(rows.insert(key.to_owned(), (state, end))))
+    }
+
+    async fn update(
+        &self,
+        key: &str,
+        state: Option<String>,
+        end: SystemTime,
+    ) -> Result<bool, Self::Error> {
+        self.with(|rows| {
+            rows.get_mut(key).map(|row| *row = (state.unwrap_or(row.0.clone()), end)).is_some()
+        })
     }
 
     async fn delete(&self, key: &str) -> Result<(), Self::Error> {
-        self.0.lock().unwrap().as_mut().ok_or("away")?.remove(key);
-        Ok(())
+        self.with(|rows| drop(rows.remove(key)))
     }
 }
 
@@ -89,8 +104,12 @@ async fn over_a_table_a_session_outlives_the_cache_and_is_put_back_into_it() {
     let key = store.save(state("one"), &TTL).await.unwrap();
     cache.clear().await;
     assert_eq!(store.load(&key).await.unwrap(), Some(state("one")));
+    let rows = table.0.lock().unwrap().clone();
     *table.0.lock().unwrap() = None;
     assert_eq!(store.load(&key).await.unwrap(), Some(state("one")), "from the cache again");
+    *table.0.lock().unwrap() = rows;
+    store.update_ttl(&key, &Duration::seconds(-1)).await.unwrap();
+    assert_eq!(store.load(&key).await.unwrap(), None, "what has ended is gone");
 }
 
 #[tokio::test]

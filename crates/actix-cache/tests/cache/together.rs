@@ -125,19 +125,51 @@ fn in_two_processes_it_is_computed_at_most_twice_and_stored_once() {
 async fn while_the_cache_is_away_nobody_waits_for_another() {
     let cache = Cache::failing().build();
     let barrier = Arc::new(tokio::sync::Barrier::new(5));
+    // Each comes when the one before computes already.
     let all = (0..5).map(|n| {
         let (cache, barrier) = (cache.clone(), barrier.clone());
-        let key = format!("k{n}");
         async move {
             let compute = async || {
                 barrier.wait().await;
                 Ok::<_, ()>(n)
             };
-            cache.get_or_compute(&key, Lifetime::Forever, compute).await
+            cache.get_or_compute("k", Lifetime::Forever, compute).await
         }
     });
     let values = futures_util::future::join_all(all).await;
     assert_eq!(values, (0..5).map(Ok).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn after_an_error_or_a_delete_in_between_those_who_waited_compute_together() {
+    for is_error in [true, false] {
+        let cache = Cache::memory(1 << 20).build();
+        let computed = AtomicU32::new(0);
+        let has_begun = tokio::sync::Notify::new();
+        let first = async {
+            let compute = async || {
+                computed.fetch_add(1, Ordering::Relaxed);
+                has_begun.notify_one();
+                wait_until("all wait", async || cache.stats()["cache"].waits >= 100).await;
+                cache.delete("k").await;
+                if is_error { Err("no database") } else { Ok(1) }
+            };
+            cache.get_or_compute("k", Lifetime::Forever, compute).await
+        };
+        let others = async {
+            has_begun.notified().await;
+            let compute = async || {
+                computed.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Ok::<_, &str>(2)
+            };
+            let all = (0..100).map(|_| cache.get_or_compute("k", Lifetime::Forever, compute));
+            futures_util::future::join_all(all).await
+        };
+        let (_, others) = futures_util::future::join(first, others).await;
+        assert!(others.iter().all(|value| *value == Ok(2)), "{others:?}");
+        assert_eq!(computed.load(Ordering::Relaxed), 2, "the first, and one for all others");
+    }
 }
 
 #[tokio::test]
