@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    backend::{Backend, Count, Failure, Memory, Swapped},
+    backend::{Backend, Count, Failure, Swapped},
     codec::{self, Frame, Stamp},
     flight::Flights,
     lease::{Filled, Lookup, Slot},
@@ -44,84 +44,24 @@ struct Inner {
     has_warned_of_size: AtomicBool,
 }
 
-/// How a cache is made: what keeps the entries comes first, the rest has defaults.
-#[derive(Debug)]
-pub struct CacheBuilder {
-    backend: Backend,
-    prefix: String,
-    version: Option<u64>,
-    default_lifetime: Option<Duration>,
-}
-
-impl CacheBuilder {
-    /// Put before every key, as it is. Default: nothing.
-    #[must_use]
-    pub fn prefix(self, prefix: impl Into<String>) -> Self {
-        Self { prefix: prefix.into(), ..self }
-    }
-
-    /// Another version is another cache: what has been stored under others is not seen, and not
-    /// invalidated either. While processes of two versions run, each sees its own. Default: none.
-    #[must_use]
-    pub fn version(self, version: u64) -> Self {
-        Self { version: Some(version), ..self }
-    }
-
-    /// What [`Lifetime::Default`] stands for. Default: for ever.
-    #[must_use]
-    pub fn default_lifetime(self, lifetime: Duration) -> Self {
-        Self { default_lifetime: Some(lifetime), ..self }
-    }
-
-    /// The cache.
-    #[must_use]
-    pub fn build(self) -> Cache {
-        let version = self.version.map(|version| format!("v{version}:")).unwrap_or_default();
+impl Cache {
+    pub(crate) fn new(
+        backend: Backend,
+        prefix: String,
+        default_lifetime: Option<Duration>,
+    ) -> Self {
         let stats = Registry::default();
-        Cache {
+        Self {
             counters: stats.layer(DEFAULT_LAYER),
             inner: Arc::new(Inner {
-                backend: self.backend,
-                prefix: self.prefix + &version,
-                default_lifetime: self.default_lifetime,
+                backend,
+                prefix,
+                default_lifetime,
                 flights: Flights::default(),
                 stats,
                 has_warned_of_size: AtomicBool::new(false),
             }),
         }
-    }
-}
-
-impl Cache {
-    fn builder(backend: Backend) -> CacheBuilder {
-        CacheBuilder { backend, prefix: String::new(), version: None, default_lifetime: None }
-    }
-
-    /// Entries in this process, in so many bytes at most; what has not been used for longest goes
-    /// first. A single value may take a quarter of that.
-    #[must_use]
-    pub fn memory(bytes: usize) -> CacheBuilder {
-        Self::builder(Backend::Memory(Memory::new(bytes)))
-    }
-
-    /// Entries in memcached servers.
-    #[cfg(feature = "memcached")]
-    #[must_use]
-    pub fn memcached(client: memcached_client::Client) -> CacheBuilder {
-        Self::builder(Backend::Memcached(crate::backend::Memcached(client)))
-    }
-
-    /// No entries: everything is computed each time.
-    #[must_use]
-    pub fn null() -> CacheBuilder {
-        Self::builder(Backend::Null)
-    }
-
-    /// As if the servers could never be reached.
-    #[cfg(feature = "testing")]
-    #[must_use]
-    pub fn failing() -> CacheBuilder {
-        Self::builder(Backend::Failing)
     }
 
     /// What keeps the entries: `memory`, `memcached` or `none`.

@@ -3,7 +3,7 @@
 use memcached_client::{AddressError, Client, Config, Credentials, ServerAddress};
 use thiserror::Error;
 
-use crate::cache::{Cache, CacheBuilder};
+use crate::{builder::CacheBuilder, cache::Cache};
 
 /// What the in-process cache may take where no server is named.
 const MEMORY_BYTES: usize = 64 * 1024 * 1024;

@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 
 mod backend;
+mod builder;
 mod cache;
 mod codec;
 #[cfg(feature = "memcached")]
@@ -18,7 +19,8 @@ mod stats;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use cache::{Cache, CacheBuilder};
+pub use builder::CacheBuilder;
+pub use cache::Cache;
 #[cfg(feature = "memcached")]
 pub use environment::EnvironmentError;
 pub use invalidate::{Invalidation, Ledger, REPLAY_AGE, REPLAY_INTERVAL, replay, replay_once};

@@ -1,29 +1,19 @@
 //! The client: checks what it is asked, finds the server, and asks it.
 
-use std::{
-    borrow::Cow,
-    fmt,
-    future::Future,
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError, RwLock, Weak},
-    time::SystemTime,
-};
+use std::{borrow::Cow, fmt, future::Future, sync::Arc, time::SystemTime};
 
 use futures_util::future::join_all;
-use tokio::{runtime, sync::watch};
 
 use crate::{
+    batch::{Place, Placed, in_order, shares},
     config::{Config, Failover, Protocol, STAND_IN_LIFETIME, ServerAddress},
     error::Error,
-    health::{Health, ServerStatus},
+    health::ServerStatus,
     key::{self, KeyError},
     link::Link,
-    ring::Ring,
+    shared::{Hook, Shared},
     transport::{Cas, Checked, Deletion, Expiration, Item, Swap, Value, Verb},
 };
-
-/// What is run before a server that was out is used again; see [`Client::with_hook`].
-type Hook = Box<dyn Fn(Client) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
 /// A client of a list of memcached servers. Cloning is cheap and shares everything.
 ///
@@ -38,31 +28,6 @@ pub struct Client {
     shared: Arc<Shared>,
     /// A server that this handle may use although it is out.
     including: Option<usize>,
-}
-
-/// What all handles and runtimes have in common. No socket is in it but through its links.
-pub(crate) struct Shared {
-    pub(crate) config: Arc<Config>,
-    ring: Ring,
-    health: Vec<Arc<Health>>,
-    runtimes: RwLock<Vec<(runtime::Id, Arc<[Link]>)>>,
-    /// What runtimes that have ended had counted.
-    past: Mutex<Vec<[u64; 5]>>,
-    /// Closed when this is dropped.
-    alive: watch::Sender<()>,
-    this: Weak<Shared>,
-    pub(crate) before_return: Option<Hook>,
-}
-
-/// A part of a batch and where it is to be sent, or why it cannot be.
-type Placed<T> = Result<(T, Place), Error>;
-
-/// Where a key is to be sent.
-#[derive(Clone, Copy)]
-struct Place {
-    server: usize,
-    /// Not its own server, but one that stands in.
-    stand_in: bool,
 }
 
 impl Client {
@@ -92,23 +57,7 @@ impl Client {
 
     fn build(config: Config, before_return: Option<Hook>) -> Self {
         assert!(!config.servers.is_empty(), "a client needs at least one server");
-        let names: Vec<_> = config.servers.iter().map(ServerAddress::ring_name).collect();
-        let shared = Arc::new_cyclic(|shared: &Weak<Shared>| Shared {
-            ring: Ring::new(&names),
-            health: config
-                .servers
-                .iter()
-                .enumerate()
-                .map(|(i, address)| Arc::new(Health::new(i, address.clone(), shared.clone())))
-                .collect(),
-            config: Arc::new(config),
-            runtimes: RwLock::default(),
-            past: Mutex::new(vec![[0; 5]; names.len()]),
-            alive: watch::Sender::new(()),
-            this: shared.clone(),
-            before_return,
-        });
-        Self { shared, including: None }
+        Self { shared: Shared::new(config, before_return), including: None }
     }
 
     /// A handle for the hook that lets `server` back in.
@@ -131,7 +80,7 @@ impl Client {
     /// How each server is, and what has been asked of it.
     #[must_use]
     pub fn status(&self) -> Vec<ServerStatus> {
-        (0..self.shared.health.len()).map(|server| self.shared.status_of(server)).collect()
+        self.shared.status()
     }
 
     /// The value of `key`, if it has one. [`Value::cas`] is there with the binary protocol only.
@@ -354,7 +303,7 @@ impl Client {
     }
 
     fn is_usable(&self, server: usize) -> bool {
-        let health = &self.shared.health[server];
+        let health = self.shared.health(server);
         if !health.is_out() || self.including == Some(server) {
             return true;
         }
@@ -429,151 +378,6 @@ impl std::ops::Deref for ServerLink {
 
     fn deref(&self) -> &Link {
         &self.links[self.server]
-    }
-}
-
-/// What of a batch goes to one server.
-struct Share<P> {
-    server: usize,
-    /// Where the parts stood in the batch.
-    positions: Vec<usize>,
-    parts: Vec<P>,
-}
-
-/// Splits a batch by server.
-fn shares<'b, B, P>(batch: &'b [Placed<B>], part_of: impl Fn(&'b B) -> P) -> Vec<Share<P>> {
-    let mut shares: Vec<Share<P>> = Vec::new();
-    for (position, placed) in batch.iter().enumerate() {
-        let Ok((part, place)) = placed else { continue };
-        let index = shares.iter().position(|share| share.server == place.server);
-        let index = index.unwrap_or_else(|| {
-            let (positions, parts) = (Vec::new(), Vec::new());
-            shares.push(Share { server: place.server, positions, parts });
-            shares.len() - 1
-        });
-        shares[index].positions.push(position);
-        shares[index].parts.push(part_of(part));
-    }
-    shares
-}
-
-/// The outcomes of a batch in the order of its parts. A server that failed failed all its parts.
-fn in_order<B, P, T>(
-    batch: &[Placed<B>],
-    shares: &[Share<P>],
-    answers: impl Iterator<Item = Result<Vec<Result<T, Error>>, Error>>,
-) -> Vec<Result<T, Error>> {
-    let mut outcomes: Vec<_> =
-        batch.iter().map(|placed| placed.as_ref().err().map(|e| Err(e.clone()))).collect();
-    for (share, answers) in shares.iter().zip(answers) {
-        match answers {
-            Ok(answers) => {
-                for (position, answer) in share.positions.iter().zip(answers) {
-                    outcomes[*position] = Some(answer);
-                }
-            }
-            Err(error) => {
-                for position in &share.positions {
-                    outcomes[*position] = Some(Err(error.clone()));
-                }
-            }
-        }
-    }
-    let lost = || Err(Error::Refused { status: None, reason: "no answer".to_owned() });
-    outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(lost)).collect()
-}
-
-impl Shared {
-    pub(crate) fn health(&self, server: usize) -> &Health {
-        &self.health[server]
-    }
-
-    /// The links of the current runtime.
-    fn links(&self) -> Arc<[Link]> {
-        let id = runtime::Handle::current().id();
-        let of = |runtimes: &[(runtime::Id, Arc<[Link]>)]| {
-            runtimes.iter().find(|(runtime, _)| *runtime == id).map(|(_, links)| Arc::clone(links))
-        };
-        if let Some(links) = of(&self.runtimes.read().unwrap_or_else(PoisonError::into_inner)) {
-            return links;
-        }
-        let mut runtimes = self.runtimes.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(links) = of(&runtimes) {
-            return links;
-        }
-        let new = |(server, health): (usize, &Arc<Health>)| {
-            Link::new(&self.config, server, Arc::clone(health))
-        };
-        let links: Arc<[Link]> = self.health.iter().enumerate().map(new).collect();
-        runtimes.push((id, Arc::clone(&links)));
-        drop(runtimes);
-        let (guard, mut alive) =
-            (OnRuntime { id, shared: self.this.clone() }, self.alive.subscribe());
-        tokio::spawn(async move {
-            // Until the client or the runtime ends.
-            while alive.changed().await.is_ok() {}
-            drop(guard);
-        });
-        links
-    }
-
-    /// Forgets the links of a runtime that has ended, but not what they have counted.
-    fn forget(&self, id: runtime::Id) {
-        let mut runtimes = self.runtimes.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(index) = runtimes.iter().position(|(runtime, _)| *runtime == id) else { return };
-        let (_, links) = runtimes.swap_remove(index);
-        drop(runtimes);
-        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        for (past, link) in past.iter_mut().zip(links.iter()) {
-            for (past, counted) in past.iter_mut().zip(link.counters().all()) {
-                *past += counted;
-            }
-        }
-    }
-
-    fn status_of(&self, server: usize) -> ServerStatus {
-        let runtimes = self.runtimes.read().unwrap_or_else(PoisonError::into_inner);
-        let links = || runtimes.iter().map(|(_, links)| &links[server]);
-        let mut sums = self.past.lock().unwrap_or_else(PoisonError::into_inner)[server];
-        for link in links() {
-            for (sum, counted) in sums.iter_mut().zip(link.counters().all()) {
-                *sum += counted;
-            }
-        }
-        let [hits, misses, sets, errors, timeouts] = sums;
-        ServerStatus {
-            address: self.config.servers[server].clone(),
-            state: self.health[server].state(),
-            outages: self.health[server].outages(),
-            hits,
-            misses,
-            sets,
-            errors,
-            timeouts,
-            in_flight: links().map(Link::in_flight).sum(),
-        }
-    }
-}
-
-/// Lives as long as a runtime, in a task of it.
-struct OnRuntime {
-    id: runtime::Id,
-    shared: Weak<Shared>,
-}
-
-impl Drop for OnRuntime {
-    fn drop(&mut self) {
-        if let Some(shared) = self.shared.upgrade() {
-            shared.forget(self.id);
-        }
-    }
-}
-
-impl Drop for Shared {
-    /// Ends the tasks that serve connections.
-    fn drop(&mut self) {
-        let runtimes = self.runtimes.get_mut().unwrap_or_else(PoisonError::into_inner);
-        runtimes.iter().flat_map(|(_, links)| links.iter()).for_each(Link::close);
     }
 }
 

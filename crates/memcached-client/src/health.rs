@@ -10,7 +10,7 @@ use std::{
 
 use thiserror::Error;
 
-use crate::{client::Shared, config::ServerAddress, error::Error};
+use crate::{config::ServerAddress, error::Error, shared::Shared};
 
 /// How long a probe may be silent beyond its pauses and deadlines.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
 
+mod batch;
 mod client;
 mod config;
 mod error;
@@ -11,6 +12,7 @@ mod pipeline;
 mod probe;
 mod protocol;
 mod ring;
+mod shared;
 mod stream;
 mod transport;
 

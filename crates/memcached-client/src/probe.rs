@@ -8,9 +8,10 @@ use std::{
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    client::{Client, Shared},
+    client::Client,
     config::{Config, Protocol},
     health::Outage,
+    shared::Shared,
     transport::{binary, text},
 };
 

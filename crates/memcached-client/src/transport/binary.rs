@@ -1,54 +1,33 @@
 //! The binary protocol: one connection that all callers of a runtime share.
 //!
 //! A [`Link`] holds what waits ([`Pipeline`]) and, while it is needed, a task that opens the
-//! connection, writes all that was asked in one go, and reads. The task ends with the connection;
-//! the next request starts another.
+//! connection, writes all that was asked in one go, and reads ([`connection`]). The task ends with
+//! the connection; the next request starts another.
 
 use std::{
-    future::Future,
-    io,
-    pin::{Pin, pin},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    task::{Context, Poll, Waker},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, BytesMut};
-use secrecy::ExposeSecret;
-use thiserror::Error;
-use tokio::{
-    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::{Sleep, sleep_until, timeout, timeout_at},
-};
+use bytes::Buf;
 
-use super::{Cas, Checked, Deletion, Swap, Value, Verb, next_connection};
+use super::{Cas, Checked, Deletion, Swap, Value, Verb};
 use crate::{
-    config::{Config, Credentials, ServerAddress},
+    config::{Config, ServerAddress},
     error::Error,
     health::{Counters, Health, Outage},
-    pipeline::{Pipeline, Reply, Ticket, Unexpected},
-    protocol::{Decoded, Garbage, HEADER, Request, Response, decode, opcode, status, status_text},
-    stream::Stream,
+    pipeline::{Pipeline, Reply, Ticket},
+    protocol::{Request, Response, opcode, status, status_text},
 };
 
-/// What is read at once, at least. Small values share such a block.
-const READ_BLOCK: usize = 32 * 1024;
+mod connection;
+mod establish;
 
-/// The most memory that is set aside for a value before it arrives.
-const READ_AHEAD: usize = 1024 * 1024;
+use connection::Connection;
+pub(crate) use establish::establish;
 
 /// Stands for a deadline that is too far away to be counted out.
 const FAR_AWAY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
-/// How long after its deadline an answer that has arrived may still be read: the thread may have
-/// been busy with something else.
-const GRACE: Duration = Duration::from_millis(10);
-
-/// The most memory that an idle connection keeps for writing.
-const WRITE_KEPT: usize = 256 * 1024;
 
 /// One server, as seen from one runtime.
 #[derive(Debug)]
@@ -59,46 +38,6 @@ pub(crate) struct Link {
     pub(crate) counters: Counters,
     /// The connection that is open or being opened.
     current: Mutex<Option<Arc<Connection>>>,
-}
-
-#[derive(Debug)]
-struct Connection {
-    number: u64,
-    pipeline: Pipeline,
-    /// How often the server had come back when this began to be opened.
-    begun_after: u64,
-    /// How many outages there had been when it was open; [`STILL_OPENING`] before that.
-    open_since: AtomicU64,
-    /// Nobody will use it any more.
-    retired: AtomicBool,
-}
-
-const STILL_OPENING: u64 = u64::MAX;
-
-impl Connection {
-    fn new(health: &Health) -> Arc<Self> {
-        Arc::new(Self {
-            number: next_connection(),
-            pipeline: Pipeline::default(),
-            begun_after: health.returns(),
-            open_since: AtomicU64::new(STILL_OPENING),
-            retired: AtomicBool::new(false),
-        })
-    }
-
-    /// Whether it may lead nowhere: it was open before an outage, or has not opened although the
-    /// server has come back meanwhile.
-    fn is_suspect(&self, health: &Health) -> bool {
-        match self.open_since.load(Ordering::Acquire) {
-            STILL_OPENING => self.begun_after != health.returns(),
-            outages => outages != health.outages(),
-        }
-    }
-
-    fn retire(&self) {
-        self.retired.store(true, Ordering::Release);
-        self.pipeline.wake_writer();
-    }
 }
 
 /// An operation that has been sent, and the connection it was sent on.
@@ -142,7 +81,7 @@ impl Link {
         }
         if is_new {
             // Without the lock: a runtime that is being shut down drops the task at once.
-            tokio::spawn(Driver { link: Arc::clone(self), connection }.run());
+            tokio::spawn(connection::serve(Arc::clone(self), connection));
         }
         sent
     }
@@ -284,7 +223,7 @@ impl Link {
             Verb::Add => opcode::ADD,
             Verb::Replace => opcode::REPLACE,
         };
-        let extras = store_extras(&item);
+        let extras = item.extras();
         let request = store_request(opcode, &item, &extras, 0);
         let (response, connection) = self.ask(request).await?;
         match (response.status, verb) {
@@ -302,7 +241,7 @@ impl Link {
         self: &Arc<Self>,
         items: &[Checked<'_>],
     ) -> Result<Vec<Result<(), Error>>, Error> {
-        let extras: Vec<_> = items.iter().map(store_extras).collect();
+        let extras: Vec<_> = items.iter().map(Checked::extras).collect();
         let requests = items.iter().zip(&extras);
         let requests = requests.map(|(item, extras)| store_request(0, item, extras, 0));
         let (answers, connection) = self.batch(opcode::SETQ, requests).await?;
@@ -322,7 +261,7 @@ impl Link {
         item: Checked<'_>,
         cas: Cas,
     ) -> Result<Swap, Error> {
-        let extras = store_extras(&item);
+        let extras = item.extras();
         let request = store_request(opcode::SET, &item, &extras, cas.id());
         let swap = self.swap(request, cas).await?;
         if matches!(swap, Swap::Done(_)) {
@@ -460,316 +399,6 @@ fn value_of(response: Response, connection: u64) -> Value {
     Value { data: response.value, flags: response.flags, cas }
 }
 
-fn store_extras(item: &Checked<'_>) -> [u8; 8] {
-    let mut extras = [0; 8];
-    extras[..4].copy_from_slice(&item.flags.to_be_bytes());
-    extras[4..].copy_from_slice(&item.expiration.to_be_bytes());
-    extras
-}
-
 fn store_request<'a>(opcode: u8, item: &Checked<'a>, extras: &'a [u8], cas: u64) -> Request<'a> {
     Request { opcode, opaque: 0, cas, extras, key: item.key, value: item.value }
-}
-
-/// Connects, logs in, and waits for the server to answer: a server that accepts connections but
-/// hangs, and one that refused the log-in, are not well.
-pub(crate) async fn establish(address: &ServerAddress, config: &Config) -> Result<Stream, Outage> {
-    let mut stream =
-        Stream::connect(address, config.connect_timeout).await.map_err(connection_failed)?;
-    let mut out = BytesMut::new();
-    if let Some(credentials) = &config.credentials {
-        request_login(credentials, &mut out);
-    }
-    Request { opcode: opcode::NOOP, ..Request::default() }.encode(&mut out);
-    stream.write_all(&out).await.map_err(connection_failed)?;
-    let mut buffer = BytesMut::new();
-    if config.credentials.is_some() {
-        let response = read_response(&mut stream, &mut buffer, opcode::SASL_AUTH).await?;
-        check_login(&response)?;
-    }
-    let response = read_response(&mut stream, &mut buffer, opcode::NOOP).await?;
-    check_login(&response)?;
-    if buffer.is_empty() { Ok(stream) } else { Err(Outage::Garbage("unasked bytes".to_owned())) }
-}
-
-/// SASL PLAIN (RFC 4616): no other identity, user, password, each after a NUL.
-fn request_login(credentials: &Credentials, out: &mut BytesMut) {
-    let (user, password) = (&credentials.username, credentials.password.expose_secret());
-    let value = format!("\0{user}\0{password}");
-    let value = value.as_bytes();
-    Request { opcode: opcode::SASL_AUTH, key: b"PLAIN", value, ..Request::default() }.encode(out);
-}
-
-fn check_login(response: &Response) -> Result<(), Outage> {
-    match response.status {
-        status::OK => Ok(()),
-        status::UNKNOWN_COMMAND => {
-            Err(Outage::Login("the server has no log-in by SASL".to_owned()))
-        }
-        code => Err(Outage::Login(status_text(code).to_owned())),
-    }
-}
-
-async fn read_response(
-    stream: &mut Stream,
-    buffer: &mut BytesMut,
-    opcode: u8,
-) -> Result<Response, Outage> {
-    loop {
-        match decode(buffer).map_err(|garbage| Outage::Garbage(garbage.to_string()))? {
-            Decoded::Response(response) if response.opcode == opcode => return Ok(response),
-            Decoded::Response(_) => return Err(Outage::Garbage("an unasked reply".to_owned())),
-            Decoded::Incomplete(_) => {}
-        }
-        if stream.read_buf(buffer).await.map_err(connection_failed)? == 0 {
-            return Err(Outage::Connection("it closed the connection".to_owned()));
-        }
-    }
-}
-
-fn connection_failed(error: io::Error) -> Outage {
-    Outage::Connection(error.to_string())
-}
-
-/// The task of one connection, from opening to end.
-struct Driver {
-    link: Arc<Link>,
-    connection: Arc<Connection>,
-}
-
-/// How often a connection that is being opened looks whether somebody waits for it by now.
-const RECHECK: Duration = Duration::from_millis(50);
-
-/// How a connection ended.
-enum End {
-    /// Nobody waited for anything.
-    Quiet,
-    Failed(Outage),
-}
-
-impl Driver {
-    async fn run(self) {
-        let end = match self.open().await {
-            Ok(stream) => Serving::new(&self, stream).await,
-            Err(_) if self.connection.retired.load(Ordering::Acquire) => End::Quiet,
-            Err(outage) => End::Failed(outage),
-        };
-        // A server that is out is asked for nothing: nobody opens the next connection to it.
-        if let End::Failed(outage) = end {
-            let error = self.error(&outage);
-            self.link.health.mark_out(outage);
-            self.forget();
-            self.connection.pipeline.fail_all(&error);
-        }
-    }
-
-    fn error(&self, outage: &Outage) -> Error {
-        match outage {
-            Outage::Timeout => Error::Timeout {
-                server: self.link.address.clone(),
-                limit: self.link.config.timeout,
-            },
-            other => other.to_error(&self.link.address),
-        }
-    }
-
-    /// What is sent from now on opens another connection.
-    fn forget(&self) {
-        let mut current = self.link.current();
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &self.connection)) {
-            *current = None;
-        }
-    }
-
-    /// Opens the connection. Whoever has waited for as long as an operation may take is let go
-    /// meanwhile, and the server is out until a probe finds it well.
-    async fn open(&self) -> Result<Stream, Outage> {
-        let (link, pipeline) = (&self.link, &self.connection.pipeline);
-        let establish = establish(&link.address, &link.config);
-        let mut opening = pin!(timeout(link.config.connect_timeout, establish));
-        loop {
-            let now = Instant::now();
-            let until = pipeline.first_deadline().unwrap_or(now + RECHECK);
-            match timeout_at(until.into(), opening.as_mut()).await {
-                Ok(Ok(opened)) => {
-                    let outages = link.health.outages();
-                    self.connection.open_since.store(outages, Ordering::Release);
-                    return opened;
-                }
-                Ok(Err(_)) => return Err(Outage::Timeout),
-                Err(_) if self.connection.retired.load(Ordering::Acquire) => {
-                    return Err(Outage::Connection("it was given up".to_owned()));
-                }
-                Err(_) if pipeline.first_deadline().is_some_and(|d| d <= Instant::now()) => {
-                    link.health.mark_out(Outage::Timeout);
-                    pipeline.fail_all(&self.error(&Outage::Timeout));
-                }
-                Err(_) => {}
-            }
-        }
-    }
-}
-
-impl Drop for Driver {
-    /// Also when the runtime ends in the middle.
-    fn drop(&mut self) {
-        self.forget();
-        let outage = Outage::Connection("the connection was closed".to_owned());
-        self.connection.pipeline.fail_all(&outage.to_error(&self.link.address));
-    }
-}
-
-/// Writes and reads until the connection ends.
-struct Serving<'a> {
-    driver: &'a Driver,
-    stream: Stream,
-    writing: BytesMut,
-    /// Bytes that have been written of it.
-    written: usize,
-    reading: BytesMut,
-    woken: Vec<Waker>,
-    alarm: Pin<Box<Sleep>>,
-    alarm_is_set: bool,
-    has_had_grace: bool,
-}
-
-impl<'a> Serving<'a> {
-    fn new(driver: &'a Driver, stream: Stream) -> Self {
-        Self {
-            driver,
-            stream,
-            writing: BytesMut::new(),
-            written: 0,
-            reading: BytesMut::with_capacity(READ_BLOCK),
-            woken: Vec::new(),
-            alarm: Box::pin(sleep_until(Instant::now().into())),
-            alarm_is_set: false,
-            has_had_grace: false,
-        }
-    }
-
-    fn pipeline(&self) -> &'a Pipeline {
-        &self.driver.connection.pipeline
-    }
-
-    /// Writes what was asked for, as far as the socket takes it. Whether any of it went.
-    fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        if self.writing.is_empty() {
-            if std::mem::take(&mut self.written) > WRITE_KEPT {
-                self.writing = BytesMut::new();
-            }
-            self.pipeline().take_bytes(&mut self.writing, cx.waker());
-        }
-        let mut progress = false;
-        while !self.writing.is_empty() {
-            match Pin::new(&mut self.stream).poll_write(cx, &self.writing) {
-                Poll::Ready(Ok(0)) => return Err(self.closed()),
-                Poll::Ready(Ok(written)) => {
-                    self.writing.advance(written);
-                    self.written += written;
-                }
-                Poll::Ready(Err(error)) => return Err(End::Failed(connection_failed(error))),
-                Poll::Pending => break,
-            }
-            progress = true;
-        }
-        Ok(progress)
-    }
-
-    /// Reads what is there, once, and hands in the responses. Whether there was any.
-    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let read = pin!(self.stream.read_buf(&mut self.reading)).poll(cx);
-        match read {
-            Poll::Pending => return Ok(false),
-            Poll::Ready(Ok(0)) => return Err(self.closed()),
-            Poll::Ready(Err(error)) => return Err(End::Failed(connection_failed(error))),
-            Poll::Ready(Ok(_)) => {}
-        }
-        let (reading, mut needed) = (&mut self.reading, 0);
-        let next = || match decode(reading)? {
-            Decoded::Response(response) => Ok(Some(response)),
-            Decoded::Incomplete(length) => {
-                needed = length;
-                Ok(None)
-            }
-        };
-        let delivered: Result<(), Surprise> =
-            self.driver.connection.pipeline.deliver(next, &mut self.woken);
-        delivered.map_err(|surprise| End::Failed(Outage::Garbage(surprise.to_string())))?;
-        // A large value gets its place at once, in steps: the length is only a claim so far.
-        let missing = needed.saturating_sub(self.reading.len());
-        let ahead = READ_AHEAD.max(self.reading.len());
-        self.reading.reserve(missing.min(ahead).max(HEADER));
-        if self.reading.capacity() - self.reading.len() < READ_BLOCK / 8 && missing < READ_BLOCK {
-            self.reading.reserve(READ_BLOCK);
-        }
-        Ok(true)
-    }
-
-    fn closed(&self) -> End {
-        if self.pipeline().in_flight() == 0 {
-            End::Quiet
-        } else {
-            End::Failed(Outage::Connection("it closed the connection".to_owned()))
-        }
-    }
-
-    /// One alarm for all: it is set for the operation that has waited longest, and when it rings,
-    /// for the one that has then.
-    fn check_deadline(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        loop {
-            if self.alarm_is_set {
-                if self.alarm.as_mut().poll(cx).is_pending() {
-                    return Ok(());
-                }
-                self.alarm_is_set = false;
-            }
-            let Some(deadline) = self.pipeline().first_deadline() else { return Ok(()) };
-            // Within the grace time the runtime looks at the socket once more.
-            if deadline + GRACE <= Instant::now() && self.has_had_grace {
-                return Err(End::Failed(Outage::Timeout));
-            }
-            self.has_had_grace = deadline <= Instant::now();
-            let next = if self.has_had_grace { Instant::now() + GRACE } else { deadline };
-            self.alarm.as_mut().reset(next.into());
-            self.alarm_is_set = true;
-        }
-    }
-
-    fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        loop {
-            if self.driver.connection.retired.load(Ordering::Acquire) {
-                return Err(End::Quiet);
-            }
-            let wrote = self.write(cx)?;
-            let read = self.read(cx)?;
-            if !wrote && !read {
-                if !self.writing.is_empty() {
-                    // Whoever asks now must set the alarm, although nothing can be written.
-                    self.pipeline().wake_when_asked(cx.waker());
-                }
-                return self.check_deadline(cx);
-            }
-        }
-    }
-}
-
-impl Future for Serving<'_> {
-    type Output = End;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
-        match self.get_mut().turn(cx) {
-            Ok(()) => Poll::Pending,
-            Err(end) => Poll::Ready(end),
-        }
-    }
-}
-
-/// Bytes that are not what was asked for.
-#[derive(Debug, Error)]
-enum Surprise {
-    #[error(transparent)]
-    Garbage(#[from] Garbage),
-    #[error(transparent)]
-    Unexpected(#[from] Unexpected),
 }

@@ -217,6 +217,16 @@ pub(crate) struct Checked<'a> {
     pub(crate) expiration: u32,
 }
 
+impl Checked<'_> {
+    /// Flags and lifetime, as the binary protocol has them.
+    fn extras(&self) -> [u8; 8] {
+        let mut extras = [0; 8];
+        extras[..4].copy_from_slice(&self.flags.to_be_bytes());
+        extras[4..].copy_from_slice(&self.expiration.to_be_bytes());
+        extras
+    }
+}
+
 /// The ways to store one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Verb {
