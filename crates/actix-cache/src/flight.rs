@@ -14,7 +14,7 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -195,12 +195,6 @@ impl Joiner {
         }
     }
 }
-
-/// A pause between two looks at an entry that somebody else computes.
-pub(crate) const WAIT_STEP: Duration = Duration::from_millis(5);
-
-/// How many such pauses at most.
-pub(crate) const WAIT_STEPS: u32 = 20;
 
 #[cfg(test)]
 mod tests {

@@ -5,15 +5,11 @@
 //! [`Invalidation`]. After the commit it hands that to [`Cache::invalidate`], and removes the row
 //! if all is certain. Rows that are left are replayed by [`replay`], in every process.
 
-use std::{
-    fmt::{Display, Write},
-    future::Future,
-    time::Duration,
-};
+use std::{fmt::Display, future::Future, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cache::Cache;
+use crate::{cache::Cache, key::append_escaped};
 
 /// How often left rows are looked for.
 pub const REPLAY_INTERVAL: Duration = Duration::from_millis(500);
@@ -80,14 +76,7 @@ fn escape(key: &str) -> String {
         return EMPTY.to_owned();
     }
     let mut escaped = String::with_capacity(key.len());
-    for c in key.chars() {
-        if c <= ' ' || matches!(c, '%' | '\u{7f}') {
-            // Writing to a String cannot fail; all these are below 0x80.
-            let _ = write!(escaped, "%{:02x}", u32::from(c));
-        } else {
-            escaped.push(c);
-        }
-    }
+    append_escaped(&mut escaped, key, None);
     escaped
 }
 

@@ -14,18 +14,21 @@ use std::fmt::Write;
 #[must_use]
 pub fn join_key<P: AsRef<str>>(name: &str, parts: impl IntoIterator<Item = P>) -> String {
     let mut key = String::with_capacity(name.len() + 16);
-    append_escaped(&mut key, name);
+    append_escaped(&mut key, name, Some(SEPARATOR));
     for part in parts {
-        key.push('/');
-        append_escaped(&mut key, part.as_ref());
+        key.push(SEPARATOR);
+        append_escaped(&mut key, part.as_ref(), Some(SEPARATOR));
     }
     key
 }
 
+/// Stands between the parts of a key.
+const SEPARATOR: char = '/';
+
 /// Percent-encodes what separates parts, what begins an escape, and what no key may hold.
-fn append_escaped(key: &mut String, part: &str) {
+pub(crate) fn append_escaped(key: &mut String, part: &str, separator: Option<char>) {
     for c in part.chars() {
-        if c <= ' ' || matches!(c, '\u{7f}' | '%' | '/') {
+        if c <= ' ' || matches!(c, '\u{7f}' | '%') || Some(c) == separator {
             // Writing to a String cannot fail; all these are below 0x80.
             let _ = write!(key, "%{:02x}", u32::from(c));
         } else {

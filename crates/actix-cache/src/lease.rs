@@ -14,12 +14,18 @@ use crate::{
     backend::{Mark, Swapped},
     cache::Cache,
     codec::{self, Frame, LeaseId, Stamp},
-    flight::{Landed, Leader, Role, Spent, WAIT_STEP, WAIT_STEPS},
+    flight::{Landed, Leader, Role, Spent},
     stats::Event,
 };
 
 /// How long a lease reserves its key: longer than computations should take.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(10);
+
+/// A pause between two looks at an entry that somebody else computes.
+const WAIT_STEP: Duration = Duration::from_millis(5);
+
+/// How many such pauses at most.
+const WAIT_STEPS: u32 = 20;
 
 /// How often an entry is looked at that changes each time.
 const TRIES: u32 = 3;
@@ -72,18 +78,6 @@ impl Slot<'_> {
     }
 }
 
-/// Makes the stored form of a value.
-pub(crate) trait Encode<T> {
-    /// `None`: it is not to be stored.
-    fn encode(&self, value: &T) -> Option<Vec<u8>>;
-}
-
-impl<T, F: Fn(&T) -> Option<Vec<u8>>> Encode<T> for F {
-    fn encode(&self, value: &T) -> Option<Vec<u8>> {
-        self(value)
-    }
-}
-
 impl Cache {
     pub(crate) async fn lookup(&self, slot: Slot<'_>) -> Lookup {
         let found = match self.backend().get(slot.key, true).await {
@@ -104,12 +98,12 @@ impl Cache {
     }
 
     /// The value of `slot`, given what was found there; computed if need be, together with all who
-    /// want it at the same time.
+    /// want it at the same time. A value that `encode` gives no stored form is not kept.
     pub(crate) async fn fill<T, E, F: AsyncFnOnce() -> Result<T, E>>(
         &self,
         slot: Slot<'_>,
         found: Lookup,
-        encode: impl Encode<T>,
+        encode: impl Fn(&T) -> Option<Vec<u8>>,
         compute: F,
     ) -> Result<Filled<T, F>, E> {
         let mut found = Some(found);
@@ -147,7 +141,7 @@ impl Cache {
         slot: Slot<'_>,
         mut leader: Leader<'_>,
         found: Lookup,
-        encode: impl Encode<T>,
+        encode: impl Fn(&T) -> Option<Vec<u8>>,
         compute: F,
     ) -> Result<Filled<T, F>, E> {
         let lease = match self.acquire_or_wait(slot, &mut leader, found).await {
@@ -167,7 +161,7 @@ impl Cache {
         }
         let computed = self.timed(compute).await;
         leader.close();
-        if let Some(body) = computed.as_ref().ok().and_then(|value| encode.encode(value)) {
+        if let Some(body) = computed.as_ref().ok().and_then(&encode) {
             let (stored, lease) = self.store(slot, lease, &body).await;
             leader.settle(lease);
             leader.computed(body.into(), stored);
@@ -183,7 +177,7 @@ impl Cache {
     async fn alone<T, E, F: AsyncFnOnce() -> Result<T, E>>(
         &self,
         slot: Slot<'_>,
-        encode: impl Encode<T>,
+        encode: impl Fn(&T) -> Option<Vec<u8>>,
         compute: F,
     ) -> Result<Filled<T, F>, E> {
         let found = self.lookup(slot).await;
@@ -193,7 +187,7 @@ impl Cache {
             Acquired::Taken(_) | Acquired::Failed => None,
         };
         let computed = self.timed(compute).await;
-        match computed.as_ref().ok().and_then(|value| encode.encode(value)) {
+        match computed.as_ref().ok().and_then(&encode) {
             Some(body) => drop(self.store(slot, lease, &body).await),
             None => drop(self.release(slot, lease).await),
         }

@@ -32,8 +32,12 @@ pub(crate) enum Outage {
 
 impl Outage {
     /// For whoever waited for an answer of this server.
-    pub(crate) fn to_error(&self, server: &ServerAddress) -> Error {
-        Error::Connection { server: server.clone(), reason: self.to_string() }
+    pub(crate) fn to_error(&self, server: &ServerAddress, limit: Duration) -> Error {
+        let server = server.clone();
+        match self {
+            Self::Timeout => Error::Timeout { server, limit },
+            other => Error::Connection { server, reason: other.to_string() },
+        }
     }
 }
 
@@ -57,7 +61,7 @@ pub(crate) struct Health {
     outages: AtomicU64,
     returns: AtomicU64,
     probe: Mutex<ProbeState>,
-    last: Mutex<Option<(Outage, Instant)>>,
+    last: Mutex<Option<Outage>>,
 }
 
 impl Health {
@@ -99,7 +103,7 @@ impl Health {
 
     /// Remembers why it is still out.
     pub(crate) fn note(&self, outage: Outage) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((outage, Instant::now()));
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(outage);
     }
 
     fn probe(&self) -> MutexGuard<'_, ProbeState> {
@@ -146,7 +150,7 @@ impl Health {
     pub(crate) fn state(&self) -> State {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match last {
-            Some((outage, _)) if self.is_out() => State::Out { reason: outage.to_string() },
+            Some(outage) if self.is_out() => State::Out { reason: outage.to_string() },
             _ => State::Well,
         }
     }

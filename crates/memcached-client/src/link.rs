@@ -6,11 +6,7 @@ use crate::{
     config::{Config, Protocol},
     error::Error,
     health::{Counters, Health},
-    transport::{
-        Cas, Checked, Command, Deletion, Swap, Value, Verb,
-        binary::{self},
-        text,
-    },
+    transport::{Cas, Checked, Command, Deletion, Swap, Value, Verb, binary, text},
 };
 
 #[derive(Debug)]

@@ -27,8 +27,7 @@ impl Ring {
         Self { points, servers: names.len() }
     }
 
-    /// The server of `key`, and whether it stands in for one that is not usable: the first usable
-    /// server at or after the key's place. `None` if none is usable.
+    /// The first usable server at or after the key's place. `None` if none is usable.
     pub(crate) fn server_of(&self, key: &[u8], usable: impl Fn(usize) -> bool) -> Option<usize> {
         if self.servers == 1 {
             return usable(0).then_some(0);

@@ -146,7 +146,8 @@ impl Link {
     }
 
     fn wrong_shape(&self) -> Error {
-        Outage::Garbage("a reply of the wrong shape".to_owned()).to_error(&self.address)
+        Outage::Garbage("a reply of the wrong shape".to_owned())
+            .to_error(&self.address, self.config.timeout)
     }
 
     /// What an answer that is neither success nor one of the expected failures means.

@@ -122,12 +122,7 @@ impl Link {
     }
 
     fn fail(&self, outage: Outage, is_servers_fault: bool) -> Error {
-        let error = match &outage {
-            Outage::Timeout => {
-                Error::Timeout { server: self.address.clone(), limit: self.config.timeout }
-            }
-            other => other.to_error(&self.address),
-        };
+        let error = outage.to_error(&self.address, self.config.timeout);
         self.counters.failed(&error);
         if is_servers_fault {
             self.health.mark_out(outage);

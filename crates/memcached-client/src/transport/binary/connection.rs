@@ -123,13 +123,7 @@ impl Driver {
     }
 
     fn error(&self, outage: &Outage) -> Error {
-        match outage {
-            Outage::Timeout => Error::Timeout {
-                server: self.link.address.clone(),
-                limit: self.link.config.timeout,
-            },
-            other => other.to_error(&self.link.address),
-        }
+        outage.to_error(&self.link.address, self.link.config.timeout)
     }
 
     /// What is sent from now on opens another connection.
@@ -174,7 +168,7 @@ impl Drop for Driver {
     fn drop(&mut self) {
         self.forget();
         let outage = Outage::Connection("the connection was closed".to_owned());
-        self.connection.pipeline.fail_all(&outage.to_error(&self.link.address));
+        self.connection.pipeline.fail_all(&self.error(&outage));
     }
 }
 
