@@ -8,6 +8,8 @@ mod codec;
 #[cfg(feature = "memcached")]
 mod environment;
 mod flight;
+#[cfg(feature = "tera")]
+mod fragment;
 mod invalidate;
 mod key;
 mod lease;
@@ -23,6 +25,8 @@ pub use builder::CacheBuilder;
 pub use cache::Cache;
 #[cfg(feature = "memcached")]
 pub use environment::EnvironmentError;
+#[cfg(feature = "tera")]
+pub use fragment::{Templates, TemplatesError, fragment_key};
 pub use invalidate::{Invalidation, Ledger, REPLAY_AGE, REPLAY_INTERVAL, replay, replay_once};
 pub use key::{KeyParts, join_key};
 pub use lifetime::Lifetime;

@@ -3,7 +3,10 @@
 #![allow(unreachable_pub, clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod backends;
+mod fragments;
 mod freshness;
+mod lowering;
+mod proxy;
 mod sessions;
 mod together;
 

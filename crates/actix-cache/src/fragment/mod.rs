@@ -1,0 +1,252 @@
+//! `{% cache %}` for Tera: parts of a page that are kept.
+//!
+//! What knows what: `scan` and `lower` know the language of templates and nothing else; `pass` is
+//! what happens while Tera renders, and asks no cache; here is the only place that does.
+
+mod digest;
+mod lower;
+mod pass;
+mod scan;
+
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tera::{Context, Tera, TeraResult};
+
+pub use self::pass::fragment_key;
+use self::{
+    digest::{Digests, Source},
+    lower::Fault,
+    pass::{Asked, Filled, Known, Pass, Rendered, Site},
+};
+use crate::{
+    backend::Backend,
+    cache::Cache,
+    codec::{self, Frame, Stamp},
+    stats::Event,
+};
+
+/// How often a page is rendered at most: once, and once more for each level of nested fragments
+/// that were not in the cache.
+const PASSES: usize = 16;
+
+/// Templates in which `{% cache %}` keeps what it holds.
+///
+/// ```text
+/// {% cache TIMEOUT, NAME, VARY…, of=VALUE %} … {% endcache %}
+/// ```
+///
+/// - TIMEOUT: seconds, `none` (for ever), `"default"` (the cache's), or `"del"` (deletes what is
+///   stored, and renders). 0 is not stored. Any expression may give it.
+/// - NAME and VARY make the key, by their text: [`fragment_key`]. Together they must tell apart
+///   all fragments of the app.
+/// - `of`: what the fragment is made of. An entry that was made of anything else is not served.
+///
+/// Without `of` a fragment is as fresh as its timeout: what is in the context was read before the
+/// fragment was looked up, so that deleting the key in between does not help.
+///
+/// The body is rendered only when there is no entry. It may hold includes, loops, components and
+/// other fragments, but no `{% block %}`, and `{% set %}` only within a loop of its own. All
+/// fragments of a page that are not within others are fetched in one round trip per server; those
+/// within fragments that have been missing, in one more per level.
+///
+/// An entry serves only templates that have not changed since, nor what they include and extend.
+///
+/// ```
+/// use actix_cache::{Cache, Templates};
+/// use tera::{Context, Tera};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let row = "{% cache none, \"row\", id, of=name %}<li>{{ name }}</li>{% endcache %}";
+/// let templates = Templates::new(Tera::default(), [("row.html", row)])?;
+/// let cache = Cache::memory(1 << 20).build().layer("fragment");
+///
+/// let mut context = Context::new();
+/// context.insert("id", &7);
+/// context.insert("name", "Milk");
+/// for _ in 0..2 {
+///     assert_eq!(templates.render(&cache, "row.html", &context).await?, "<li>Milk</li>");
+/// }
+/// assert_eq!(cache.stats()["fragment"].hits, 1);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Templates {
+    tera: Arc<Tera>,
+    sites: Arc<[Site]>,
+    /// Whether what Tera has put out stands on the page as it is, so that a fragment can be put in
+    /// afterwards.
+    can_splice: bool,
+    digest: u64,
+}
+
+/// Templates that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TemplatesError {
+    /// A `{% cache %}` that is not as it should be.
+    #[error("template {template:?}, line {line}: {message}")]
+    #[non_exhaustive]
+    Tag {
+        /// The template's name.
+        template: String,
+        /// Where the tag begins.
+        line: usize,
+        /// What is wrong, and what would be right.
+        message: String,
+    },
+    /// What Tera says.
+    #[error(transparent)]
+    Tera(#[from] tera::Error),
+}
+
+impl Templates {
+    /// Adds templates to `tera`, which has its functions and filters already. Its delimiters must
+    /// be the usual ones.
+    pub fn new<N: AsRef<str>, S: AsRef<str>>(
+        mut tera: Tera,
+        sources: impl IntoIterator<Item = (N, S)>,
+    ) -> Result<Self, TemplatesError> {
+        pass::register(&mut tera);
+        let sources: Vec<_> = sources.into_iter().collect();
+        let mut sites = Vec::new();
+        let mut lowered = Vec::new();
+        for (name, source) in &sources {
+            let (name, source) = (name.as_ref(), source.as_ref());
+            let template = lower::lower(source, sites.len()).map_err(|fault| error(name, fault))?;
+            sites.extend(template.tags.iter().map(|tag| Site::new(name, tag)));
+            lowered.push((name, source, template));
+        }
+        let digests = Digests::of(lowered.iter().map(|(name, text, template)| Source {
+            name,
+            text,
+            references: &template.references,
+            components: template.components,
+        }));
+        for site in &mut sites {
+            site.schema = digests.of_template(&site.template);
+        }
+        let digest = digests.of_all();
+        let templates = || lowered.iter().map(|(_, _, template)| template);
+        let has_components = templates().any(|template| template.components.defined);
+        let can_splice = !templates()
+            .any(|template| template.captures || (has_components && template.components.captured));
+        tera.add_raw_templates(lowered.iter().map(|(name, _, template)| (name, &template.source)))?;
+        Ok(Self { tera: Arc::new(tera), sites: sites.into(), can_splice, digest })
+    }
+
+    /// Serves only entries of the same version: for what is shown that stands in no template and
+    /// no `of`, like the results of functions.
+    #[must_use]
+    pub fn versioned_by(mut self, version: &str) -> Self {
+        let version = digest::of_text(version);
+        self.digest ^= version;
+        self.sites = self.sites.iter().map(|site| site.versioned_by(version)).collect();
+        self
+    }
+
+    /// Changes when any template does, and with the version.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// Renders a template, with fragments from `cache`.
+    pub async fn render(
+        &self,
+        cache: &Cache,
+        template: &str,
+        context: &Context,
+    ) -> TeraResult<String> {
+        if self.sites.is_empty() || matches!(cache.backend(), Backend::Null) {
+            return self.tera.render(template, context);
+        }
+        let mut pass = Pass::new(Arc::clone(&self.sites), cache.full_key(""));
+        let mut turn = 1;
+        loop {
+            let may_ask = turn < PASSES;
+            let mut rendered = pass.run(may_ask, || self.tera.render(template, context))?;
+            if rendered.asked.is_empty() {
+                return Ok(cache.keep_fragments(rendered).await);
+            }
+            let found = cache.find_fragments(&rendered.asked).await;
+            if self.can_splice && rendered.splice(&found) {
+                return Ok(cache.keep_fragments(rendered).await);
+            }
+            pass.learn(rendered.asked, found);
+            turn += 1;
+        }
+    }
+}
+
+fn error(template: &str, Fault { line, message }: Fault) -> TemplatesError {
+    TemplatesError::Tag { template: template.to_owned(), line, message }
+}
+
+impl fmt::Debug for Templates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Templates")
+            .field("names", &self.tera.get_template_names().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is stored, unless it is something else's.
+fn entry(bytes: &Bytes) -> Option<(Stamp, Bytes)> {
+    match codec::decode(bytes)? {
+        Frame::Entry { stamp, body } => Some((stamp, body)),
+        Frame::Lease(_) => None,
+    }
+}
+
+impl Cache {
+    async fn find_fragments(&self, asked: &[Asked]) -> Vec<Known> {
+        let keys: Vec<_> = asked.iter().map(|asked| asked.key.clone()).collect();
+        let found = self.backend().get_many(&keys).await.into_iter();
+        let known = found.zip(asked).map(|(found, asked)| {
+            let known = match found {
+                Ok(found) => Known::Found(found.and_then(|found| entry(&found.bytes))),
+                Err(failure) => {
+                    self.failed(failure);
+                    Known::Unknown
+                }
+            };
+            self.count(match known.content(asked.stamp) {
+                Some(content) => Event::Hit { bytes: content.len() },
+                None => Event::Miss,
+            });
+            known
+        });
+        known.collect()
+    }
+
+    /// Stores what has been rendered, deletes what is to be deleted, and returns the page.
+    async fn keep_fragments(&self, rendered: Rendered) -> String {
+        if !rendered.deleted.is_empty() {
+            for outcome in self.backend().delete_many(&rendered.deleted).await {
+                let _ = outcome.inspect_err(|failure| self.failed(*failure));
+            }
+        }
+        let mut by_lifetime: HashMap<Option<Duration>, Vec<(String, Bytes)>> = HashMap::new();
+        for Filled { asked, body, took } in rendered.filled {
+            self.count(Event::Computed(took));
+            let entry = (asked.key, codec::entry(asked.stamp, body.as_bytes()));
+            by_lifetime.entry(self.resolve(asked.lifetime)).or_default().push(entry);
+        }
+        for (lifetime, entries) in by_lifetime {
+            let outcomes = self.backend().set_many(&entries, lifetime).await;
+            for ((_, frame), outcome) in entries.iter().zip(outcomes) {
+                match outcome {
+                    Ok(()) => self.count(Event::Fill { bytes: frame.len() - codec::HEADER }),
+                    Err(failure) => {
+                        self.count(Event::RefusedFill);
+                        self.failed(failure);
+                    }
+                }
+            }
+        }
+        rendered.page
+    }
+}

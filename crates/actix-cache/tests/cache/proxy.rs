@@ -1,0 +1,84 @@
+//! Stands before a memcached server and counts the round trips of its clients.
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use memcached_client::{Client, Config, ServerAddress};
+
+use crate::servers::{Kind, Memcached};
+
+pub struct CountingProxy {
+    server: Memcached,
+    address: SocketAddr,
+    round_trips: Arc<AtomicUsize>,
+}
+
+impl CountingProxy {
+    pub fn start() -> Self {
+        let server = Memcached::start(Kind::Plain);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let target = server.address().to_string();
+        let round_trips = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&round_trips);
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, server) = (client.unwrap(), TcpStream::connect(&target).unwrap());
+                let (from_server, to_client) =
+                    (server.try_clone().unwrap(), client.try_clone().unwrap());
+                let counter = Arc::clone(&counter);
+                thread::spawn(move || forward_counting(client, server, &counter));
+                thread::spawn(move || forward(from_server, to_client));
+            }
+        });
+        Self { server, address, round_trips }
+    }
+
+    pub fn client(&self) -> Client {
+        let servers = ServerAddress::parse_list(&self.address.to_string()).unwrap();
+        Client::new(Config::new(servers))
+    }
+
+    pub fn server(&self) -> &Memcached {
+        &self.server
+    }
+
+    /// How many there have been since the last time.
+    pub fn round_trips(&self) -> usize {
+        self.round_trips.swap(0, Ordering::SeqCst)
+    }
+}
+
+/// Commands of the binary protocol that are not answered by themselves, but for a hit.
+const QUIET: [u8; 16] = [
+    0x09, 0x0d, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1a, 0x1e, 0x24, 0x25, 0x26,
+];
+
+/// Every command that is not quiet is one round trip.
+fn forward_counting(mut client: TcpStream, mut server: TcpStream, counter: &AtomicUsize) {
+    let mut frame = vec![0; 24];
+    while client.read_exact(&mut frame[..24]).is_ok() {
+        let length = u32::from_be_bytes(frame[8..12].try_into().unwrap()) as usize;
+        frame.resize(24 + length, 0);
+        client.read_exact(&mut frame[24..]).unwrap();
+        if !QUIET.contains(&frame[1]) {
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+        if server.write_all(&frame).is_err() {
+            break;
+        }
+    }
+    let _ = server.shutdown(Shutdown::Both);
+}
+
+fn forward(mut from: TcpStream, mut to: TcpStream) {
+    let _ = std::io::copy(&mut from, &mut to);
+    let _ = to.shutdown(Shutdown::Both);
+}
