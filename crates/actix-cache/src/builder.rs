@@ -1,6 +1,6 @@
 //! How a cache is made.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use crate::{
     backend::{Backend, Memory},
@@ -8,16 +8,19 @@ use crate::{
 };
 
 /// How a cache is made: what keeps the entries comes first, the rest has defaults.
-#[derive(Debug)]
 pub struct CacheBuilder {
-    backend: Backend,
+    backend: MakeBackend,
     prefix: String,
     version: Option<u64>,
     default_lifetime: Option<Duration>,
 }
 
+/// Given what stands before every key.
+type MakeBackend = Box<dyn FnOnce(&str) -> Backend + Send>;
+
 impl CacheBuilder {
-    fn new(backend: Backend) -> Self {
+    fn new(backend: impl FnOnce(&str) -> Backend + Send + 'static) -> Self {
+        let backend = Box::new(backend);
         Self { backend, prefix: String::new(), version: None, default_lifetime: None }
     }
 
@@ -44,7 +47,8 @@ impl CacheBuilder {
     #[must_use]
     pub fn build(self) -> Cache {
         let version = self.version.map(|version| format!("v{version}:")).unwrap_or_default();
-        Cache::new(self.backend, self.prefix + &version, self.default_lifetime)
+        let prefix = self.prefix + &version;
+        Cache::new((self.backend)(&prefix), prefix, self.default_lifetime)
     }
 }
 
@@ -53,26 +57,57 @@ impl Cache {
     /// first. A single value may take a quarter of that.
     #[must_use]
     pub fn memory(bytes: usize) -> CacheBuilder {
-        CacheBuilder::new(Backend::Memory(Memory::new(bytes)))
+        CacheBuilder::new(move |_| Backend::Memory(Memory::new(bytes)))
     }
 
     /// Entries in memcached servers.
     #[cfg(feature = "memcached")]
     #[must_use]
     pub fn memcached(client: memcached_client::Client) -> CacheBuilder {
-        CacheBuilder::new(Backend::Memcached(crate::backend::Memcached(client)))
+        CacheBuilder::new(move |_| Backend::Memcached(crate::backend::Memcached(client)))
+    }
+
+    /// Entries in memcached servers. One that could not be reached is used again only when what is
+    /// left in the ledger has been deleted from it: else it would serve for a moment, until the
+    /// [`replay`](crate::replay()), what was written over meanwhile. While the ledger cannot be
+    /// read, such a server stays out.
+    #[cfg(feature = "memcached")]
+    #[must_use]
+    pub fn memcached_with_ledger(
+        config: memcached_client::Config,
+        ledger: impl crate::Ledger + 'static,
+    ) -> CacheBuilder {
+        let ledger = std::sync::Arc::new(ledger);
+        CacheBuilder::new(move |prefix| {
+            let prefix = prefix.to_owned();
+            let client = memcached_client::Client::with_hook(config, move |client| {
+                let (ledger, prefix) = (std::sync::Arc::clone(&ledger), prefix.clone());
+                async move { crate::invalidate::catch_up(&client, &prefix, &*ledger).await }
+            });
+            Backend::Memcached(crate::backend::Memcached(client))
+        })
     }
 
     /// No entries: everything is computed each time.
     #[must_use]
     pub fn null() -> CacheBuilder {
-        CacheBuilder::new(Backend::Null)
+        CacheBuilder::new(|_| Backend::Null)
     }
 
     /// As if the servers could never be reached.
     #[cfg(feature = "testing")]
     #[must_use]
     pub fn failing() -> CacheBuilder {
-        CacheBuilder::new(Backend::Failing)
+        CacheBuilder::new(|_| Backend::Failing)
+    }
+}
+
+impl fmt::Debug for CacheBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheBuilder")
+            .field("prefix", &self.prefix)
+            .field("version", &self.version)
+            .field("default_lifetime", &self.default_lifetime)
+            .finish_non_exhaustive()
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     backend::{Backend, Count, Failure, Swapped},
     codec::{self, Frame, Stamp},
     flight::Flights,
-    lease::{Filled, Lookup, Slot},
+    lease::{Encoded, Filled, Lookup, Slot},
     lifetime::Lifetime,
     stats::{Counters, Event, LayerStats, Registry},
 };
@@ -328,13 +328,14 @@ impl Cache {
     where
         T: Serialize + DeserializeOwned,
     {
-        self.get_or_compute_if(key, lifetime, |_| true, compute).await
+        self.get_or_compute_if(key, Stamp::default(), lifetime, |_| true, compute).await
     }
 
     /// Likewise; a value that `is_kept` does not hold for is returned but not stored.
     pub(crate) async fn get_or_compute_if<T, E>(
         &self,
         key: &str,
+        stamp: Stamp,
         lifetime: Lifetime,
         is_kept: impl Fn(&T) -> bool,
         compute: impl AsyncFnOnce() -> Result<T, E>,
@@ -347,7 +348,7 @@ impl Cache {
         }
         let key = self.full_key(key);
         let lifetime = self.resolve(lifetime);
-        let slot = Slot { key: &key, stamp: Stamp::default(), lifetime };
+        let slot = Slot { key: &key, stamp };
         let found = match self.lookup(slot).await {
             Lookup::Hit(body, mark) => match codec::deserialize(&body) {
                 Some(value) => {
@@ -360,9 +361,12 @@ impl Cache {
             other => other,
         };
         self.count(Event::Miss);
-        let encode = |value: &T| is_kept(value).then(|| codec::serialize(value)).flatten();
+        let encode = |value: &T| {
+            let bytes = is_kept(value).then(|| codec::serialize(value)).flatten()?;
+            Some(Encoded { size: bytes.len(), bytes, lifetime })
+        };
         match self.fill(slot, found, encode, compute).await? {
-            Filled::Fresh(value) => Ok(value),
+            Filled::Fresh { value, .. } => Ok(value),
             Filled::Stored(body, compute) => match codec::deserialize(&body) {
                 Some(value) => Ok(value),
                 None => compute().await,

@@ -174,6 +174,34 @@ pub async fn replay_once<L: Ledger>(
     }
 }
 
+/// Deletes from the server that is about to be used again what is left in the ledger. Whether all
+/// of it is certain; the rows stay for [`replay`], which deletes in order on all servers.
+#[cfg(feature = "memcached")]
+pub(crate) async fn catch_up<L: Ledger>(
+    client: &memcached_client::Client,
+    prefix: &str,
+    ledger: &L,
+) -> bool {
+    let is_here = |key: &String| client.server_of(key).ok() == client.returning();
+    let mut after = None;
+    loop {
+        let Ok(rows) = ledger.left(after.as_ref(), Duration::ZERO, BATCH).await else {
+            return false;
+        };
+        let is_last = rows.len() < BATCH;
+        let levels = rows.iter().flat_map(|(_, invalidation)| &invalidation.levels);
+        let keys: Vec<_> =
+            levels.flatten().map(|key| [prefix, key].concat()).filter(is_here).collect();
+        if client.delete_many(&keys).await.iter().any(Result::is_err) {
+            return false;
+        }
+        if is_last {
+            return true;
+        }
+        after = rows.into_iter().next_back().map(|(id, _)| id);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

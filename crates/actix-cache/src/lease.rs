@@ -59,7 +59,19 @@ enum Acquired {
 pub(crate) enum Filled<T, F> {
     /// The stored form, and the computation, which was not needed.
     Stored(Bytes, F),
-    Fresh(T),
+    Fresh {
+        value: T,
+        #[cfg_attr(not(feature = "actix"), expect(dead_code, reason = "told to visitors"))]
+        is_stored: bool,
+    },
+}
+
+/// A value in its stored form.
+pub(crate) struct Encoded {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) lifetime: Option<Duration>,
+    /// In bytes, for the statistics.
+    pub(crate) size: usize,
 }
 
 /// What is to be filled.
@@ -68,7 +80,6 @@ pub(crate) struct Slot<'a> {
     /// As the backend knows it.
     pub(crate) key: &'a str,
     pub(crate) stamp: Stamp,
-    pub(crate) lifetime: Option<Duration>,
 }
 
 impl Slot<'_> {
@@ -103,7 +114,7 @@ impl Cache {
         &self,
         slot: Slot<'_>,
         found: Lookup,
-        encode: impl Fn(&T) -> Option<Vec<u8>>,
+        encode: impl Fn(&T) -> Option<Encoded>,
         compute: F,
     ) -> Result<Filled<T, F>, E> {
         let mut found = Some(found);
@@ -141,7 +152,7 @@ impl Cache {
         slot: Slot<'_>,
         mut leader: Leader<'_>,
         found: Lookup,
-        encode: impl Fn(&T) -> Option<Vec<u8>>,
+        encode: impl Fn(&T) -> Option<Encoded>,
         compute: F,
     ) -> Result<Filled<T, F>, E> {
         let lease = match self.acquire_or_wait(slot, &mut leader, found).await {
@@ -161,23 +172,25 @@ impl Cache {
         }
         let computed = self.timed(compute).await;
         leader.close();
-        if let Some(body) = computed.as_ref().ok().and_then(&encode) {
-            let (stored, lease) = self.store(slot, lease, &body).await;
+        let mut is_stored = false;
+        if let Some(encoded) = computed.as_ref().ok().and_then(&encode) {
+            let (stored, lease) = self.store(slot, lease, &encoded).await;
+            is_stored = stored;
             leader.settle(lease);
-            leader.computed(body.into(), stored);
+            leader.computed(encoded.bytes.into(), stored);
         } else {
             let lease = self.release(slot, lease).await;
             leader.settle(lease);
             leader.found_nothing();
         }
-        computed.map(Filled::Fresh)
+        computed.map(|value| Filled::Fresh { value, is_stored })
     }
 
     /// For those who may not take what somebody else has computed.
     async fn alone<T, E, F: AsyncFnOnce() -> Result<T, E>>(
         &self,
         slot: Slot<'_>,
-        encode: impl Fn(&T) -> Option<Vec<u8>>,
+        encode: impl Fn(&T) -> Option<Encoded>,
         compute: F,
     ) -> Result<Filled<T, F>, E> {
         let found = self.lookup(slot).await;
@@ -187,11 +200,12 @@ impl Cache {
             Acquired::Taken(_) | Acquired::Failed => None,
         };
         let computed = self.timed(compute).await;
+        let mut is_stored = false;
         match computed.as_ref().ok().and_then(&encode) {
-            Some(body) => drop(self.store(slot, lease, &body).await),
+            Some(encoded) => (is_stored, _) = self.store(slot, lease, &encoded).await,
             None => drop(self.release(slot, lease).await),
         }
-        computed.map(Filled::Fresh)
+        computed.map(|value| Filled::Fresh { value, is_stored })
     }
 
     async fn timed<T, E>(&self, compute: impl AsyncFnOnce() -> Result<T, E>) -> Result<T, E> {
@@ -279,17 +293,16 @@ impl Cache {
         &self,
         slot: Slot<'_>,
         lease: Option<Lease>,
-        body: &[u8],
+        Encoded { bytes, lifetime, size }: &Encoded,
     ) -> (bool, Option<LeaseId>) {
-        let bytes = body.len();
-        let Some(lease) = lease.filter(|_| slot.lifetime != Some(Duration::ZERO)) else {
+        let Some(lease) = lease.filter(|_| *lifetime != Some(Duration::ZERO)) else {
             self.count(Event::RefusedFill);
             return (false, None);
         };
-        let frame = codec::entry(slot.stamp, body);
-        let outcome = self.backend().swap(slot.key, &frame, slot.lifetime, lease.mark).await;
+        let frame = codec::entry(slot.stamp, bytes);
+        let outcome = self.backend().swap(slot.key, &frame, *lifetime, lease.mark).await;
         let stored = matches!(outcome, Ok(Swapped::Done(_)));
-        self.count(if stored { Event::Fill { bytes } } else { Event::RefusedFill });
+        self.count(if stored { Event::Fill { bytes: *size } } else { Event::RefusedFill });
         match outcome {
             Ok(_) => (stored, None),
             Err(failure) => {

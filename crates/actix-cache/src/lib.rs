@@ -1,4 +1,11 @@
-#![doc = include_str!("../README.md")]
+#![cfg_attr(
+    all(feature = "actix", feature = "memcached", feature = "tera"),
+    doc = include_str!("../README.md")
+)]
+#![cfg_attr(
+    not(all(feature = "actix", feature = "memcached", feature = "tera")),
+    doc = "A cache for Actix apps. The README has the whole; it shows most features together."
+)]
 #![warn(missing_docs)]
 
 mod backend;
@@ -15,11 +22,15 @@ mod key;
 mod lease;
 mod lifetime;
 mod memoize;
+#[cfg(feature = "memcached")]
+mod servers;
 #[cfg(feature = "session")]
 mod session;
 mod stats;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "actix")]
+mod view_cache;
 
 pub use builder::CacheBuilder;
 pub use cache::Cache;
@@ -30,7 +41,11 @@ pub use fragment::{Templates, TemplatesError, fragment_key};
 pub use invalidate::{Invalidation, Ledger, REPLAY_AGE, REPLAY_INTERVAL, replay, replay_once};
 pub use key::{KeyParts, join_key};
 pub use lifetime::Lifetime;
-pub use memoize::{Memo, Mode};
+pub use memoize::{Grouped, Grouping, Memo, Mode, Single};
+#[cfg(feature = "memcached")]
+pub use servers::ServerReport;
 #[cfg(feature = "session")]
 pub use session::{CacheSessionStore, DurableSessions, NoDurableSessions, UNAVAILABLE};
 pub use stats::LayerStats;
+#[cfg(feature = "actix")]
+pub use view_cache::{ViewCache, ViewCacheBuilder, view_key};

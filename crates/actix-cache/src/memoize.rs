@@ -6,6 +6,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     cache::Cache,
+    codec::{self, Frame, Stamp},
     key::{KeyParts, join_key},
     lifetime::Lifetime,
 };
@@ -30,12 +31,32 @@ use crate::{
 /// assert_eq!(SQUARE.key(&7), "square/7");
 /// # }
 /// ```
+///
+/// A [`Grouped`] one can forget all its results at once:
+///
+/// ```
+/// use actix_cache::{Grouped, Lifetime, Memo};
+///
+/// const PRICE: Memo<(u64, String), u64, Grouped> = Memo::grouped("price", Lifetime::Forever);
+/// # async fn f(cache: &actix_cache::Cache) {
+/// PRICE.forget_all(cache).await;
+/// # }
+/// ```
 #[derive(Debug)]
-pub struct Memo<A: ?Sized, T> {
+pub struct Memo<A: ?Sized, T, G = Single> {
     name: &'static str,
     lifetime: Lifetime,
-    types: PhantomData<fn(&A) -> T>,
+    types: PhantomData<fn(&A, G) -> T>,
 }
+
+/// A [`Memo`] that forgets one list of arguments at a time. A hit costs one entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Single;
+
+/// A [`Memo`] that can also forget all at once: each result belongs to a generation, whose number
+/// is an entry of its own. A hit costs two round trips.
+#[derive(Clone, Copy, Debug)]
+pub struct Grouped;
 
 /// What one call does otherwise than usual.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -49,13 +70,34 @@ pub enum Mode {
     Refresh,
 }
 
-impl<A: KeyParts + ?Sized, T: Serialize + DeserializeOwned> Memo<A, T> {
+impl<A: ?Sized, T> Memo<A, T, Single> {
     /// `name` must be no other function's.
     #[must_use]
     pub const fn new(name: &'static str, lifetime: Lifetime) -> Self {
         Self { name, lifetime, types: PhantomData }
     }
+}
 
+impl<A: ?Sized, T> Memo<A, T, Grouped> {
+    /// Likewise; all results can be forgotten at once.
+    #[must_use]
+    pub const fn grouped(name: &'static str, lifetime: Lifetime) -> Self {
+        Self { name, lifetime, types: PhantomData }
+    }
+
+    /// The key that stands for all results, for an [`Invalidation`](crate::Invalidation).
+    #[must_use]
+    pub fn key_of_all(&self) -> String {
+        generation_key(self.name)
+    }
+
+    /// Forgets all results. Whether that is certain.
+    pub async fn forget_all(&self, cache: &Cache) -> bool {
+        cache.delete(&self.key_of_all()).await
+    }
+}
+
+impl<A: KeyParts + ?Sized, T: Serialize + DeserializeOwned, G: Grouping> Memo<A, T, G> {
     /// The key of the result for these arguments, for an [`Invalidation`](crate::Invalidation).
     #[must_use]
     pub fn key(&self, arguments: &A) -> String {
@@ -91,11 +133,73 @@ impl<A: KeyParts + ?Sized, T: Serialize + DeserializeOwned> Memo<A, T> {
             // What is stored may still be found.
             return compute().await;
         }
-        cache.get_or_compute_if(&key, self.lifetime, is_kept, compute).await
+        let Some(fingerprint) = G::generation(cache, self.name).await else {
+            return compute().await;
+        };
+        let stamp = Stamp { schema: 0, fingerprint };
+        cache.get_or_compute_if(&key, stamp, self.lifetime, is_kept, compute).await
     }
 
     /// Forgets the result for these arguments. Whether that is certain.
     pub async fn forget(&self, cache: &Cache, arguments: &A) -> bool {
         cache.delete(&self.key(arguments)).await
     }
+}
+
+/// No list of arguments gives this: in a part of a key, `%` is always followed by two digits.
+fn generation_key(name: &str) -> String {
+    join_key::<&str>(name, []) + "/%all"
+}
+
+/// Whether results belong to a generation.
+pub trait Grouping: sealed::Sealed {}
+
+impl<G: sealed::Sealed> Grouping for G {}
+
+mod sealed {
+    use super::{Cache, Grouped, Single, generation};
+
+    pub trait Sealed {
+        /// The number that results must have; `None` if it cannot be told.
+        fn generation(cache: &Cache, name: &str) -> impl Future<Output = Option<u64>>;
+    }
+
+    impl Sealed for Single {
+        async fn generation(_: &Cache, _: &str) -> Option<u64> {
+            Some(0)
+        }
+    }
+
+    impl Sealed for Grouped {
+        async fn generation(cache: &Cache, name: &str) -> Option<u64> {
+            generation(cache, name).await
+        }
+    }
+}
+
+/// The number of the current generation: a new one, if all results have been forgotten.
+async fn generation(cache: &Cache, name: &str) -> Option<u64> {
+    let key = generation_key(name);
+    for _ in 0..2 {
+        let found = cache.backend().get(&cache.full_key(&key), false).await;
+        let found = found.inspect_err(|failure| cache.failed(*failure)).ok()?;
+        let is_free = found.is_none();
+        let number = found.and_then(|found| match codec::decode(&found.bytes)? {
+            Frame::Entry { body, .. } => codec::deserialize(&body),
+            Frame::Lease(_) => None,
+        });
+        if number.is_some() {
+            return number;
+        }
+        let number = rand::random();
+        let is_stored = if is_free {
+            cache.add(&key, &number, Lifetime::Forever).await
+        } else {
+            cache.set(&key, &number, Lifetime::Forever).await
+        };
+        if is_stored {
+            return Some(number);
+        }
+    }
+    None
 }

@@ -17,7 +17,7 @@ use actix_session::storage::{
 use actix_web::cookie::time;
 use serde::{Deserialize, Serialize};
 
-use crate::{cache::Cache, key::join_key, lifetime::Lifetime};
+use crate::{cache::Cache, codec::Stamp, key::join_key, lifetime::Lifetime};
 
 /// The entry of a session whose store could not be reached. Whoever wants to know whether a
 /// session is really empty looks for it.
@@ -143,7 +143,7 @@ impl<D: DurableSessions> CacheSessionStore<D> {
         };
         let is_there = |kept: &Option<Kept>| kept.is_some();
         let lifetime = Lifetime::For(REFILLED);
-        self.cache.get_or_compute_if(&key_of(key), lifetime, is_there, read).await
+        self.cache.get_or_compute_if(&key_of(key), Stamp::default(), lifetime, is_there, read).await
     }
 
     /// Whether a session that was there has been changed.

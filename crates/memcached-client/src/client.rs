@@ -77,6 +77,12 @@ impl Client {
         Ok(&self.shared.config.servers[self.shared.ring.owner_of(&key)])
     }
 
+    /// In a hook: the server that is about to be used again ([`Client::with_hook`]).
+    #[must_use]
+    pub fn returning(&self) -> Option<&ServerAddress> {
+        self.including.map(|server| &self.shared.config.servers[server])
+    }
+
     /// How each server is, and what has been asked of it.
     #[must_use]
     pub fn status(&self) -> Vec<ServerStatus> {

@@ -96,6 +96,12 @@ impl Backend {
         }
     }
 
+    /// Whether other processes see the same entries.
+    #[cfg(feature = "actix")]
+    pub(crate) fn is_shared(&self) -> bool {
+        !matches!(self, Self::Memory(_) | Self::Null)
+    }
+
     pub(crate) async fn get(&self, key: &str, with_mark: bool) -> Result<Option<Found>, Failure> {
         ask!(self, Ok(None), m => Ok(m.get(key)), m => m.get(key, with_mark).await)
     }

@@ -1,7 +1,9 @@
 //! Every backend passes the suite.
 
+use std::sync::Mutex;
+
 use actix_cache::{
-    Cache, Lifetime, Memo, Mode,
+    Cache, Grouped, Lifetime, Memo, Mode,
     testing::{Keeps, backend_suite},
 };
 use memcached_client::Protocol;
@@ -16,14 +18,14 @@ async fn memory() {
 #[tokio::test]
 async fn memcached_binary() {
     let server = Memcached::start(Kind::Plain);
-    let cache = Cache::memcached(server.client(Protocol::Binary)).prefix("app:").version(2);
+    let cache = Cache::memcached(server.patient_client(Protocol::Binary)).prefix("app:").version(2);
     backend_suite(&cache.build(), Keeps::Everything).await;
 }
 
 #[tokio::test]
 async fn memcached_text() {
     let server = Memcached::start(Kind::Plain);
-    let cache = Cache::memcached(server.client(Protocol::Text)).build();
+    let cache = Cache::memcached(server.patient_client(Protocol::Text)).build();
     backend_suite(&cache, Keeps::Everything).await;
 }
 
@@ -43,14 +45,14 @@ async fn one_that_always_fails() {
 async fn a_memcached_that_is_away() {
     let mut server = Memcached::start(Kind::Plain);
     server.kill();
-    let cache = Cache::memcached(server.client(Protocol::Binary)).build();
+    let cache = Cache::memcached(server.patient_client(Protocol::Binary)).build();
     backend_suite(&cache, Keeps::Nothing).await;
 }
 
 #[tokio::test]
 async fn prefixes_and_versions_keep_apart() {
     let server = Memcached::start(Kind::Plain);
-    let builder = || Cache::memcached(server.client(Protocol::Binary));
+    let builder = || Cache::memcached(server.patient_client(Protocol::Binary));
     let caches = [
         builder().build(),
         builder().prefix("a:").build(),
@@ -89,7 +91,7 @@ async fn the_memory_stays_within_its_bound() {
 #[tokio::test]
 async fn a_value_that_is_too_large_is_computed_each_time_and_the_caller_gets_it() {
     let server = Memcached::start(Kind::Plain);
-    let cache = Cache::memcached(server.client(Protocol::Binary)).build();
+    let cache = Cache::memcached(server.patient_client(Protocol::Binary)).build();
     for _ in 0..3 {
         let large = async || Ok::<_, ()>("x".repeat(2 * 1024 * 1024));
         let value = cache.get_or_compute("large", Lifetime::Default, large).await.unwrap();
@@ -103,7 +105,7 @@ async fn a_value_that_is_too_large_is_computed_each_time_and_the_caller_gets_it(
 #[tokio::test]
 async fn a_miss_and_a_hit_are_one_get_each() {
     let server = Memcached::start(Kind::Plain);
-    let cache = Cache::memcached(server.client(Protocol::Binary)).build();
+    let cache = Cache::memcached(server.patient_client(Protocol::Binary)).build();
     let value = async || {
         cache.get_or_compute("k", Lifetime::Forever, async || Ok::<_, ()>(1)).await.unwrap()
     };
@@ -158,4 +160,74 @@ async fn a_memoized_function_is_computed_once_for_each_list_of_arguments() {
     assert!(SUM.forget(&cache, &(1, 2)).await);
     assert_eq!(sum(1, 2, Mode::Usual).await, (3, 7));
     assert_eq!(sum(2, 1, Mode::Usual).await, (3, 7), "only that list was forgotten");
+}
+
+#[tokio::test]
+async fn servers_tell_their_own_figures_beside_ours() {
+    let mut server = Memcached::start(Kind::Plain);
+    let cache = Cache::memcached(server.patient_client(Protocol::Binary)).build();
+    cache.get::<u32>("missing").await;
+    let report = &cache.server_reports().await[0];
+    assert_eq!(report.status.address, server.address());
+    assert_eq!((report.status.misses, report.stats["get_misses"].as_str()), (1, "1"));
+    server.kill();
+    assert!(cache.server_reports().await[0].stats.is_empty());
+    assert!(Cache::memory(1000).build().server_reports().await.is_empty());
+}
+
+const DOUBLE: Memo<u64, u64, Grouped> = Memo::grouped("double", Lifetime::Forever);
+
+#[tokio::test]
+async fn all_results_of_a_grouped_function_are_forgotten_at_once() {
+    let server = Memcached::start(Kind::Plain);
+    for cache in [
+        Cache::memory(1 << 20).build(),
+        Cache::memcached(server.patient_client(Protocol::Binary)).build(),
+        Cache::memcached(server.patient_client(Protocol::Text)).prefix("text:").build(),
+    ] {
+        let computed = Mutex::new(Vec::new());
+        let double = async |n: u64| {
+            let compute = async || {
+                computed.lock().unwrap().push(n);
+                Ok::<_, ()>(n * 2)
+            };
+            DOUBLE.call(&cache, &n, compute).await.unwrap()
+        };
+        for n in [1, 2, 1, 2] {
+            assert_eq!(double(n).await, n * 2);
+        }
+        assert_eq!(*computed.lock().unwrap(), [1, 2]);
+        assert!(DOUBLE.forget(&cache, &2).await);
+        double(1).await;
+        double(2).await;
+        assert_eq!(*computed.lock().unwrap(), [1, 2, 2]);
+        assert!(DOUBLE.forget_all(&cache).await);
+        for n in [2, 1, 2, 1] {
+            assert_eq!(double(n).await, n * 2);
+        }
+        assert_eq!(*computed.lock().unwrap(), [1, 2, 2, 2, 1]);
+        cache.set(&DOUBLE.key_of_all(), &"foreign", Lifetime::Forever).await;
+        double(1).await;
+        double(1).await;
+        assert_eq!(computed.lock().unwrap().len(), 6);
+    }
+}
+
+#[tokio::test]
+async fn what_was_computed_before_all_was_forgotten_is_not_found_again() {
+    let cache = Cache::memory(1 << 20).build();
+    let slow = async || {
+        assert!(DOUBLE.forget_all(&cache).await);
+        Ok::<_, ()>(1)
+    };
+    assert_eq!(DOUBLE.call(&cache, &7, slow).await, Ok(1));
+    assert_eq!(DOUBLE.call(&cache, &7, async || Ok::<_, ()>(14)).await, Ok(14));
+}
+
+#[tokio::test]
+async fn with_the_cache_away_a_grouped_function_is_computed_each_time() {
+    let cache = Cache::failing().build();
+    for n in [1, 2] {
+        assert_eq!(DOUBLE.call(&cache, &7, async || Ok::<_, ()>(n)).await, Ok(n));
+    }
 }

@@ -58,8 +58,8 @@ fn memory() -> Cache {
 async fn on_every_backend(check: impl AsyncFn(&Cache)) {
     let server = Memcached::start(Kind::Plain);
     check(&memory()).await;
-    check(&Cache::memcached(server.client(Protocol::Binary)).build()).await;
-    check(&Cache::memcached(server.client(Protocol::Text)).prefix("text:").build()).await;
+    check(&Cache::memcached(server.patient_client(Protocol::Binary)).build()).await;
+    check(&Cache::memcached(server.patient_client(Protocol::Text)).prefix("text:").build()).await;
 }
 
 const LIST: &str = "<ul>{% for row in rows %}\
@@ -507,7 +507,7 @@ async fn none_and_the_empty_text_vary_differently() {
 #[tokio::test]
 async fn a_page_without_fragments_asks_nothing() {
     let server = Memcached::start(Kind::Plain);
-    let cache = Cache::memcached(server.client(Protocol::Binary)).build();
+    let cache = Cache::memcached(server.patient_client(Protocol::Binary)).build();
     one("plain").render(&cache, "page.html", &Context::new()).await.unwrap();
     assert_eq!(server.stat("get_misses"), 0);
 }

@@ -14,8 +14,8 @@ use crate::servers::{Kind, Memcached, wait_until};
 async fn on_every_backend(check: impl AsyncFn(&Cache)) {
     let server = Memcached::start(Kind::Plain);
     check(&Cache::memory(1 << 20).build()).await;
-    check(&Cache::memcached(server.client(Protocol::Binary)).build()).await;
-    check(&Cache::memcached(server.client(Protocol::Text)).prefix("text:").build()).await;
+    check(&Cache::memcached(server.patient_client(Protocol::Binary)).build()).await;
+    check(&Cache::memcached(server.patient_client(Protocol::Text)).prefix("text:").build()).await;
 }
 
 /// A value that one task reads, and holds, before it is changed.
@@ -125,7 +125,7 @@ async fn a_value_that_cannot_be_stored_leaves_no_older_one_behind() {
 #[tokio::test]
 async fn a_lease_from_before_a_restart_stores_nothing() {
     let mut server = Memcached::start(Kind::Plain);
-    let cache = Cache::memcached(server.client(Protocol::Binary)).build();
+    let cache = Cache::memcached(server.patient_client(Protocol::Binary)).build();
     let (has_read, may_store) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (reading, storing, slow) = (has_read.clone(), may_store.clone(), cache.clone());
     let slow = tokio::spawn(async move {
@@ -147,7 +147,7 @@ async fn a_lease_from_before_a_restart_stores_nothing() {
 #[tokio::test]
 async fn bytes_that_are_no_entry_are_replaced() {
     let server = Memcached::start(Kind::Plain);
-    let client = server.client(Protocol::Binary);
+    let client = server.patient_client(Protocol::Binary);
     let cache = Cache::memcached(client.clone()).build();
     let long = vec![0xac; 3000];
     let junk: [&[u8]; 6] = [b"", b"x", b"\xac\xca\x01", b"\xac\xca\x01\x07", &[0xff; 20], &long];
@@ -235,4 +235,28 @@ async fn what_cannot_be_confirmed_stays_and_the_rest_is_deleted_all_the_same() {
     })
     .await;
     assert!(rows.0.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_was_away_serves_nothing_that_was_written_over_meanwhile() {
+    for protocol in [Protocol::Binary, Protocol::Text] {
+        let server = Memcached::start(Kind::Plain);
+        let rows = Rows::default();
+        let builder = Cache::memcached_with_ledger(server.config(protocol), rows.clone());
+        let cache = builder.prefix("app:").version(2).build();
+        cache.set("page", &"old", Lifetime::Forever).await;
+        cache.set("other", &"same", Lifetime::Forever).await;
+        server.signal("STOP");
+        let invalidation = Invalidation::of(["query"]).then(["page"]);
+        rows.0.lock().unwrap().push((1, invalidation.clone()));
+        assert!(!cache.invalidate(&invalidation).await, "it hangs");
+        server.signal("CONT");
+        wait_until("it is used again", async || {
+            assert_eq!(cache.get::<String>("page").await, None);
+            cache.get::<String>("other").await.as_deref() == Some("same")
+        })
+        .await;
+        assert_eq!(cache.get::<String>("page").await, None);
+        assert_eq!(rows.0.lock().unwrap().len(), 1, "the row is for the replay to remove");
+    }
 }

@@ -8,7 +8,9 @@ mod freshness;
 mod lowering;
 mod proxy;
 mod sessions;
+mod site;
 mod together;
+mod views;
 
 #[path = "../../../memcached-client/tests/contract/servers.rs"]
 #[allow(dead_code)]

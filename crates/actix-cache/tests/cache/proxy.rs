@@ -12,7 +12,7 @@ use std::{
 
 use memcached_client::{Client, Config, ServerAddress};
 
-use crate::servers::{Kind, Memcached};
+use crate::servers::{Kind, Memcached, PATIENCE};
 
 pub struct CountingProxy {
     server: Memcached,
@@ -43,7 +43,9 @@ impl CountingProxy {
 
     pub fn client(&self) -> Client {
         let servers = ServerAddress::parse_list(&self.address.to_string()).unwrap();
-        Client::new(Config::new(servers))
+        let mut config = Config::new(servers);
+        config.timeout = PATIENCE;
+        Client::new(config)
     }
 
     pub fn server(&self) -> &Memcached {

@@ -1,6 +1,6 @@
 //! The rules of freshness as a model, searched for every order of events.
 //!
-//! A page is made of a query, the query of the database. Writers, readers and drainers take their
+//! A page is made of a query, and perhaps of a fragment; the query of the database. Writers, readers and drainers take their
 //! steps in any order, and things go wrong in between: a delete fails or its answer is lost, the
 //! cache server restarts or evicts, a lease expires, a process is killed. In every state it holds
 //! that whoever asked after an invalidation had been confirmed sees that write, or a later one.
@@ -103,6 +103,12 @@ fn a_writer_a_reader_and_two_drainers_with_two_faults() {
 }
 
 #[test]
+fn pages_made_of_fragments_that_no_write_deletes() {
+    let system = System { fragments: true, ..with_faults(1) };
+    is_always_fresh("fragments and a fault", system, &["get fragment", "store fragment"]);
+}
+
+#[test]
 fn without_leases_something_stale_is_found() {
     let system = System { without: Some(Rule::Lease), ..with_faults(0) };
     assert!(finds_a_violation(system));
@@ -140,4 +146,10 @@ fn with_joiners_that_take_whatever_was_computed_something_stale_is_found() {
     let without = Some(Rule::Joiner);
     let system = System { without, one_process: true, ..with_faults(0) };
     assert!(finds_a_violation(system));
+}
+
+#[test]
+fn with_fragments_that_serve_whatever_they_are_asked_for_something_stale_is_found() {
+    let without = Some(Rule::Fingerprint);
+    assert!(finds_a_violation(System { without, fragments: true, ..with_faults(0) }));
 }

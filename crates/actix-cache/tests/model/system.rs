@@ -20,6 +20,8 @@ pub(crate) enum Rule {
     Ledger,
     /// The query is deleted before the page.
     InnerFirst,
+    /// A fragment serves only the data that it was rendered from.
+    Fingerprint,
     /// A joiner takes what was begun, or stored, after it had joined.
     Joiner,
 }
@@ -32,6 +34,8 @@ pub(crate) struct System {
     pub(crate) readers: usize,
     /// Whether the readers share computations.
     pub(crate) one_process: bool,
+    /// Whether pages are made of a fragment, which no write deletes.
+    pub(crate) fragments: bool,
     pub(crate) drainers: usize,
     /// So many things go wrong, in all.
     pub(crate) faults: u8,
@@ -42,6 +46,7 @@ pub(crate) struct System {
 
 const QUERY: usize = 0;
 const PAGE: usize = 1;
+const FRAGMENT: usize = 2;
 
 /// A version of the database: how many writes it has seen.
 type Version = u8;
@@ -92,6 +97,14 @@ enum Reader {
         query: Option<Held>,
         version: Version,
     },
+    GetFragment {
+        page: Option<Held>,
+        version: Version,
+    },
+    StoreFragment {
+        page: Option<Held>,
+        version: Version,
+    },
     /// With [`Rule::LeaseBeforeReading`] switched off.
     LeasePageLate {
         version: Version,
@@ -131,7 +144,7 @@ enum Drainer {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct State {
     database: Version,
-    slots: [Slot; 2],
+    slots: [Slot; 3],
     next_cas: u8,
     connection: u8,
     readers: Vec<Reader>,
@@ -180,7 +193,7 @@ impl Model for System {
         let empty = Slot { content: Content::Nothing, cas: 0 };
         vec![State {
             database: 0,
-            slots: [empty, empty],
+            slots: [empty; 3],
             next_cas: 1,
             connection: 0,
             readers: vec![Reader::Idle; self.readers],
@@ -297,7 +310,14 @@ impl System {
             }
             Reader::StoreQuery { page, query, version } => {
                 self.store(state, QUERY, query, version);
-                (self.before_page(page, version), "store query")
+                (self.after_query(page, version), "store query")
+            }
+            Reader::GetFragment { page, version } => {
+                (self.get_fragment(state, page, version), "get fragment")
+            }
+            Reader::StoreFragment { page, version } => {
+                state.change(FRAGMENT, Content::Value(version));
+                (self.before_page(page, version), "store fragment")
             }
             Reader::LeasePageLate { version } => {
                 (Reader::Close { page: state.lease(PAGE), version }, "lease page")
@@ -342,10 +362,28 @@ impl System {
 
     fn get_query(&self, state: &State, page: Option<Held>, patient: bool) -> Reader {
         match state.slots[QUERY].content {
-            Content::Value(version) => self.before_page(page, version),
+            Content::Value(version) => self.after_query(page, version),
             // Another's lease: it is waited for at most so long, then computed and not stored.
             Content::Lease if patient => Reader::ReadDatabase { page, query: None },
             Content::Lease | Content::Nothing => Reader::LeaseQuery { page },
+        }
+    }
+
+    fn after_query(&self, page: Option<Held>, version: Version) -> Reader {
+        if self.fragments {
+            Reader::GetFragment { page, version }
+        } else {
+            self.before_page(page, version)
+        }
+    }
+
+    /// The page shows what the fragment does.
+    fn get_fragment(&self, state: &State, page: Option<Held>, version: Version) -> Reader {
+        match state.slots[FRAGMENT].content {
+            Content::Value(found) if found == version || !self.has(Rule::Fingerprint) => {
+                self.before_page(page, found)
+            }
+            _ => Reader::StoreFragment { page, version },
         }
     }
 
@@ -458,7 +496,7 @@ fn go_wrong(state: &mut State, fault: Step) -> &'static str {
     match fault {
         Step::Restart => {
             let empty = Slot { content: Content::Nothing, cas: 0 };
-            (state.slots, state.next_cas) = ([empty, empty], 1);
+            (state.slots, state.next_cas) = ([empty; 3], 1);
             state.connection += 1;
             "server restarts"
         }

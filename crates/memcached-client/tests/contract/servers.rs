@@ -139,6 +139,13 @@ impl Memcached {
         Client::new(self.config(protocol))
     }
 
+    /// A client that takes no pause of a busy machine for an outage.
+    pub fn patient_client(&self, protocol: Protocol) -> Client {
+        let mut config = self.config(protocol);
+        config.timeout = PATIENCE;
+        Client::new(config)
+    }
+
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();

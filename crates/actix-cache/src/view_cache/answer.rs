@@ -1,0 +1,68 @@
+//! What a visitor is sent.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use actix_web::{
+    HttpResponse,
+    http::{
+        StatusCode,
+        header::{self, HeaderMap, HeaderName, HeaderValue},
+    },
+};
+use bytes::Bytes;
+
+use super::{conditional::is_known, page::Page};
+
+/// Of the headers of a page those that its 304 carries (RFC 9110, section 15.4.5).
+const IN_NOT_MODIFIED: [HeaderName; 4] =
+    [header::CACHE_CONTROL, header::CONTENT_LOCATION, header::EXPIRES, header::VARY];
+
+/// The response for whoever sent `headers`; `at` if the page is from the cache.
+pub(super) async fn sent(
+    headers: &HeaderMap,
+    page: &Page,
+    at: Option<u64>,
+    status: &str,
+) -> HttpResponse<Bytes> {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let accept_encoding = text(header::ACCEPT_ENCODING);
+    let known = text(header::IF_NONE_MATCH)
+        .and_then(|listed| page.etags(accept_encoding).find(|tag| is_known(listed, tag)));
+    let mut res = if let Some(tag) = known {
+        not_modified(page, tag)
+    } else {
+        let ready = page.ready(accept_encoding).await;
+        let mut res = HttpResponse::with_body(StatusCode::OK, ready.body.clone());
+        *res.headers_mut() = ready.headers.clone();
+        res
+    };
+    if let Some(at) = at {
+        res.headers_mut().insert(header::AGE, now().saturating_sub(at).into());
+    }
+    mark(res.headers_mut(), status);
+    res
+}
+
+fn not_modified(page: &Page, tag: String) -> HttpResponse<Bytes> {
+    let mut res = HttpResponse::with_body(StatusCode::NOT_MODIFIED, Bytes::new());
+    let headers = page.headers().iter().filter(|(name, _)| IN_NOT_MODIFIED.contains(name));
+    for (name, value) in headers {
+        res.headers_mut().append(name.clone(), value.clone());
+    }
+    if let Ok(tag) = HeaderValue::try_from(tag) {
+        res.headers_mut().insert(header::ETAG, tag);
+    }
+    res
+}
+
+/// Adds what became of the request here (RFC 9211).
+pub(super) fn mark(headers: &mut HeaderMap, status: &str) {
+    if let Ok(value) = HeaderValue::try_from(format!("actix-cache; {status}")) {
+        headers.append(header::CACHE_STATUS, value);
+    }
+}
+
+/// In seconds since 1970.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,128 @@
+//! The forms in which a page is sent: plain, or compressed. Pure.
+
+use std::io::{self, Write};
+
+use actix_web::http::header::{self, HeaderMap};
+
+/// Shorter pages fit into one packet anyway.
+const WORTHWHILE: usize = 1024;
+
+/// Pages are compressed once and sent many times; more than this costs much and saves little.
+const BROTLI_QUALITY: u32 = 5;
+const GZIP_LEVEL: u32 = 6;
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Form {
+    Plain,
+    Brotli,
+    Gzip,
+}
+
+impl Form {
+    /// As in `Content-Encoding`; nothing for the plain one.
+    pub(super) fn coding(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Brotli => "br",
+            Self::Gzip => "gzip",
+        }
+    }
+
+    /// Those that `Accept-Encoding` admits (RFC 9110, section 12.5.3), the smallest first. Plain is
+    /// always among them.
+    pub(super) fn acceptable(accept_encoding: Option<&str>) -> impl Iterator<Item = Self> {
+        let admits =
+            move |form: Self| accept_encoding.is_some_and(|header| admits(header, form.coding()));
+        [Self::Brotli, Self::Gzip]
+            .into_iter()
+            .filter(move |form| admits(*form))
+            .chain([Self::Plain])
+    }
+
+    pub(super) fn compress(self, body: &[u8]) -> io::Result<Vec<u8>> {
+        let compressed = Vec::with_capacity(body.len() / 4);
+        match self {
+            Self::Plain => Ok(body.to_vec()),
+            Self::Brotli => {
+                let mut writer =
+                    brotli::CompressorWriter::new(compressed, 4096, BROTLI_QUALITY, 22);
+                writer.write_all(body)?;
+                Ok(writer.into_inner())
+            }
+            Self::Gzip => {
+                let level = flate2::Compression::new(GZIP_LEVEL);
+                let mut writer = flate2::write::GzEncoder::new(compressed, level);
+                writer.write_all(body)?;
+                writer.finish()
+            }
+        }
+    }
+}
+
+fn admits(header: &str, coding: &str) -> bool {
+    let mut by_star = false;
+    for item in header.split(',') {
+        let (name, parameters) = item.split_once(';').unwrap_or((item, ""));
+        let is_refused = parameters
+            .split(';')
+            .filter_map(|parameter| parameter.trim().strip_prefix("q="))
+            .any(|weight| weight.parse::<f32>().is_ok_and(|weight| weight <= 0.0));
+        match name.trim() {
+            name if name.eq_ignore_ascii_case(coding) => return !is_refused,
+            "*" => by_star = !is_refused,
+            _ => {}
+        }
+    }
+    by_star
+}
+
+/// Whether a page of this kind and length is worth compressing.
+pub(super) fn is_compressible(headers: &HeaderMap, length: usize) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
+    let is_text = kind.starts_with("text/")
+        || kind.ends_with("+json")
+        || kind.ends_with("+xml")
+        || ["application/json", "application/javascript", "application/xml"].contains(&kind);
+    is_text && length >= WORTHWHILE
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn only_codings_that_are_accepted_are_used() {
+        for (header, expected) in [
+            (None, ""),
+            (Some(""), ""),
+            (Some("identity"), ""),
+            (Some("gzip, deflate, br, zstd"), "br gzip "),
+            (Some("gzip;q=1.0, br;q=0"), "gzip "),
+            (Some("GZIP"), "gzip "),
+            (Some("*"), "br gzip "),
+            (Some("*;q=0, gzip"), "gzip "),
+            (Some("gzip;q=0, *"), "br "),
+            (Some("brx, xgzip"), ""),
+        ] {
+            let forms: Vec<_> = Form::acceptable(header).map(Form::coding).collect();
+            assert_eq!(forms.join(" "), expected, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn compressed_forms_are_smaller_and_hold_the_same() {
+        let body = "<li>a task</li>".repeat(1000);
+        let gzip = Form::Gzip.compress(body.as_bytes()).unwrap();
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(&gzip[..]).read_to_string(&mut text).unwrap();
+        assert_eq!(text, body);
+        let brotli = Form::Brotli.compress(body.as_bytes()).unwrap();
+        text.clear();
+        brotli::Decompressor::new(&brotli[..], 4096).read_to_string(&mut text).unwrap();
+        assert_eq!(text, body);
+        assert!(gzip.len() < body.len() / 10 && brotli.len() < gzip.len());
+    }
+}

@@ -1,0 +1,249 @@
+//! What happens to a request, in order.
+
+use std::{
+    cell::Cell,
+    collections::BTreeSet,
+    future::{Future, Ready, ready},
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+};
+
+use actix_web::{
+    Error,
+    body::{EitherBody, MessageBody},
+    dev::{Service, ServiceRequest, ServiceResponse, Transform, forward_ready},
+    error::ErrorInternalServerError,
+    http::Method,
+};
+use bytes::Bytes;
+
+use super::{
+    Settings, ViewCache,
+    answer::{mark, sent},
+    entry::{Looked, Made, Place},
+    policy::{self, Refusal},
+};
+use crate::{
+    backend::Backend,
+    codec,
+    lease::{Encoded, Filled, Lookup},
+    stats::Event,
+};
+
+/// How often an entry is looked at that turns out to be another kind of entry.
+const TURNS: u32 = 4;
+
+impl<S, B> Transform<S, ServiceRequest> for ViewCache
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
+    B: MessageBody + 'static,
+{
+    type Response = ServiceResponse<EitherBody<B, Bytes>>;
+    type Error = Error;
+    type Transform = ViewCacheMiddleware<S>;
+    type InitError = ();
+    type Future = Ready<Result<Self::Transform, ()>>;
+
+    fn new_transform(&self, service: S) -> Self::Future {
+        let settings = Arc::clone(&self.0);
+        ready(Ok(ViewCacheMiddleware { settings, service: Rc::new(service) }))
+    }
+}
+
+/// [`ViewCache`] before one service.
+#[derive(Clone)]
+pub struct ViewCacheMiddleware<S> {
+    settings: Arc<Settings>,
+    service: Rc<S>,
+}
+
+impl<S, B> Service<ServiceRequest> for ViewCacheMiddleware<S>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
+    B: MessageBody + 'static,
+{
+    type Response = ServiceResponse<EitherBody<B, Bytes>>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Answered<B>>>>;
+
+    forward_ready!(service);
+
+    fn call(&self, req: ServiceRequest) -> Self::Future {
+        let (settings, service) = (Arc::clone(&self.settings), Rc::clone(&self.service));
+        Box::pin(async move { settings.answer(req, &*service).await })
+    }
+}
+
+type Answered<B> = Result<ServiceResponse<EitherBody<B, Bytes>>, Error>;
+
+/// What has come of filling an entry.
+enum Turn<B> {
+    Done(ServiceResponse<EitherBody<B, Bytes>>),
+    /// It has turned out that there are variants, by these headers.
+    Again(ServiceRequest, u64, BTreeSet<String>),
+}
+
+impl Settings {
+    async fn answer<S, B>(&self, req: ServiceRequest, service: &S) -> Answered<B>
+    where
+        S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
+        B: MessageBody + 'static,
+    {
+        let is_safe = matches!(*req.method(), Method::GET | Method::HEAD);
+        if !is_safe || matches!(self.cache.backend(), Backend::Null) {
+            return Ok(service.call(req).await?.map_into_left_body());
+        }
+        let (key, query) = match self.admit(&req) {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                refused(req.path(), refusal);
+                let res = service.call(req).await?.map_into_left_body();
+                return Ok(marked(res, "fwd=bypass"));
+            }
+        };
+        let main = self.cache.full_key(&key);
+        if self.passes.contains(&main) {
+            let res = service.call(req).await?.map_into_left_body();
+            return Ok(marked(res, "fwd=bypass"));
+        }
+        self.serve(req, service, Place::of_page(main, query)).await
+    }
+
+    /// The key of a request, and the query that its handler may see.
+    fn admit(&self, req: &ServiceRequest) -> Result<(String, Option<String>), Refusal> {
+        policy::admits_request(req.headers(), &self.bypass_cookies)?;
+        if self.unless.as_ref().is_some_and(|unless| unless(req)) {
+            return Err(Refusal::Unless);
+        }
+        if let Some(key) = &self.key {
+            let key = key(req).ok_or(Refusal::NoKey)?;
+            return Ok((policy::key(&key, "", &[]).0, None));
+        }
+        let (key, query) = policy::key(req.path(), req.query_string(), &self.query);
+        Ok((key, Some(query)))
+    }
+
+    async fn serve<S, B>(
+        &self,
+        mut req: ServiceRequest,
+        service: &S,
+        mut place: Place,
+    ) -> Answered<B>
+    where
+        S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
+        B: MessageBody + 'static,
+    {
+        for _ in 0..TURNS {
+            let found = match self.look_up(&place).await {
+                Looked::Page(page, at) => {
+                    self.cache.count(Event::Hit { bytes: page.length() });
+                    let res = sent(req.headers(), &page, Some(at), "hit").await;
+                    return Ok(req.into_response(res.map_into_right_body()));
+                }
+                Looked::Variants(generation, names) if !place.is_variant() => {
+                    place.narrow(generation, names, req.headers());
+                    continue;
+                }
+                Looked::Variants(..) => Lookup::Miss(None),
+                Looked::Nothing(found) => found,
+            };
+            self.cache.count(Event::Miss);
+            if req.method() == Method::HEAD {
+                refused(req.path(), Refusal::Head);
+                let res = service.call(req).await?.map_into_left_body();
+                return Ok(marked(res, place.miss()));
+            }
+            match self.fill_page(req, service, &place, found).await? {
+                Turn::Done(res) => return Ok(res),
+                Turn::Again(back, generation, names) => {
+                    place.narrow(generation, names, back.headers());
+                    req = back;
+                }
+            }
+        }
+        Ok(marked(service.call(req).await?.map_into_left_body(), place.miss()))
+    }
+
+    /// Has the page made, by this request or another that asks for the same.
+    async fn fill_page<S, B>(
+        &self,
+        req: ServiceRequest,
+        service: &S,
+        place: &Place,
+        found: Lookup,
+    ) -> Result<Turn<B>, Error>
+    where
+        S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
+        B: MessageBody + 'static,
+    {
+        let waiting = Cell::new(Some(req));
+        let make = async || match waiting.take() {
+            Some(req) => self.make(req, service, place).await,
+            None => Err(ErrorInternalServerError("a page is made once")),
+        };
+        let filled = self.cache.fill(self.slot(place), found, stored_form, make).await?;
+        let (bytes, make) = match filled {
+            Filled::Fresh { value, is_stored } => {
+                self.passes.note(place.main(), matches!(value, Made::Other(..)));
+                return Ok(Turn::Done(finished(value, place, is_stored).await));
+            }
+            Filled::Stored(bytes, make) => (bytes, make),
+        };
+        match (self.read(&bytes, None).await, waiting.take()) {
+            (Looked::Page(page, at), Some(req)) => {
+                let status = format!("{}; collapsed", place.miss());
+                let res = sent(req.headers(), &page, Some(at), &status).await;
+                Ok(Turn::Done(req.into_response(res.map_into_right_body())))
+            }
+            (Looked::Variants(generation, names), Some(req)) if !place.is_variant() => {
+                Ok(Turn::Again(req, generation, names))
+            }
+            (_, req) => {
+                waiting.set(req);
+                Ok(Turn::Done(finished(make().await?, place, false).await))
+            }
+        }
+    }
+}
+
+fn stored_form<B>(made: &Made<B>) -> Option<Encoded> {
+    match made {
+        Made::Page { entry: Ok((entry, lifetime)), page, .. } => Some(Encoded {
+            bytes: codec::serialize(entry)?,
+            lifetime: *lifetime,
+            size: page.length(),
+        }),
+        _ => None,
+    }
+}
+
+async fn finished<B>(
+    made: Made<B>,
+    place: &Place,
+    is_stored: bool,
+) -> ServiceResponse<EitherBody<B, Bytes>> {
+    match made {
+        Made::Other(res, refusal) => {
+            refused(res.request().path(), refusal);
+            marked(res, place.miss())
+        }
+        Made::Page { req, page, entry } => {
+            if let Err(refusal) = entry {
+                refused(req.path(), refusal);
+            }
+            let stored = if is_stored { "; stored" } else { "" };
+            let res = sent(req.headers(), &page, None, &format!("{}{stored}", place.miss())).await;
+            ServiceResponse::new(req, res.map_into_right_body())
+        }
+    }
+}
+
+fn marked<B>(mut res: ServiceResponse<B>, status: &str) -> ServiceResponse<B> {
+    mark(res.headers_mut(), status);
+    res
+}
+
+fn refused(path: &str, refusal: Refusal) {
+    log::debug!("{path} is not kept: {refusal}");
+}
