@@ -48,6 +48,13 @@ impl Assets {
         Self { by_public_name: Arc::new(by_public_name), urls: Arc::new(urls) }
     }
 
+    /// Changes with any file.
+    pub(crate) fn version(&self) -> String {
+        let mut names: Vec<_> = self.by_public_name.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names.concat()
+    }
+
     /// The URL of the file called `name` in `static/`.
     pub(crate) fn url(&self, name: &str) -> Option<&str> {
         self.urls.get(name).map(String::as_str)

@@ -15,7 +15,10 @@ use actix_web::http::Uri;
 use secrecy::SecretString;
 use thiserror::Error;
 
-pub use crate::database_url::{DatabaseKind, DatabaseUrl};
+pub use crate::{
+    cache_config::{CacheBackend, CacheConfig, Layers},
+    database_url::{DatabaseKind, DatabaseUrl},
+};
 
 /// The most that Actix starts.
 const MOST_WORKERS: u32 = 512;
@@ -32,7 +35,11 @@ const SECRET_KEY_LENGTH: usize = 32;
 pub struct Config {
     pub server: ServerConfig,
     pub database: DatabaseConfig,
+    pub cache: CacheConfig,
     pub session: SessionConfig,
+    /// `ADMIN_TOKEN`: the password of `/cache`. Default: none, which opens it in development and
+    /// hides it in production.
+    pub admin_token: Option<SecretString>,
     /// `PUBLIC_ORIGIN`: origins from which forms are accepted, beside the request's own host;
     /// separated by commas. Default: none.
     pub public_origins: Vec<String>,
@@ -65,9 +72,33 @@ pub struct DatabaseConfig {
     pub pool_size: u32,
 }
 
+/// `SESSION_STORE`: where sessions are kept.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SessionStoreKind {
+    /// `cache`: there only; lost when the cache loses them.
+    Cache,
+    /// `cached_db`: in the database, and for reading in the cache.
+    CachedDb,
+    /// `cookie`: with the visitor, encrypted.
+    Cookie,
+}
+
+impl fmt::Display for SessionStoreKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cache => "cache",
+            Self::CachedDb => "database and cache",
+            Self::Cookie => "cookie",
+        })
+    }
+}
+
 /// Sessions and the key that protects their cookie.
 #[derive(Clone, Debug)]
 pub struct SessionConfig {
+    /// `SESSION_STORE`: `cache`, `cached_db` or `cookie`. Default: cache, or cookie if there is no
+    /// cache.
+    pub store: SessionStoreKind,
     /// `SECRET_KEY`: at least 32 characters. Default: random at each start; required in
     /// production.
     pub secret_key: Option<SecretString>,
@@ -84,13 +115,13 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    fn new(variable: impl Into<String>, problem: impl Into<String>) -> Self {
+    pub(crate) fn new(variable: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { variable: variable.into(), problem: problem.into() }
     }
 }
 
 /// A wrong value, on one line.
-fn quoted(value: &str) -> String {
+pub(crate) fn quoted(value: &str) -> String {
     format!("“{}”", value.escape_debug())
 }
 
@@ -105,21 +136,39 @@ impl Environment {
         let mut variables = HashMap::new();
         for (name, value) in std::env::vars_os() {
             let Some(name) = name.to_str() else { continue };
-            if value.is_empty() {
-                continue;
-            }
             variables.insert(name.to_owned(), value.to_string_lossy().into_owned());
         }
         if !variables.contains_key("DYNO") {
             for (name, value) in read_dotenv(dotenv)? {
-                variables.entry(name).or_insert(value);
+                // Those that are set but empty count as not set.
+                let entry: &mut String = variables.entry(name).or_default();
+                if entry.is_empty() {
+                    *entry = value;
+                }
             }
         }
         Ok(Self(variables))
     }
 
-    fn get(&self, variable: &str) -> Option<&str> {
-        self.0.get(variable).map(String::as_str).filter(|value| !value.is_empty())
+    pub(crate) fn get(&self, variable: &str) -> Option<&str> {
+        self.get_or_empty(variable).filter(|value| !value.is_empty())
+    }
+
+    /// Likewise, where an empty value means something.
+    pub(crate) fn get_or_empty(&self, variable: &str) -> Option<&str> {
+        self.0.get(variable).map(String::as_str)
+    }
+
+    /// A time with its unit.
+    pub(crate) fn duration(&self, variable: &str) -> Result<Option<Duration>, ConfigError> {
+        let Some(value) = self.get(variable) else { return Ok(None) };
+        match humantime::parse_duration(value) {
+            Ok(duration) if !duration.is_zero() => Ok(Some(duration)),
+            _ => Err(ConfigError::new(
+                variable,
+                format!("{} is not a time, such as 250ms, 2s or 5min", quoted(value)),
+            )),
+        }
     }
 
     /// Parses a variable's value, if it is set; `expected` says what would be right.
@@ -193,9 +242,12 @@ impl Config {
     /// Reads and checks every setting.
     pub fn from_environment(env: &Environment) -> Result<Self, ConfigError> {
         let server = ServerConfig::from_environment(env)?;
+        let cache = CacheConfig::from_environment(env, server.production)?;
         Ok(Self {
             database: DatabaseConfig::from_environment(env)?,
-            session: SessionConfig::from_environment(env, server.production)?,
+            session: SessionConfig::from_environment(env, server.production, &cache)?,
+            admin_token: env.get("ADMIN_TOKEN").map(Into::into),
+            cache,
             public_origins: public_origins(env)?,
             log_filter: log_filter(env)?,
             server,
@@ -263,8 +315,33 @@ const EPHEMERAL: &str = "a dyno's disk, and SQLite with it, is lost at each rest
      PostgreSQL database, or set ALLOW_EPHEMERAL_SQLITE=yes";
 
 impl SessionConfig {
-    fn from_environment(env: &Environment, production: bool) -> Result<Self, ConfigError> {
-        Ok(Self { secret_key: secret_key(env, production)?, lifetime: session_lifetime(env)? })
+    fn from_environment(
+        env: &Environment,
+        production: bool,
+        cache: &CacheConfig,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self {
+            store: session_store(env, cache)?,
+            secret_key: secret_key(env, production)?,
+            lifetime: session_lifetime(env)?,
+        })
+    }
+}
+
+fn session_store(env: &Environment, cache: &CacheConfig) -> Result<SessionStoreKind, ConfigError> {
+    match env.get("SESSION_STORE") {
+        None | Some("cache") if cache.exists() => Ok(SessionStoreKind::Cache),
+        Some("cache") => Err(ConfigError::new(
+            "SESSION_STORE",
+            "there is no cache to keep sessions in; write cookie or cached_db, or name servers in \
+             MEMCACHIER_SERVERS",
+        )),
+        Some("cached_db") => Ok(SessionStoreKind::CachedDb),
+        None | Some("cookie") => Ok(SessionStoreKind::Cookie),
+        Some(other) => Err(ConfigError::new(
+            "SESSION_STORE",
+            format!("{} is none of cache, cached_db and cookie", quoted(other)),
+        )),
     }
 }
 

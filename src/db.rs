@@ -198,6 +198,16 @@ fn migrate_postgres(conn: &mut PgConnection) -> Result<Vec<String>, MigrationFai
 }
 
 impl DbConnection {
+    /// SQL for the database's own clock, in milliseconds since 1970.
+    pub(crate) fn now_millis(&self) -> &'static str {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
+        }
+    }
+
     /// A transaction that means to write.
     ///
     /// On SQLite it takes the write lock at once: one that reads first and takes it later fails

@@ -80,7 +80,7 @@ pub(crate) async fn error_pages(
         return Ok(res);
     }
     log_cause(&res);
-    Ok(if has_own_page(&res) { res } else { with_page(res) })
+    Ok(if has_own_page(&res) { res } else { with_page(res).await })
 }
 
 fn log_cause(res: &ServiceResponse) {
@@ -97,8 +97,8 @@ fn has_own_page(res: &ServiceResponse) -> bool {
         .is_some_and(|content_type| !content_type.as_bytes().starts_with(b"text/plain"))
 }
 
-fn with_page(res: ServiceResponse) -> ServiceResponse {
-    let html = page(&res);
+async fn with_page(res: ServiceResponse) -> ServiceResponse {
+    let html = page(&res).await;
     let mut res = res.map_body(|_, _| BoxBody::new(html));
     let headers = res.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
@@ -114,7 +114,7 @@ struct ErrorPage {
     request_id: Option<String>,
 }
 
-fn page(res: &ServiceResponse) -> String {
+async fn page(res: &ServiceResponse) -> String {
     let (title, message) = in_words(res.status());
     let page = ErrorPage {
         status: res.status().as_u16(),
@@ -122,10 +122,11 @@ fn page(res: &ServiceResponse) -> String {
         message,
         request_id: RequestId::of(res.request()).map(|id| id.to_string()),
     };
-    res.request()
-        .app_data::<Data<Views>>()
-        .and_then(|views| views.render("error.html", &page).ok())
-        .unwrap_or_else(|| format!("<!doctype html><title>{title}</title><p>{message}"))
+    let rendered = match res.request().app_data::<Data<Views>>() {
+        Some(views) => views.render("error.html", &page).await.ok(),
+        None => None,
+    };
+    rendered.unwrap_or_else(|| format!("<!doctype html><title>{title}</title><p>{message}"))
 }
 
 fn in_words(status: StatusCode) -> (&'static str, &'static str) {

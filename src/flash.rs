@@ -1,11 +1,22 @@
 //! Messages that the next page shows once, kept in the session.
+//!
+//! Who has one carries a marker cookie besides, which says no more than that: with it a request
+//! passes by the view cache, and without it no session is looked for. The page that answers takes
+//! it away.
 
 use actix_session::{Session, SessionInsertError};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    cookie::{Cookie, SameSite},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::task::TaskName;
 
 const KEY: &str = "flash";
+
+/// The name of the marker cookie.
+pub(crate) const MARKER: &str = "flash";
 
 /// How many wait at most: a client that never asks for a page must not fill its session.
 const MOST: usize = 5;
@@ -60,6 +71,30 @@ pub(crate) fn take(session: &Session) -> Vec<Flash> {
         session.purge();
     }
     waiting
+}
+
+/// The marker cookie.
+#[derive(Clone, Debug)]
+pub(crate) struct Marker(Cookie<'static>);
+
+impl Marker {
+    /// For https only, if `secure`.
+    pub(crate) fn new(secure: bool) -> Self {
+        let cookie = Cookie::build(MARKER, "1").path("/").http_only(true);
+        Self(cookie.same_site(SameSite::Lax).secure(secure).finish())
+    }
+
+    pub(crate) fn set(&self, response: &mut HttpResponse) {
+        // A cookie of these characters can always be set.
+        let _ = response.add_cookie(&self.0);
+    }
+
+    /// Takes the cookie away, if the request carries it.
+    pub(crate) fn remove(&self, request: &HttpRequest, response: &mut HttpResponse) {
+        if request.cookie(MARKER).is_some() {
+            let _ = response.add_removal_cookie(&self.0);
+        }
+    }
 }
 
 #[cfg(test)]

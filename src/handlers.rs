@@ -2,18 +2,20 @@
 
 use actix_session::Session;
 use actix_web::{
-    HttpResponse,
+    HttpRequest, HttpResponse,
     http::{Method, StatusCode, header},
     web::{Bytes, Data, Path},
 };
+use futures_util::future::join;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    db::Db,
+    db::{Db, DbConnection},
     error::AppError,
-    flash::{self, Flash},
+    flash::{self, Flash, Marker},
     task::{self, NameError, Task, TaskId, TaskName},
+    tasks_cache::{Change, TasksCache},
     views::Views,
 };
 
@@ -32,17 +34,22 @@ struct ListPage {
 
 /// `GET /`. To be told the length of a page (`HEAD`) is not to have read its messages.
 pub(crate) async fn list(
-    method: Method,
+    req: HttpRequest,
     db: Data<Db>,
+    cache: Data<TasksCache>,
     views: Data<Views>,
+    marker: Data<Marker>,
     session: Session,
 ) -> Result<HttpResponse, AppError> {
-    let tasks = db.run(task::list).await?;
-    let flashes =
-        if method == Method::HEAD { flash::peek(&session) } else { flash::take(&session) };
+    let tasks = cache.list(&db).await?;
+    let is_read = req.method() != Method::HEAD;
+    let flashes = if is_read { flash::take(&session) } else { flash::peek(&session) };
     let focus = flashes.iter().any(|flash| matches!(flash, Flash::Added { .. }));
     let page = ListPage { tasks, flashes, focus, ..ListPage::default() };
-    let mut response = html(StatusCode::OK, views.render("index.html", &page)?);
+    let mut response = html(StatusCode::OK, views.render("index.html", &page).await?);
+    if is_read {
+        marker.remove(&req, &mut response);
+    }
     if !page.flashes.is_empty() {
         let once = header::HeaderValue::from_static("no-store");
         response.headers_mut().insert(header::CACHE_CONTROL, once);
@@ -53,19 +60,21 @@ pub(crate) async fn list(
 /// `POST /`
 pub(crate) async fn add(
     db: Data<Db>,
+    cache: Data<TasksCache>,
     views: Data<Views>,
+    marker: Data<Marker>,
     session: Session,
     form: Bytes,
 ) -> Result<HttpResponse, AppError> {
     let typed = typed_name(&form);
     let name = match TaskName::parse(&typed) {
         Ok(name) => name,
-        Err(problem) => return refused(&db, &views, typed, problem).await,
+        Err(problem) => return refused(&db, &cache, &views, typed, problem).await,
     };
     let message = Flash::added(&name);
-    db.write(move |conn| task::add(conn, &name)).await?;
+    cache.write(&db, move |conn| Ok((task::add(conn, &name)?, Some(Change::Added)))).await?;
     flash::push(&session, message)?;
-    Ok(back_to_the_list())
+    Ok(back_to_the_list(&marker))
 }
 
 /// The field `name` of a form; an empty text where there is none. Of several the first counts.
@@ -77,26 +86,34 @@ fn typed_name(form: &[u8]) -> String {
 /// The list again, with what was typed and what is wrong with it.
 async fn refused(
     db: &Db,
+    cache: &TasksCache,
     views: &Views,
     typed: String,
     problem: NameError,
 ) -> Result<HttpResponse, AppError> {
-    let tasks = db.run(task::list).await?;
+    let tasks = cache.list(db).await?;
     let problem = Some(problem.to_string());
     let page = ListPage { tasks, typed, problem, focus: true, ..ListPage::default() };
-    Ok(html(StatusCode::UNPROCESSABLE_ENTITY, views.render("index.html", &page)?))
+    Ok(html(StatusCode::UNPROCESSABLE_ENTITY, views.render("index.html", &page).await?))
 }
 
 /// `POST /{id}/delete`
 pub(crate) async fn delete(
     db: Data<Db>,
+    cache: Data<TasksCache>,
+    marker: Data<Marker>,
     session: Session,
     id: Path<TaskId>,
 ) -> Result<HttpResponse, AppError> {
-    let deleted = db.write(move |conn| task::delete(conn, *id)).await?;
+    let delete = move |conn: &mut DbConnection| {
+        let deleted = task::delete(conn, *id)?;
+        let change = deleted.as_ref().map(|_| Change::Deleted(*id));
+        Ok((deleted, change))
+    };
+    let deleted = cache.write(&db, delete).await?;
     let message = deleted.map_or(Flash::AlreadyGone, |task| Flash::deleted(&task.name));
     flash::push(&session, message)?;
-    Ok(back_to_the_list())
+    Ok(back_to_the_list(&marker))
 }
 
 /// `GET /healthz`: the process lives.
@@ -105,8 +122,9 @@ pub(crate) async fn healthz() -> &'static str {
 }
 
 /// `GET /readyz`: whether the process can do its work.
-pub(crate) async fn readyz(db: Data<Db>) -> HttpResponse {
-    let (status, database) = match db.ping().await {
+pub(crate) async fn readyz(db: Data<Db>, cache: Data<TasksCache>) -> HttpResponse {
+    let (database, cache) = join(db.ping(), cache.state()).await;
+    let (status, database) = match database {
         Ok(()) => (StatusCode::OK, "ok"),
         Err(error) => {
             log::warn!("not ready: {error}");
@@ -115,15 +133,18 @@ pub(crate) async fn readyz(db: Data<Db>) -> HttpResponse {
     };
     HttpResponse::build(status)
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .json(json!({ "database": database, "cache": "none" }))
+        .json(json!({ "database": database, "cache": cache }))
 }
 
 fn html(status: StatusCode, page: String) -> HttpResponse {
     HttpResponse::build(status).content_type("text/html; charset=utf-8").body(page)
 }
 
-fn back_to_the_list() -> HttpResponse {
-    HttpResponse::SeeOther().insert_header((header::LOCATION, "/")).finish()
+/// Where a message is shown.
+fn back_to_the_list(marker: &Marker) -> HttpResponse {
+    let mut response = HttpResponse::SeeOther().insert_header((header::LOCATION, "/")).finish();
+    marker.set(&mut response);
+    response
 }
 
 #[cfg(test)]

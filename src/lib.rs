@@ -7,6 +7,7 @@ compile_error!("tasklist needs a database: enable the feature `sqlite` or `postg
 
 mod access_log;
 mod assets;
+mod cache_config;
 pub mod cli;
 pub mod config;
 mod csrf;
@@ -16,9 +17,12 @@ mod error;
 mod flash;
 mod handlers;
 mod headers;
+mod ledger;
 mod request_body;
 mod routes;
+mod sessions;
 pub mod shutdown;
 pub mod startup;
 pub mod task;
+mod tasks_cache;
 mod views;

@@ -1,18 +1,31 @@
-//! Every URL.
+//! Every URL, and what wraps its handlers besides what wraps the whole app.
 
+use actix_cache::ViewCache;
+use actix_session::SessionMiddleware;
 use actix_web::{
     FromRequest, Handler, Resource, Responder,
     web::{self, ServiceConfig},
 };
 
-use crate::{assets, handlers};
+use crate::{assets, handlers, sessions::Sessions};
 
-pub(crate) fn configure(app: &mut ServiceConfig) {
-    app.service(page("/", handlers::list).route(web::post().to(handlers::add)))
-        .service(web::resource("/{id:[0-9]+}/delete").route(web::post().to(handlers::delete)))
-        .service(page("/static/{name}", assets::serve))
-        .service(page("/healthz", handlers::healthz))
-        .service(page("/readyz", handlers::readyz));
+/// Around a session is the view cache: a page from there costs no session.
+pub(crate) fn configure(
+    app: &mut ServiceConfig,
+    sessions: &SessionMiddleware<Sessions>,
+    views: &ViewCache,
+) {
+    let delete = web::resource("/{id:[0-9]+}/delete").route(web::post().to(handlers::delete));
+    app.service(
+        page("/", handlers::list)
+            .route(web::post().to(handlers::add))
+            .wrap(sessions.clone())
+            .wrap(views.clone()),
+    )
+    .service(delete.wrap(sessions.clone()))
+    .service(page("/static/{name}", assets::serve))
+    .service(page("/healthz", handlers::healthz))
+    .service(page("/readyz", handlers::readyz));
 }
 
 /// Answers GET, and HEAD alike.

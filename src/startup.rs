@@ -12,12 +12,14 @@ use std::{
     time::Duration,
 };
 
-use actix_session::{SessionMiddleware, config::PersistentSession, storage::CookieSessionStore};
+use actix_cache::{Cache, CacheBuilder, CacheSessionStore, TemplatesError, ViewCache, replay};
+use actix_session::{SessionMiddleware, config::PersistentSession};
 use actix_web::{
     App, HttpServer,
     cookie::{Key, SameSite, time},
     dev::Server,
     middleware::from_fn,
+    rt,
     web::{Data, ServiceConfig},
 };
 use secrecy::ExposeSecret;
@@ -26,11 +28,20 @@ use thiserror::Error;
 use crate::{
     access_log,
     assets::Assets,
-    config::{Config, DatabaseKind, ServerConfig, SessionConfig},
+    config::{
+        CacheBackend, CacheConfig, Config, DatabaseKind, ServerConfig, SessionConfig,
+        SessionStoreKind,
+    },
     csrf::{self, PublicOrigins},
     db::{Db, DbError},
-    error, headers, request_body, routes,
+    error,
+    flash::{self, Marker},
+    headers,
+    ledger::DbLedger,
+    request_body, routes,
+    sessions::{DbSessions, Sessions},
     shutdown::{self, Draining},
+    tasks_cache::TasksCache,
     views::Views,
 };
 
@@ -50,9 +61,13 @@ pub struct Application {
 #[derive(Clone)]
 struct Shared {
     assets: Data<Assets>,
+    cache: Data<TasksCache>,
     db: Data<Db>,
     draining: Data<Draining>,
+    marker: Data<Marker>,
     origins: Data<PublicOrigins>,
+    pages: ViewCache,
+    sessions: Sessions,
     views: Data<Views>,
 }
 
@@ -68,7 +83,7 @@ pub enum StartupError {
     #[error("cannot listen on {address}: {source}; {remedy}")]
     Listen { address: String, source: io::Error, remedy: &'static str },
     #[error("a template is wrong: {0}")]
-    Template(#[from] tera::Error),
+    Template(#[from] TemplatesError),
 }
 
 impl Application {
@@ -88,10 +103,11 @@ impl Application {
         let production = config.server.production;
 
         let server = HttpServer::new(move || {
+            let store = shared.sessions.clone();
+            let sessions = sessions(&session, store, key.clone(), production);
             // The last one wraps all others. What is refused must still get its page, its headers
-            // and its line in the log; no session is opened for a request that is refused.
+            // and its line in the log.
             App::new()
-                .wrap(sessions(&session, key.clone(), production))
                 .wrap(from_fn(request_body::read_within_bounds))
                 .wrap(from_fn(csrf::refuse_cross_site))
                 .wrap(from_fn(error::error_pages))
@@ -99,7 +115,7 @@ impl Application {
                 .wrap(from_fn(shutdown::close_connections))
                 .wrap(from_fn(access_log::write_line))
                 .configure(|app| shared.register(app))
-                .configure(routes::configure)
+                .configure(|app| routes::configure(app, &sessions, &shared.pages))
         })
         .workers(config.server.workers)
         .keep_alive(KEEP_ALIVE)
@@ -143,12 +159,24 @@ impl Shared {
     fn new(config: &Config, draining: Draining) -> Result<Self, StartupError> {
         let db = Db::new(&config.database);
         prepare_database(&db, config)?;
+        let cache = open_cache(&config.cache, &db);
+        let sessions = session_store(&config.session, &cache, &db);
+        let cache = TasksCache::new(cache, config.cache.layers);
         let assets = Assets::load();
+        let views = Views::load(assets.clone(), cache.fragment.clone())?;
+        let pages = ViewCache::builder(cache.view.clone())
+            .version(views.version())
+            .bypass_cookie(flash::MARKER)
+            .build();
         Ok(Self {
-            views: Data::new(Views::load(assets.clone())?),
+            pages,
+            sessions,
+            cache: Data::new(cache),
+            views: Data::new(views),
             assets: Data::new(assets),
             db: Data::new(db),
             draining: Data::new(draining),
+            marker: Data::new(Marker::new(config.server.production)),
             origins: Data::new(PublicOrigins(config.public_origins.clone())),
         })
     }
@@ -156,8 +184,10 @@ impl Shared {
     fn register(&self, app: &mut ServiceConfig) {
         app.app_data(request_body::limit())
             .app_data(self.assets.clone())
+            .app_data(self.cache.clone())
             .app_data(self.db.clone())
             .app_data(self.draining.clone())
+            .app_data(self.marker.clone())
             .app_data(self.origins.clone())
             .app_data(self.views.clone());
     }
@@ -195,6 +225,40 @@ fn warn_of_pending_migrations(db: Db) {
     });
 }
 
+/// The cache, and what keeps it fresh in the background.
+fn open_cache(config: &CacheConfig, db: &Db) -> Cache {
+    let ledger = DbLedger(db.clone());
+    let builder = match &config.backend {
+        CacheBackend::Memcached(servers) => {
+            Cache::memcached_with_ledger(servers.clone(), ledger.clone())
+        }
+        CacheBackend::Memory(bytes) => Cache::memory(*bytes),
+        CacheBackend::None => Cache::null(),
+    };
+    let builder = builder.prefix(config.prefix.clone());
+    let builder = match config.default_timeout {
+        Some(timeout) => CacheBuilder::default_lifetime(builder, timeout),
+        None => builder,
+    };
+    let cache = builder.build();
+    if cache.is_shared() {
+        rt::spawn(replay(cache.clone(), ledger));
+    }
+    cache
+}
+
+fn session_store(config: &SessionConfig, cache: &Cache, db: &Db) -> Sessions {
+    match config.store {
+        SessionStoreKind::Cookie => Sessions::Cookie,
+        SessionStoreKind::Cache => Sessions::Cache(CacheSessionStore::new(cache)),
+        SessionStoreKind::CachedDb => {
+            let durable = DbSessions(db.clone());
+            rt::spawn(durable.clone().purge());
+            Sessions::CachedDb(CacheSessionStore::over(cache, durable))
+        }
+    }
+}
+
 fn cookie_key(session: &SessionConfig) -> Key {
     if let Some(secret) = &session.secret_key {
         return Key::derive_from(secret.expose_secret().as_bytes());
@@ -205,13 +269,14 @@ fn cookie_key(session: &SessionConfig) -> Key {
 
 fn sessions(
     config: &SessionConfig,
+    store: Sessions,
     key: Key,
     production: bool,
-) -> SessionMiddleware<CookieSessionStore> {
+) -> SessionMiddleware<Sessions> {
     let seconds = i64::try_from(config.lifetime.as_secs()).unwrap_or(i64::MAX);
     // A name with this prefix cannot be set by another host of the same domain (RFC 6265bis).
     let name = if production { "__Host-id" } else { "id" };
-    SessionMiddleware::builder(CookieSessionStore::default(), key)
+    SessionMiddleware::builder(store, key)
         .cookie_name(name.to_owned())
         .cookie_secure(production)
         .cookie_http_only(true)
@@ -278,7 +343,7 @@ fn summary(config: &Config, address: Option<SocketAddr>) -> String {
         (None, None) => format!("http://{}:{}", config.server.host, config.server.port),
     };
     format!(
-        "tasklist is running on {address} (database: {}; cache: none; sessions: cookie)",
-        config.database.url
+        "tasklist is running on {address} (database: {}; cache: {}; sessions: {})",
+        config.database.url, config.cache.backend, config.session.store
     )
 }

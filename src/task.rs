@@ -14,7 +14,7 @@ diesel::table! {
 }
 
 /// One task as stored.
-#[derive(Clone, Debug, Eq, PartialEq, Queryable, Selectable, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Queryable, Selectable, Serialize)]
 #[diesel(table_name = task)]
 pub struct Task {
     pub id: i64,
@@ -25,6 +25,12 @@ pub struct Task {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "i64")]
 pub struct TaskId(i64);
+
+impl TaskId {
+    pub(crate) fn get(self) -> i64 {
+        self.0
+    }
+}
 
 impl TryFrom<i64> for TaskId {
     type Error = &'static str;

@@ -1,7 +1,8 @@
 //! Templates: embedded in the binary, parsed once at the start, shared by all workers.
 
-use std::{borrow::Cow, sync::Arc};
+use std::borrow::Cow;
 
+use actix_cache::{Cache, Templates, TemplatesError};
 use rust_embed::RustEmbed;
 use serde::Serialize;
 use tera::{Context, Kwargs, State, Tera, TeraResult};
@@ -10,28 +11,40 @@ use crate::assets::Assets;
 
 #[derive(RustEmbed)]
 #[folder = "templates/"]
-struct Templates;
+struct Files;
 
 /// All templates, ready to render. Cloning shares them.
 #[derive(Clone)]
-pub(crate) struct Views(Arc<Tera>);
+pub(crate) struct Views {
+    templates: Templates,
+    /// Where fragments are kept.
+    fragments: Cache,
+}
 
 impl Views {
     /// Parses the embedded templates. They can use `asset(name="style.css")` for the URL of a
     /// static file.
-    pub(crate) fn load(assets: Assets) -> TeraResult<Self> {
+    pub(crate) fn load(assets: Assets, fragments: Cache) -> Result<Self, TemplatesError> {
         let mut tera = Tera::default();
+        let version = assets.version();
         tera.register_function("asset", move |args: Kwargs, _: &State| asset_url(&assets, &args));
-        tera.add_raw_templates(Templates::iter().filter_map(|name| {
-            let source = Templates::get(&name)?.data;
+        let sources = Files::iter().filter_map(|name| {
+            let source = Files::get(&name)?.data;
             Some((name, String::from_utf8_lossy(&source).into_owned()))
-        }))?;
-        Ok(Self(Arc::new(tera)))
+        });
+        let templates = Templates::new(tera, sources)?.versioned_by(&version);
+        Ok(Self { templates, fragments })
+    }
+
+    /// Changes with any template and any static file.
+    pub(crate) fn version(&self) -> u64 {
+        self.templates.digest()
     }
 
     /// Renders a template with the fields of `page` as its variables.
-    pub(crate) fn render(&self, template: &str, page: &impl Serialize) -> TeraResult<String> {
-        self.0.render(template, &Context::from_serialize(page)?)
+    pub(crate) async fn render(&self, template: &str, page: &impl Serialize) -> TeraResult<String> {
+        let context = Context::from_serialize(page)?;
+        self.templates.render(&self.fragments, template, &context).await
     }
 }
 

@@ -209,6 +209,13 @@ impl Reply {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
+    /// What sets the cookie `name`; empty if nothing does.
+    pub fn cookie(&self, name: &str) -> &str {
+        let cookies = self.headers.get_all("set-cookie").iter();
+        let mut cookies = cookies.map(|value| value.to_str().unwrap());
+        cookies.find(|cookie| cookie.split('=').next() == Some(name)).unwrap_or_default()
+    }
+
     /// The names on the page, as escaped there.
     pub fn task_names(&self) -> Vec<&str> {
         between(&self.body, r#"class="task-name""#, "</span>")

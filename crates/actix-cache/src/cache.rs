@@ -70,6 +70,13 @@ impl Cache {
         self.inner.backend.name()
     }
 
+    /// Whether other processes see the same entries: then what a write makes wrong must be
+    /// remembered in a [`Ledger`](crate::Ledger).
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.inner.backend.is_shared()
+    }
+
     /// The same cache, counting what is done through it under `name`.
     #[must_use]
     pub fn layer(&self, name: &'static str) -> Self {

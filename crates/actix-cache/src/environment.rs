@@ -35,28 +35,39 @@ impl Cache {
     pub fn from_variables(
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<CacheBuilder, EnvironmentError> {
-        let set = |name: String| variable(&name).filter(|value| !value.trim().is_empty());
-        for platform in ["MEMCACHIER", "MEMCACHE"] {
-            let Some(servers) = set(format!("{platform}_SERVERS")) else { continue };
-            let mut config = Config::new(ServerAddress::parse_list(&servers)?);
-            let username = set(format!("{platform}_USERNAME"));
-            let password = set(format!("{platform}_PASSWORD"));
-            config.credentials = match (username, password) {
-                (Some(username), Some(password)) => {
-                    Some(Credentials { username, password: password.into() })
-                }
-                (None, None) => None,
-                _ => {
-                    return Err(EnvironmentError {
-                        variable: "MEMCACHIER_USERNAME",
-                        problem: "user and password must be set both, or neither".to_owned(),
-                    });
-                }
-            };
-            return Ok(Self::memcached(Client::new(config)));
-        }
-        Ok(Self::memory(MEMORY_BYTES))
+        Ok(match servers_from_variables(variable)? {
+            Some(config) => Self::memcached(Client::new(config)),
+            None => Self::memory(MEMORY_BYTES),
+        })
     }
+}
+
+/// The servers and credentials that the variables name, as for [`Cache::from_env`]; the rest of the
+/// config has its defaults. `None` if they name none.
+pub fn servers_from_variables(
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Option<Config>, EnvironmentError> {
+    let set = |name: String| variable(&name).filter(|value| !value.trim().is_empty());
+    for platform in ["MEMCACHIER", "MEMCACHE"] {
+        let Some(servers) = set(format!("{platform}_SERVERS")) else { continue };
+        let mut config = Config::new(ServerAddress::parse_list(&servers)?);
+        let username = set(format!("{platform}_USERNAME"));
+        let password = set(format!("{platform}_PASSWORD"));
+        config.credentials = match (username, password) {
+            (Some(username), Some(password)) => {
+                Some(Credentials { username, password: password.into() })
+            }
+            (None, None) => None,
+            _ => {
+                return Err(EnvironmentError {
+                    variable: "MEMCACHIER_USERNAME",
+                    problem: "user and password must be set both, or neither".to_owned(),
+                });
+            }
+        };
+        return Ok(Some(config));
+    }
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ mod view_cache;
 pub use builder::CacheBuilder;
 pub use cache::Cache;
 #[cfg(feature = "memcached")]
-pub use environment::EnvironmentError;
+pub use environment::{EnvironmentError, servers_from_variables};
 #[cfg(feature = "tera")]
 pub use fragment::{Templates, TemplatesError, fragment_key};
 pub use invalidate::{Invalidation, Ledger, REPLAY_AGE, REPLAY_INTERVAL, replay, replay_once};

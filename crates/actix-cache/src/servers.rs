@@ -18,6 +18,12 @@ pub struct ServerReport {
 }
 
 impl Cache {
+    /// Whether every server answers; true if entries are not in memcached.
+    pub async fn ping(&self) -> bool {
+        let Backend::Memcached(memcached) = self.backend() else { return true };
+        memcached.0.noop().await.iter().all(|(_, answer)| answer.is_ok())
+    }
+
     /// All servers, asked now; none if entries are not in memcached.
     pub async fn server_reports(&self) -> Vec<ServerReport> {
         let Backend::Memcached(memcached) = self.backend() else { return Vec::new() };

@@ -97,7 +97,6 @@ impl Backend {
     }
 
     /// Whether other processes see the same entries.
-    #[cfg(feature = "actix")]
     pub(crate) fn is_shared(&self) -> bool {
         !matches!(self, Self::Memory(_) | Self::Null)
     }

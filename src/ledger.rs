@@ -1,0 +1,117 @@
+//! The table `cache_invalidations`: what writes have made wrong in the cache, until that is certain
+//! to be gone.
+
+use std::time::Duration;
+
+use actix_cache::{Invalidation, Ledger};
+use diesel::{dsl::sql, prelude::*, sql_types::BigInt};
+
+use crate::db::{Db, DbConnection, DbError};
+
+diesel::table! {
+    cache_invalidations (id) {
+        id -> BigInt,
+        keys -> Text,
+        created_at -> BigInt,
+    }
+}
+
+/// Stores a row, in the transaction of the write; returns its id, which is random and never used
+/// again.
+pub(crate) fn insert(conn: &mut DbConnection, invalidation: &Invalidation) -> QueryResult<i64> {
+    let id: i64 = rand::random();
+    diesel::insert_into(cache_invalidations::table)
+        .values((
+            cache_invalidations::id.eq(id),
+            cache_invalidations::keys.eq(invalidation.to_text()),
+        ))
+        .execute(conn)?;
+    Ok(id)
+}
+
+/// Removes the row of a write whose invalidation is certain. If that fails, it is replayed: no harm.
+pub(crate) async fn remove_confirmed(db: &Db, row: i64) {
+    if let Err(error) = db.write(move |conn| remove(conn, row)).await {
+        log::warn!("a row stays in cache_invalidations for now: {error}");
+    }
+}
+
+fn remove(conn: &mut DbConnection, row: i64) -> QueryResult<()> {
+    diesel::delete(cache_invalidations::table.find(row)).execute(conn)?;
+    Ok(())
+}
+
+/// How many rows there are, and how old the oldest is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Backlog {
+    pub(crate) rows: i64,
+    pub(crate) oldest: Option<Duration>,
+}
+
+pub(crate) fn backlog(conn: &mut DbConnection) -> QueryResult<Backlog> {
+    let now = conn.now_millis();
+    let rows = cache_invalidations::table.count().get_result(conn)?;
+    let ages = cache_invalidations::table.order(cache_invalidations::created_at);
+    let age = sql::<BigInt>(&format!("{now} - created_at"));
+    let oldest: Option<i64> = ages.select(age).first(conn).optional()?;
+    let oldest = oldest.map(|millis| Duration::from_millis(millis.try_into().unwrap_or(0)));
+    Ok(Backlog { rows, oldest })
+}
+
+/// The ledger for the replay, by age and then by id.
+#[derive(Clone, Debug)]
+pub(crate) struct DbLedger(pub(crate) Db);
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    created_at: i64,
+    id: i64,
+}
+
+impl Ledger for DbLedger {
+    type Error = DbError;
+    type Id = Row;
+
+    async fn left(
+        &self,
+        after: Option<&Row>,
+        age: Duration,
+        limit: usize,
+    ) -> Result<Vec<(Row, Invalidation)>, DbError> {
+        let after = after.copied();
+        let rows = self.0.run(move |conn| older_than(conn, after, age, limit)).await?;
+        let rows = rows.into_iter().map(|(id, keys, created_at)| {
+            // A text that is none is somebody else's doing, and would stay for ever.
+            let invalidation = Invalidation::from_text(&keys).unwrap_or_default();
+            (Row { created_at, id }, invalidation)
+        });
+        Ok(rows.collect())
+    }
+
+    async fn remove(&self, row: &Row) -> Result<(), DbError> {
+        let id = row.id;
+        self.0.write(move |conn| remove(conn, id)).await
+    }
+}
+
+fn older_than(
+    conn: &mut DbConnection,
+    after: Option<Row>,
+    age: Duration,
+    limit: usize,
+) -> QueryResult<Vec<(i64, String, i64)>> {
+    use self::cache_invalidations::dsl::{cache_invalidations, created_at, id};
+
+    let latest = sql::<BigInt>(&format!("{} - {}", conn.now_millis(), age.as_millis()));
+    let after = after.unwrap_or(Row { created_at: i64::MIN, id: i64::MIN });
+    cache_invalidations
+        .filter(created_at.le(latest))
+        .filter(
+            created_at
+                .gt(after.created_at)
+                .or(created_at.eq(after.created_at).and(id.gt(after.id))),
+        )
+        .order((created_at, id))
+        .limit(limit.try_into().unwrap_or(i64::MAX))
+        .load(conn)
+}
