@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod caching;
 mod concurrency;
 mod csrf;
 mod interface;
@@ -10,3 +11,7 @@ mod program;
 mod settings;
 mod shutdown;
 mod support;
+
+#[path = "../../crates/memcached-client/tests/contract/servers.rs"]
+#[allow(dead_code)]
+mod servers;

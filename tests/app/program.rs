@@ -23,9 +23,9 @@ fn alone_in_an_empty_folder_it_says_what_it_uses_and_serves_everything() {
     let folder = tempdir().unwrap();
     let program = Program::start(command(folder.path(), &[("PORT", "0"), ("HOST", "127.0.0.1")]));
     assert!(
-        program
-            .summary
-            .ends_with("(database: sqlite tasklist.sqlite3; cache: in this process; sessions: cache)\n"),
+        program.summary.ends_with(
+            "(database: sqlite tasklist.sqlite3; cache: in this process; sessions: cache)\n"
+        ),
         "{}",
         program.summary
     );

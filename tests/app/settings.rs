@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use tasklist::config::{Config, Environment};
+use tasklist::config::Config;
 
 fn config<const N: usize>(variables: [(&str, &str); N]) -> Result<Config, String> {
-    Config::from_environment(&Environment::from(variables)).map_err(|error| error.to_string())
+    Config::from_environment(&variables.into_iter().collect()).map_err(|error| error.to_string())
 }
 
 #[test]

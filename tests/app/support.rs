@@ -11,17 +11,15 @@ use std::{
 };
 
 use diesel::connection::SimpleConnection;
-use tasklist::{
-    config::{Config, Environment},
-    db::Db,
-    startup::Application,
-};
+use tasklist::{config::Config, db::Db, startup::Application};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use ureq::{
     Agent,
     http::{HeaderMap, Request},
 };
+
+pub const SECRET_KEY: &str = "a key for tests, as long as it needs to be";
 
 /// How long a condition may take before the test says that it will not come true.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -86,15 +84,21 @@ impl TestApp {
     }
 
     pub fn on(database: TestDatabase) -> Self {
-        let environment = Environment::from([
+        Self::with(database, &[])
+    }
+
+    /// With settings besides.
+    pub fn with(database: TestDatabase, settings: &[(&str, &str)]) -> Self {
+        let mut all = vec![
             ("PORT", "0"),
             ("HOST", "127.0.0.1"),
             ("DATABASE_URL", database.url.as_str()),
             ("DATABASE_POOL_SIZE", "4"),
-            ("SECRET_KEY", "a key for tests, as long as it needs to be"),
+            ("SECRET_KEY", SECRET_KEY),
             ("WEB_CONCURRENCY", "2"),
-        ]);
-        let config = Config::from_environment(&environment).unwrap();
+        ];
+        all.extend(settings);
+        let config = Config::from_environment(&all.into_iter().collect()).unwrap();
         Db::new(&config.database).migrate().unwrap();
         let (stop, stopped) = oneshot::channel();
         let (say_port, port) = mpsc::channel();
@@ -135,6 +139,11 @@ impl TestDatabase {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/tasks.sqlite3", folder.path().display());
         Self { url, _folder: Some(folder) }
+    }
+
+    /// One that is somebody else's to remove.
+    pub fn at(url: &str) -> Self {
+        Self { url: url.to_owned(), _folder: None }
     }
 
     /// On the server that `bin/test` started.
