@@ -12,7 +12,8 @@ use std::{
 use clap::{Parser, Subcommand};
 
 use crate::{
-    config::{Config, Environment},
+    cache_cli::{self, CacheCommand},
+    config::{CacheConfig, Config, ConfigError, Environment},
     db::Db,
     shutdown,
     startup::Application,
@@ -34,32 +35,61 @@ struct Arguments {
 enum Command {
     /// Apply the pending migrations to the database, then stop
     Migrate,
+    /// Tell whether database, migrations and cache work, and what to do if not
+    Check,
+    /// Talk to the cache servers; needs no database and no secret key
+    #[command(subcommand)]
+    Cache(CacheCommand),
+}
+
+/// Why the program ends, and with which exit code.
+struct Failure(u8, String);
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self(2, error.to_string())
+    }
+}
+
+/// What goes wrong once the settings are known.
+impl From<String> for Failure {
+    fn from(problem: String) -> Self {
+        Self(1, problem)
+    }
 }
 
 /// Runs the program that the process's arguments and environment ask for.
 #[must_use]
 pub fn run() -> ExitCode {
-    let arguments = Arguments::parse();
-    let config = match read_config(arguments.uds) {
-        Ok(config) => config,
-        Err(problem) => return fail(2, &problem),
-    };
-    start_logger(&config.log_filter);
-    let outcome = match arguments.command {
-        None => serve(config),
-        Some(Command::Migrate) => migrate(&config),
-    };
-    match outcome {
+    let Arguments { uds, command } = Arguments::parse();
+    match carry_out(command, uds) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => fail(1, &problem),
+        Err(Failure(code, problem)) => {
+            let _ = writeln!(std::io::stderr(), "tasklist: {problem}");
+            ExitCode::from(code)
+        }
     }
 }
 
-fn read_config(uds: Option<PathBuf>) -> Result<Config, String> {
-    let environment = Environment::load(Path::new(".env")).map_err(|e| e.to_string())?;
-    let mut config = Config::from_environment(&environment).map_err(|e| e.to_string())?;
+fn carry_out(command: Option<Command>, uds: Option<PathBuf>) -> Result<(), Failure> {
+    let environment = Environment::load(Path::new(".env"))?;
+    if let Some(Command::Cache(command)) = command {
+        let config = CacheConfig::from_environment(&environment, false)?;
+        return Ok(block_on(cache_cli::run(command, &config))?);
+    }
+    let mut config = Config::from_environment(&environment)?;
     config.server.uds = uds;
-    Ok(config)
+    start_logger(&config.log_filter);
+    match command {
+        Some(Command::Migrate) => migrate(&config)?,
+        Some(Command::Check) => block_on(cache_cli::check(&config))?,
+        _ => serve(config)?,
+    }
+    Ok(())
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    actix_web::rt::System::new().block_on(future)
 }
 
 fn start_logger(filter: &str) {
@@ -67,7 +97,7 @@ fn start_logger(filter: &str) {
 }
 
 fn serve(config: Config) -> Result<(), String> {
-    actix_web::rt::System::new().block_on(async move {
+    block_on(async move {
         let application =
             Application::build(config, shutdown::signal()).map_err(|e| e.to_string())?;
         say(application.summary());
@@ -88,9 +118,4 @@ fn migrate(config: &Config) -> Result<(), String> {
 /// Prints a line for the person who started the program; a closed standard output is no error.
 fn say(line: impl Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
-}
-
-fn fail(code: u8, problem: &str) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "tasklist: {problem}");
-    ExitCode::from(code)
 }

@@ -24,10 +24,16 @@ use crate::{access_log::RequestId, db::DbError, views::Views};
 /// Seconds after which a client may try again when the database is away.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
+/// For what `ADMIN_TOKEN` protects (RFC 7617).
+const CHALLENGE: HeaderValue =
+    HeaderValue::from_static("Basic realm=\"tasklist\", charset=\"UTF-8\"");
+
 #[derive(Debug, Error)]
 pub(crate) enum AppError {
     #[error("there is no such page")]
     NotFound,
+    #[error("the password is missing or wrong")]
+    Unauthorized,
     #[error("the request came from another site")]
     CrossSite,
     #[error("the body cannot be read")]
@@ -48,6 +54,7 @@ impl ResponseError for AppError {
     fn status_code(&self) -> StatusCode {
         match self {
             Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::CrossSite => StatusCode::FORBIDDEN,
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -61,8 +68,13 @@ impl ResponseError for AppError {
 
     fn error_response(&self) -> HttpResponse {
         let mut res = HttpResponse::new(self.status_code());
-        if res.status() == StatusCode::SERVICE_UNAVAILABLE {
-            res.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        let extra = match res.status() {
+            StatusCode::SERVICE_UNAVAILABLE => Some((header::RETRY_AFTER, RETRY_AFTER)),
+            StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, CHALLENGE)),
+            _ => None,
+        };
+        if let Some((name, value)) = extra {
+            res.headers_mut().insert(name, value);
         }
         res
     }
@@ -131,6 +143,7 @@ async fn page(res: &ServiceResponse) -> String {
 
 fn in_words(status: StatusCode) -> (&'static str, &'static str) {
     match status.as_u16() {
+        401 => ("Password needed", "This page is for those who run this site."),
         403 => (
             "Not accepted",
             "This request came from another site, so nothing was changed. Use the form on the \

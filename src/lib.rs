@@ -7,10 +7,12 @@ compile_error!("tasklist needs a database: enable the feature `sqlite` or `postg
 
 mod access_log;
 mod assets;
+mod cache_cli;
 mod cache_config;
 pub mod cli;
 pub mod config;
 mod csrf;
+mod dashboard;
 mod database_url;
 pub mod db;
 mod error;

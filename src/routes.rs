@@ -7,7 +7,7 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 
-use crate::{assets, handlers, sessions::Sessions};
+use crate::{assets, dashboard, handlers, sessions::Sessions};
 
 /// Around a session is the view cache: a page from there costs no session.
 pub(crate) fn configure(
@@ -24,6 +24,7 @@ pub(crate) fn configure(
     )
     .service(delete.wrap(sessions.clone()))
     .service(page("/static/{name}", assets::serve))
+    .service(page("/cache", dashboard::show))
     .service(page("/healthz", handlers::healthz))
     .service(page("/readyz", handlers::readyz));
 }

@@ -33,6 +33,7 @@ use crate::{
         SessionStoreKind,
     },
     csrf::{self, PublicOrigins},
+    dashboard::Access,
     db::{Db, DbError},
     error,
     flash::{self, Marker},
@@ -60,6 +61,7 @@ pub struct Application {
 /// What all workers use together.
 #[derive(Clone)]
 struct Shared {
+    access: Data<Access>,
     assets: Data<Assets>,
     cache: Data<TasksCache>,
     db: Data<Db>,
@@ -169,6 +171,7 @@ impl Shared {
             .bypass_cookie(flash::MARKER)
             .build();
         Ok(Self {
+            access: Data::new(Access::new(config.admin_token.clone(), config.server.production)),
             pages,
             sessions,
             cache: Data::new(cache),
@@ -183,6 +186,7 @@ impl Shared {
 
     fn register(&self, app: &mut ServiceConfig) {
         app.app_data(request_body::limit())
+            .app_data(self.access.clone())
             .app_data(self.assets.clone())
             .app_data(self.cache.clone())
             .app_data(self.db.clone())

@@ -70,6 +70,11 @@ impl TasksCache {
         }
     }
 
+    /// All layers together.
+    pub(crate) fn whole(&self) -> &Cache {
+        &self.cache
+    }
+
     /// `ok`, `degraded` if a server does not answer, or `none` if there is no cache.
     pub(crate) async fn state(&self) -> &'static str {
         match self.cache.backend_name() {

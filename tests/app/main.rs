@@ -9,6 +9,7 @@ mod interface;
 mod migrations;
 mod program;
 mod settings;
+mod shell;
 mod shutdown;
 mod support;
 

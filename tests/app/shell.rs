@@ -1,0 +1,177 @@
+//! `tasklist cache …` and `tasklist check`, as scripts use them; and the page `/cache`.
+
+use std::process::Output;
+
+use tempfile::tempdir;
+
+use crate::{
+    servers::{Kind, Memcached, PASSWORD, USER},
+    support::{Browser, Program, TestApp, TestDatabase, command, wait_until},
+};
+
+/// What a command ends with: its code, standard output and standard error.
+fn run(settings: &[(&str, &str)], arguments: &[&str]) -> (i32, String, String) {
+    let folder = tempdir().unwrap();
+    let output = command(folder.path(), settings).args(arguments).output().unwrap();
+    let Output { status, stdout, stderr } = output;
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+#[test]
+fn values_are_stored_printed_and_deleted_and_their_server_is_named() {
+    let servers = [Memcached::start(Kind::Sasl), Memcached::start(Kind::Sasl)];
+    let addresses = servers.each_ref().map(|server| server.address().to_string());
+    // In production, without SECRET_KEY and database.
+    let listed = addresses.join(",");
+    let settings = [
+        ("DYNO", "run.1"),
+        ("MEMCACHIER_SERVERS", listed.as_str()),
+        ("MEMCACHIER_USERNAME", USER),
+        ("MEMCACHIER_PASSWORD", PASSWORD),
+        ("MEMCACHE_TIMEOUT", "10s"),
+    ];
+    let cache = |arguments: &[&str]| run(&settings, &[&["cache"], arguments].concat());
+
+    let (code, out, err) = cache(&["set", "foo", "bär"]);
+    assert_eq!((code, out.as_str()), (0, ""), "{err}");
+    let server = addresses.iter().find(|address| err.contains(*address)).unwrap();
+    assert_eq!(err, format!("stored tasklist:foo on {server}\n"));
+    let (code, out, err) = cache(&["get", "foo"]);
+    assert_eq!((code, out.as_str()), (0, "bär\n"));
+    assert_eq!(err, format!("tasklist:foo is on {server}, 4 bytes\n"));
+    let (code, _, err) = cache(&["delete", "foo"]);
+    assert_eq!((code, err), (0, format!("deleted tasklist:foo on {server}\n")));
+    for missing in ["get", "delete"] {
+        let (code, out, err) = cache(&[missing, "foo"]);
+        assert_eq!((code, out.as_str()), (1, ""));
+        assert_eq!(err, format!("tasklist: there is no tasklist:foo; it would be on {server}\n"));
+    }
+
+    let (code, out, err) = cache(&["ping"]);
+    assert_eq!((code, out.matches("ok, memcached 1.").count()), (0, 2), "{out}{err}");
+    assert!(addresses.iter().all(|address| err.contains(address)), "{err}");
+    let (code, out, _) = cache(&["stats"]);
+    assert_eq!((code, out.matches("get_hits ").count()), (0, 2), "{out}");
+    cache(&["set", "foo", "bar"]);
+    assert_eq!(cache(&["flush"]).0, 0);
+    assert_eq!(cache(&["get", "foo"]).0, 1);
+    let (code, _, err) = cache(&["get", "a key"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("the key is not valid"), "{err}");
+}
+
+#[test]
+fn what_does_not_work_is_named_with_its_remedy_and_no_password() {
+    let server = Memcached::start(Kind::Sasl);
+    let address = server.address().to_string();
+    let settings = [
+        ("MEMCACHIER_SERVERS", address.as_str()),
+        ("MEMCACHIER_USERNAME", "tester"),
+        ("MEMCACHIER_PASSWORD", "hunter2"),
+    ];
+    for arguments in [&["cache", "ping"][..], &["cache", "get", "foo"], &["check"]] {
+        let (code, out, err) = run(&settings, arguments);
+        let text = out + &err;
+        assert_eq!(code, 1, "{arguments:?}: {text}");
+        assert!(text.contains("check MEMCACHIER_SERVERS, MEMCACHIER_USERNAME"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    let (code, _, err) = run(&[], &["cache", "ping"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("name servers in MEMCACHIER_SERVERS"), "{err}");
+    let (code, _, err) = run(&[("MEMCACHIER_SERVERS", "a:b")], &["cache", "ping"]);
+    assert_eq!(code, 2);
+    assert!(err.starts_with("tasklist: MEMCACHIER_SERVERS: "), "{err}");
+}
+
+#[test]
+fn check_tells_of_each_part_whether_it_works() {
+    let (database, server) = (TestDatabase::sqlite(), Memcached::start(Kind::Plain));
+    let address = server.address().to_string();
+    let settings = [
+        ("DATABASE_URL", database.url.as_str()),
+        ("MEMCACHIER_SERVERS", &address),
+        ("MEMCACHE_TIMEOUT", "10s"),
+    ];
+    let (code, out, _) = run(&settings, &["check"]);
+    assert_eq!(code, 1);
+    assert!(out.contains("migrations: PROBLEM: 3 pending; run `tasklist migrate`"), "{out}");
+    assert_eq!(run(&settings, &["migrate"]).0, 0);
+    let (code, out, err) = run(&settings, &["check"]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("migrations: up to date"), "{out}");
+    assert!(out.contains(&format!("cache: memcached at {address}")), "{out}");
+    let missing = [("DATABASE_URL", "sqlite:///nowhere/at/all")];
+    let (code, out, _) = run(&missing, &["check"]);
+    assert_eq!(code, 1);
+    assert!(out.contains("database: PROBLEM") && out.contains("check DATABASE_URL"), "{out}");
+}
+
+#[test]
+fn the_cache_page_shows_what_has_been_asked_and_what_the_servers_say() {
+    let server = Memcached::start(Kind::Plain);
+    let address = server.address().to_string();
+    let settings = [("MEMCACHIER_SERVERS", address.as_str()), ("MEMCACHE_TIMEOUT", "10s")];
+    let app = TestApp::with(TestDatabase::sqlite(), &settings);
+    app.with_tasks(&["Milk", "Tea"]);
+    for _ in 0..3 {
+        app.browser().get("/");
+    }
+    let page = app.browser().get("/cache");
+    assert_eq!((page.status, page.header("cache-control")), (200, "no-store"));
+    for expected in [
+        r#"<th scope="row">view</th><td>2</td><td>1</td><td>66.7 %</td>"#,
+        r#"<th scope="row">fragment</th>"#,
+        &format!("<h3>{address} <span class=\"state good\">in use</span>"),
+        "<dt>get hits</dt>",
+        "Every write’s invalidation has been confirmed.",
+    ] {
+        assert!(page.body.contains(expected), "{expected} in {}", page.body);
+    }
+    app.database.execute(
+        "INSERT INTO cache_invalidations (id, keys, created_at) VALUES (7, 'k', 9000000000000)",
+    );
+    let page = app.browser().get("/cache");
+    assert!(page.body.contains("1 invalidation waits to be confirmed"), "{}", page.body);
+}
+
+#[test]
+fn the_cache_page_tells_of_a_server_that_is_out() {
+    let mut server = Memcached::start(Kind::Plain);
+    let address = server.address().to_string();
+    let app = TestApp::with(TestDatabase::sqlite(), &[("MEMCACHIER_SERVERS", &address)]);
+    server.kill();
+    app.browser().get("/");
+    wait_until("it is out", || {
+        app.browser().get("/cache").body.contains("<span class=\"state bad\">out</span>")
+    });
+}
+
+#[test]
+fn the_cache_page_is_hidden_in_production_unless_there_is_a_token_and_it_is_given() {
+    let (folder, key) = (tempdir().unwrap(), "k".repeat(32));
+    let start = |more: &[(&str, &str)]| {
+        let mut settings = vec![
+            ("PORT", "0"),
+            ("HOST", "127.0.0.1"),
+            ("APP_ENV", "production"),
+            ("SECRET_KEY", key.as_str()),
+        ];
+        settings.extend(more);
+        Program::start(command(folder.path(), &settings))
+    };
+    let hidden = start(&[]);
+    assert_eq!(Browser::new(hidden.address()).get("/cache").status, 404);
+    drop(hidden);
+    let protected = start(&[("ADMIN_TOKEN", "open sesame")]);
+    let browser = Browser::new(protected.address());
+    let ask = |header: &str| browser.send("GET", "/cache", &[("authorization", header)], "");
+    let refused = browser.get("/cache");
+    assert_eq!(refused.status, 401);
+    assert!(refused.header("www-authenticate").starts_with("Basic realm="));
+    assert!(refused.body.contains("Password needed"), "{}", refused.body);
+    // admin:wrong, and admin:open sesame
+    assert_eq!(ask("Basic YWRtaW46d3Jvbmc=").status, 401);
+    assert_eq!(ask("Basic YWRtaW46b3BlbiBzZXNhbWU=").status, 200);
+}
