@@ -62,9 +62,10 @@ impl<'a> Digests<'a> {
     }
 }
 
-pub(super) fn of_text(text: &str) -> u64 {
+/// A number that is another for every other version.
+pub(super) fn versioned(digest: u64, version: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
+    (digest, version).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -78,7 +79,7 @@ pub(super) fn of_value(value: &Value) -> u64 {
 fn feed(value: &Value, hasher: &mut DefaultHasher) {
     value.kind().hash(hasher);
     if let Some(text) = value.as_str() {
-        text.hash(hasher);
+        (text, value.is_safe()).hash(hasher);
     } else if let Some(items) = value.as_array() {
         items.len().hash(hasher);
         for item in items {

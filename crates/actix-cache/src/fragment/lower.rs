@@ -130,6 +130,10 @@ impl<'a> Lowering<'a> {
                 self.lowered.references.insert(name.unwrap_or_default().to_owned());
             }
             "for" => self.open("endfor", Kind::For, code),
+            "else" => self.leave_loop(),
+            "break" | "continue" if self.innermost_scope() == Some(Kind::Cache) => {
+                self.refuse_in_body(code, code.word(0))?;
+            }
             "if" => self.open("endif", Kind::Other, code),
             "filter" => self.open("endfilter", Kind::Capture, code),
             "component" => {
@@ -144,10 +148,13 @@ impl<'a> Lowering<'a> {
             }
             word => self.close(word),
         }
-        if code.word(0) != "<" && has_component(&code.tokens) {
+        // The tag that opens a component's body begins with its name.
+        let values = if code.word(0) == "<" { &code.tokens[1..] } else { &code.tokens[..] };
+        if has_component(values) {
             self.lowered.components.used = true;
             self.lowered.components.captured = true;
         }
+        self.lowered.captures |= calls_super(values);
         Ok(())
     }
 
@@ -157,7 +164,7 @@ impl<'a> Lowering<'a> {
             self.lowered.components.used = true;
             self.lowered.components.captured |= !is_one_component(tokens);
         }
-        if tokens.iter().any(|token| token.text == "super") {
+        if calls_super(tokens) {
             self.may_hold_fragments();
             // More than `super()`.
             self.lowered.captures |= tokens.len() > 3;
@@ -179,9 +186,7 @@ impl<'a> Lowering<'a> {
     }
 
     fn set(&mut self, code: &Code<'a>) -> Result<(), Fault> {
-        let in_loop =
-            self.open.iter().rev().find(|open| matches!(open.kind, Kind::Cache | Kind::For));
-        let is_local = code.word(0) == "set" && in_loop.is_some_and(|open| open.kind == Kind::For);
+        let is_local = code.word(0) == "set" && self.innermost_scope() == Some(Kind::For);
         if !is_local {
             self.refuse_in_body(code, code.word(0))?;
         }
@@ -191,9 +196,23 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
+    /// The loop or the fragment that a variable set here belongs to.
+    fn innermost_scope(&self) -> Option<Kind> {
+        let mut kinds = self.open.iter().rev().map(|open| open.kind);
+        kinds.find(|kind| matches!(kind, Kind::Cache | Kind::For))
+    }
+
+    /// What comes behind the `{% else %}` of a loop is no longer in it.
+    fn leave_loop(&mut self) {
+        if let Some(open) = self.open.last_mut().filter(|open| open.kind == Kind::For) {
+            open.kind = Kind::Other;
+        }
+    }
+
     fn refuse_in_body(&self, code: &Code<'a>, tag: &str) -> Result<(), Fault> {
         let why = match tag {
             "block" => "another template could change it under the same key",
+            "break" | "continue" => "the loop would go on when the fragment comes from the cache",
             _ => "it would not be set when the fragment comes from the cache",
         };
         match self.open.iter().rev().find(|open| open.kind == Kind::Cache) {
@@ -286,8 +305,15 @@ fn trim(trims: bool) -> &'static str {
     if trims { "-" } else { "" }
 }
 
+fn calls_super(tokens: &[Token<'_>]) -> bool {
+    tokens.iter().any(|token| token.text == "super")
+}
+
+/// Whether there is a `<name … />`, and not just a comparison.
 fn has_component(tokens: &[Token<'_>]) -> bool {
-    tokens.windows(2).any(|pair| pair[0].text == "<" && pair[1].is_word())
+    let mut pairs = tokens.windows(2);
+    pairs.any(|pair| pair[0].text == "<" && pair[1].is_word())
+        && tokens.windows(2).any(|pair| pair[0].text == "/" && pair[1].text == ">")
 }
 
 /// Whether an expression is a call of one component and no more.
@@ -301,7 +327,10 @@ fn is_one_component(tokens: &[Token<'_>]) -> bool {
         }
         depth == 0 && pair[0].text == "/" && pair[1].text == ">"
     });
-    tokens.first().is_some_and(|token| token.text == "<") && first_end == Some(tokens.len() - 2)
+    tokens.first().is_some_and(|token| token.text == "<")
+        && first_end == Some(tokens.len() - 2)
+        && !has_component(&tokens[1..])
+        && !calls_super(tokens)
 }
 
 /// What a tag was given.

@@ -50,6 +50,9 @@ const PASSES: usize = 16;
 /// fragments of a page that are not within others are fetched in one round trip per server; those
 /// within fragments that have been missing, in one more per level.
 ///
+/// A page with fragments that are missing is rendered more than once, so what templates call must
+/// not count or draw lots.
+///
 /// An entry serves only templates that have not changed since, nor what they include and extend.
 ///
 /// ```
@@ -97,18 +100,24 @@ pub enum TemplatesError {
         /// What is wrong, and what would be right.
         message: String,
     },
+    /// The [`Tera`] had templates already: what they hold would be no part of any digest.
+    #[error("give all templates to Templates::new; Tera already has {0:?}")]
+    NotEmpty(String),
     /// What Tera says.
     #[error(transparent)]
     Tera(#[from] tera::Error),
 }
 
 impl Templates {
-    /// Adds templates to `tera`, which has its functions and filters already. Its delimiters must
-    /// be the usual ones.
+    /// Adds templates to `tera`, which has its functions and filters already, but no template. Its
+    /// delimiters must be the usual ones.
     pub fn new<N: AsRef<str>, S: AsRef<str>>(
         mut tera: Tera,
         sources: impl IntoIterator<Item = (N, S)>,
     ) -> Result<Self, TemplatesError> {
+        if let Some(name) = tera.get_template_names().next() {
+            return Err(TemplatesError::NotEmpty(name.to_owned()));
+        }
         pass::register(&mut tera);
         let sources: Vec<_> = sources.into_iter().collect();
         let mut sites = Vec::new();
@@ -137,12 +146,11 @@ impl Templates {
         Ok(Self { tera: Arc::new(tera), sites: sites.into(), can_splice, digest })
     }
 
-    /// Serves only entries of the same version: for what is shown that stands in no template and
+    /// Serves only entries of the same version (and of those given before): for what is shown that stands in no template and
     /// no `of`, like the results of functions.
     #[must_use]
     pub fn versioned_by(mut self, version: &str) -> Self {
-        let version = digest::of_text(version);
-        self.digest ^= version;
+        self.digest = digest::versioned(self.digest, version);
         self.sites = self.sites.iter().map(|site| site.versioned_by(version)).collect();
         self
     }
@@ -167,13 +175,13 @@ impl Templates {
         let mut turn = 1;
         loop {
             let may_ask = turn < PASSES;
-            let mut rendered = pass.run(may_ask, || self.tera.render(template, context))?;
+            let mut rendered = pass.run(may_ask, || self.tera.render(template, context));
             if rendered.asked.is_empty() {
-                return Ok(cache.keep_fragments(rendered).await);
+                return cache.keep_fragments(rendered).await;
             }
             let found = cache.find_fragments(&rendered.asked).await;
             if self.can_splice && rendered.splice(&found) {
-                return Ok(cache.keep_fragments(rendered).await);
+                return cache.keep_fragments(rendered).await;
             }
             pass.learn(rendered.asked, found);
             turn += 1;
@@ -223,7 +231,8 @@ impl Cache {
     }
 
     /// Stores what has been rendered, deletes what is to be deleted, and returns the page.
-    async fn keep_fragments(&self, rendered: Rendered) -> String {
+    async fn keep_fragments(&self, rendered: Rendered) -> TeraResult<String> {
+        let page = rendered.page?;
         if !rendered.deleted.is_empty() {
             for outcome in self.backend().delete_many(&rendered.deleted).await {
                 let _ = outcome.inspect_err(|failure| self.failed(*failure));
@@ -247,6 +256,6 @@ impl Cache {
                 }
             }
         }
-        rendered.page
+        Ok(page)
     }
 }

@@ -38,8 +38,8 @@ impl Site {
         Self { template: template.to_owned(), line, has_fingerprint, schema: 0 }
     }
 
-    pub(super) fn versioned_by(&self, version: u64) -> Self {
-        Self { schema: self.schema ^ version, ..self.clone() }
+    pub(super) fn versioned_by(&self, version: &str) -> Self {
+        Self { schema: digest::versioned(self.schema, version), ..self.clone() }
     }
 
     fn error(&self, message: &str) -> Error {
@@ -85,7 +85,8 @@ pub(super) struct Filled {
 /// A page, perhaps with marks, and what has come of it.
 #[derive(Debug)]
 pub(super) struct Rendered {
-    pub(super) page: String,
+    /// Or what Tera complains of, which marks may have caused.
+    pub(super) page: TeraResult<String>,
     mark: String,
     /// The fragments that the marks stand for.
     pub(super) asked: Vec<Asked>,
@@ -102,13 +103,14 @@ impl Rendered {
         let contents: Option<Vec<_>> =
             contents.map(|(known, asked)| known.content(asked.stamp)).collect();
         let Some(contents) = contents else { return false };
-        let Some((page, marks)) = spliced(&self.page, &self.mark, &contents) else { return false };
+        let Ok(page) = &self.page else { return false };
+        let Some((page, marks)) = spliced(page, &self.mark, &contents) else { return false };
         if !marks.into_iter().eq(0..contents.len()) {
             return false;
         }
         let bodies = self.filled.iter().map(|filled| spliced(&filled.body, &self.mark, &contents));
         let Some(bodies) = bodies.collect::<Option<Vec<_>>>() else { return false };
-        self.page = page;
+        self.page = Ok(page);
         for (filled, (body, _)) in self.filled.iter_mut().zip(bodies) {
             filled.body = body;
         }
@@ -191,7 +193,7 @@ impl Pass {
         &mut self,
         may_ask: bool,
         render: impl FnOnce() -> TeraResult<String>,
-    ) -> TeraResult<Rendered> {
+    ) -> Rendered {
         let fresh = Self::new(Arc::clone(&self.sites), String::new());
         let current = Self { may_ask, ..std::mem::replace(self, fresh) };
         let restore = Restore(CURRENT.replace(Some(current)));
@@ -200,13 +202,15 @@ impl Pass {
             *self = current;
         }
         drop(restore);
-        Ok(Rendered {
-            page: page?,
+        // What an error has left open is not to be found by the next pass.
+        self.open.clear();
+        Rendered {
+            page,
             mark: self.mark.clone(),
             asked: std::mem::take(&mut self.asked),
             filled: std::mem::take(&mut self.filled),
             deleted: std::mem::take(&mut self.deleted),
-        })
+        }
     }
 
     pub(super) fn learn(&mut self, asked: Vec<Asked>, found: Vec<Known>) {

@@ -1,6 +1,9 @@
 //! What a visitor is sent.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    borrow::Cow,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use actix_web::{
     HttpResponse,
@@ -24,10 +27,10 @@ pub(super) async fn sent(
     at: Option<u64>,
     status: &str,
 ) -> HttpResponse<Bytes> {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let accept_encoding = text(header::ACCEPT_ENCODING);
-    let known = text(header::IF_NONE_MATCH)
-        .and_then(|listed| page.etags(accept_encoding).find(|tag| is_known(listed, tag)));
+    let accept_encoding = text(headers, header::ACCEPT_ENCODING);
+    let accept_encoding = accept_encoding.as_deref();
+    let known = text(headers, header::IF_NONE_MATCH)
+        .and_then(|listed| page.etags(accept_encoding).find(|tag| is_known(&listed, tag)));
     let mut res = if let Some(tag) = known {
         not_modified(page, tag)
     } else {
@@ -41,6 +44,18 @@ pub(super) async fn sent(
     }
     mark(res.headers_mut(), status);
     res
+}
+
+/// All lines of a header as one.
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<Cow<'_, str>> {
+    let mut lines = headers.get_all(name).filter_map(|value| value.to_str().ok());
+    let first = lines.next()?;
+    let more: Vec<_> = lines.collect();
+    Some(if more.is_empty() {
+        first.into()
+    } else {
+        format!("{first}, {}", more.join(", ")).into()
+    })
 }
 
 fn not_modified(page: &Page, tag: String) -> HttpResponse<Bytes> {

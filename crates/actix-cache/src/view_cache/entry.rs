@@ -6,7 +6,10 @@ use actix_web::{
     Error, HttpRequest, HttpResponse,
     body::{BodySize, EitherBody, MessageBody},
     dev::{Service, ServiceRequest, ServiceResponse},
-    http::{Uri, header::HeaderMap, uri::PathAndQuery},
+    http::{
+        Uri,
+        uri::{Authority, PathAndQuery},
+    },
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -72,8 +75,8 @@ impl Place {
         Self { key: main.clone(), main, query, names: None }
     }
 
-    pub(super) fn main(&self) -> &str {
-        &self.main
+    pub(super) fn key(&self) -> &str {
+        &self.key
     }
 
     pub(super) fn is_variant(&self) -> bool {
@@ -81,9 +84,16 @@ impl Place {
     }
 
     /// From here on the variant for whoever sent `headers`.
-    pub(super) fn narrow(&mut self, generation: u64, names: BTreeSet<String>, headers: &HeaderMap) {
-        self.key = variant_key(&self.main, generation, &names, headers);
+    pub(super) fn narrow(&mut self, generation: u64, names: BTreeSet<String>, req: &HttpRequest) {
+        self.key = variant_key(&self.main, generation, &names, req);
         self.names = Some(names);
+    }
+
+    /// The page that the handler is asked for.
+    pub(super) fn restrict(&self, req: &mut ServiceRequest) {
+        if let Some(query) = &self.query {
+            restrict_query(req, query);
+        }
     }
 
     /// What `Cache-Status` says when there is no page here.
@@ -130,9 +140,7 @@ impl Settings {
         S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
         B: MessageBody + 'static,
     {
-        if let Some(query) = &place.query {
-            restrict_query(&mut req, query);
-        }
+        place.restrict(&mut req);
         let res = service.call(req).await?;
         let (lifetime, names) = match self.admit_response(res.response()) {
             Ok(admitted) => admitted,
@@ -153,7 +161,7 @@ impl Settings {
         };
         let page = Arc::new(page);
         let entry = if self.pages.keep(&self.cache, &page, &stored, lifetime).await {
-            self.entry(place, req.headers(), page.id, names, lifetime).await
+            self.entry(place, &req, page.id, names, lifetime).await
         } else {
             Err(Refusal::TooLarge)
         };
@@ -189,7 +197,7 @@ impl Settings {
     async fn entry(
         &self,
         place: &Place,
-        headers: &HeaderMap,
+        req: &HttpRequest,
         page: PageId,
         names: BTreeSet<String>,
         lifetime: Option<Duration>,
@@ -200,7 +208,7 @@ impl Settings {
             Some(known) if names.is_subset(known) => Ok(kept),
             None => {
                 let generation = rand::random();
-                let key = variant_key(&place.main, generation, &names, headers);
+                let key = variant_key(&place.main, generation, &names, req);
                 self.put(key, &kept, lifetime).await;
                 Ok(Entry::Variants { generation, names })
             }
@@ -224,21 +232,20 @@ impl Settings {
 }
 
 /// The key of one variant: neither a path nor a query begins like that.
-fn variant_key(
-    main: &str,
-    generation: u64,
-    names: &BTreeSet<String>,
-    headers: &HeaderMap,
-) -> String {
-    format!("{main}?#{generation:016x}{}", policy::variant(headers, names))
+fn variant_key(main: &str, generation: u64, names: &BTreeSet<String>, req: &HttpRequest) -> String {
+    let authority = req.uri().authority().map(Authority::as_str);
+    let variant = policy::variant(req.headers(), authority, names);
+    format!("{main}?#{generation:016x}{variant}")
 }
 
+/// Leaves the handler no more of the query than the key is made of. Like all that changes a
+/// request in Actix, it panics if somebody outside has kept a clone of it.
 fn restrict_query(req: &mut ServiceRequest, query: &str) {
-    if req.query_string() == query {
+    let path = req.path();
+    let target = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
+    if req.uri().path_and_query().is_some_and(|found| found.as_str() == target) {
         return;
     }
-    let target =
-        if query.is_empty() { req.path().to_owned() } else { format!("{}?{query}", req.path()) };
     let mut parts = req.uri().clone().into_parts();
     parts.path_and_query = PathAndQuery::try_from(target).ok();
     if let Ok(uri) = Uri::from_parts(parts) {

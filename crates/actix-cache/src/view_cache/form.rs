@@ -65,7 +65,7 @@ fn admits(header: &str, coding: &str) -> bool {
         let (name, parameters) = item.split_once(';').unwrap_or((item, ""));
         let is_refused = parameters
             .split(';')
-            .filter_map(|parameter| parameter.trim().strip_prefix("q="))
+            .filter_map(|parameter| parameter.trim().strip_prefix(['q', 'Q'])?.strip_prefix('='))
             .any(|weight| weight.parse::<f32>().is_ok_and(|weight| weight <= 0.0));
         match name.trim() {
             name if name.eq_ignore_ascii_case(coding) => return !is_refused,

@@ -7,6 +7,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 use actix_web::{
@@ -14,7 +15,7 @@ use actix_web::{
     body::{EitherBody, MessageBody},
     dev::{Service, ServiceRequest, ServiceResponse, Transform, forward_ready},
     error::ErrorInternalServerError,
-    http::Method,
+    http::{Method, Version, header::HeaderMap},
 };
 use bytes::Bytes;
 
@@ -22,6 +23,7 @@ use super::{
     Settings, ViewCache,
     answer::{mark, sent},
     entry::{Looked, Made, Place},
+    passes,
     policy::{self, Refusal},
 };
 use crate::{
@@ -103,22 +105,23 @@ impl Settings {
             }
         };
         let main = self.cache.full_key(&key);
-        if self.passes.contains(&main) {
-            let res = service.call(req).await?.map_into_left_body();
-            return Ok(marked(res, "fwd=bypass"));
-        }
         self.serve(req, service, Place::of_page(main, query)).await
     }
 
     /// The key of a request, and the query that its handler may see.
     fn admit(&self, req: &ServiceRequest) -> Result<(String, Option<String>), Refusal> {
         policy::admits_request(req.headers(), &self.bypass_cookies)?;
+        // Such a URL names a host besides the one in the headers.
+        let is_absolute = req.version() < Version::HTTP_2 && req.uri().authority().is_some();
+        if is_absolute || policy::usual_spelling(req.path()) != req.path() {
+            return Err(Refusal::Spelling);
+        }
         if self.unless.as_ref().is_some_and(|unless| unless(req)) {
             return Err(Refusal::Unless);
         }
         if let Some(key) = &self.key {
             let key = key(req).ok_or(Refusal::NoKey)?;
-            return Ok((policy::key(&key, "", &[]).0, None));
+            return Ok((policy::own_key(&key), None));
         }
         let (key, query) = policy::key(req.path(), req.query_string(), &self.query);
         Ok((key, Some(query)))
@@ -142,26 +145,45 @@ impl Settings {
                     return Ok(req.into_response(res.map_into_right_body()));
                 }
                 Looked::Variants(generation, names) if !place.is_variant() => {
-                    place.narrow(generation, names, req.headers());
+                    place.narrow(generation, names, req.request());
                     continue;
                 }
                 Looked::Variants(..) => Lookup::Miss(None),
                 Looked::Nothing(found) => found,
             };
             self.cache.count(Event::Miss);
-            if req.method() == Method::HEAD {
-                refused(req.path(), Refusal::Head);
-                let res = service.call(req).await?.map_into_left_body();
-                return Ok(marked(res, place.miss()));
+            let refusal = match *req.method() {
+                Method::HEAD => Some(Refusal::Head),
+                _ if self.passes.contains(place.key()) => Some(Refusal::Pass),
+                _ => None,
+            };
+            if let Some(refusal) = refusal {
+                refused(req.path(), refusal);
+                return self.made_alone(req, service, &place).await;
             }
             match self.fill_page(req, service, &place, found).await? {
                 Turn::Done(res) => return Ok(res),
                 Turn::Again(back, generation, names) => {
-                    place.narrow(generation, names, back.headers());
+                    place.narrow(generation, names, back.request());
                     req = back;
                 }
             }
         }
+        self.made_alone(req, service, &place).await
+    }
+
+    /// The page for this request only.
+    async fn made_alone<S, B>(
+        &self,
+        mut req: ServiceRequest,
+        service: &S,
+        place: &Place,
+    ) -> Answered<B>
+    where
+        S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
+        B: MessageBody + 'static,
+    {
+        place.restrict(&mut req);
         Ok(marked(service.call(req).await?.map_into_left_body(), place.miss()))
     }
 
@@ -182,10 +204,13 @@ impl Settings {
             Some(req) => self.make(req, service, place).await,
             None => Err(ErrorInternalServerError("a page is made once")),
         };
-        let filled = self.cache.fill(self.slot(place), found, stored_form, make).await?;
+        let filled = self.cache.fill(self.slot(place), found, stored_form, make).await;
+        let filled = filled.inspect_err(|_| self.passes.add(place.key(), passes::BY_FAILURE))?;
         let (bytes, make) = match filled {
             Filled::Fresh { value, is_stored } => {
-                self.passes.note(place.main(), matches!(value, Made::Other(..)));
+                if let Some(time) = value.passes_for() {
+                    self.passes.add(place.key(), time);
+                }
                 return Ok(Turn::Done(finished(value, place, is_stored).await));
             }
             Filled::Stored(bytes, make) => (bytes, make),
@@ -203,6 +228,20 @@ impl Settings {
                 waiting.set(req);
                 Ok(Turn::Done(finished(make().await?, place, false).await))
             }
+        }
+    }
+}
+
+impl<B> Made<B> {
+    /// For how long nobody should wait for this page, if it was not kept.
+    fn passes_for(&self) -> Option<Duration> {
+        match self {
+            // Next time it is told apart.
+            Self::Page { entry: Ok(_) | Err(Refusal::OtherVary), .. } => None,
+            Self::Other(_, Refusal::Status(status)) if status.is_server_error() => {
+                Some(passes::BY_FAILURE)
+            }
+            Self::Page { .. } | Self::Other(..) => Some(passes::BY_NATURE),
         }
     }
 }
@@ -229,11 +268,16 @@ async fn finished<B>(
             marked(res, place.miss())
         }
         Made::Page { req, page, entry } => {
-            if let Err(refusal) = entry {
-                refused(req.path(), refusal);
-            }
             let stored = if is_stored { "; stored" } else { "" };
-            let res = sent(req.headers(), &page, None, &format!("{}{stored}", place.miss())).await;
+            let status = format!("{}{stored}", place.miss());
+            let res = match entry {
+                Ok(_) => sent(req.headers(), &page, None, &status).await,
+                Err(refusal) => {
+                    refused(req.path(), refusal);
+                    // What is sent only once is not worth compressing.
+                    sent(&HeaderMap::new(), &page, None, &status).await
+                }
+            };
             ServiceResponse::new(req, res.map_into_right_body())
         }
     }

@@ -45,11 +45,16 @@ use crate::{cache::Cache, lifetime::Lifetime};
 /// `max-age=0`; and nothing that answers a request with `Authorization` or a bypass cookie. A line
 /// in the debug log says why.
 ///
-/// The key is `view/` and the path. The query is no part of it, but for the parameters named by
+/// The key is `view/` and the path, in the spelling that browsers use; other spellings of it
+/// (`/%61` for `/a`) are not answered from the cache. The query is no part of it, but for the parameters named by
 /// [`ViewCacheBuilder::query`]; **a handler sees only those** when its response may be kept. What a
 /// page depends on besides must stand in its `Vary`: the request headers named there are learned,
 /// and become part of the key. A page that shows who is logged in, or what `Host` it was asked for,
-/// and does not say so in `Vary`, is shown to others.
+/// and does not say so in `Vary`, is shown to others. `connection_info()` believes what a visitor
+/// writes into `Forwarded` and `X-Forwarded-…`.
+///
+/// Whatever sets cookies (sessions, say) must be inside: a cookie that is set outside is not seen
+/// here. No middleware outside may keep a clone of the request.
 ///
 /// # How it is sent
 ///
@@ -63,7 +68,7 @@ use crate::{cache::Cache, lifetime::Lifetime};
 /// [`get_or_compute`](crate::Cache::get_or_compute): what is read while somebody deletes the key
 /// is sent, but not kept. An entry holds only which page is the right one. The pages themselves
 /// never change; a process keeps those that it sends (see [`ViewCacheBuilder::bytes_at_hand`]), so
-/// that a hit costs one small get, however large the page.
+/// that a hit costs one small get, however large the page; two, if it has a `Vary`.
 #[derive(Clone)]
 pub struct ViewCache(Arc<Settings>);
 
@@ -115,9 +120,13 @@ impl ViewCache {
     }
 
     /// The key of the page at this path, with its query if that counts: for an
-    /// [`Invalidation`](crate::Invalidation).
+    /// [`Invalidation`](crate::Invalidation). With a [key function](ViewCacheBuilder::key), of the
+    /// page for which that gives this.
     #[must_use]
     pub fn key(&self, path_and_query: &str) -> String {
+        if self.0.key.is_some() {
+            return policy::own_key(path_and_query);
+        }
         let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
         policy::key(path, query, &self.0.query).0
     }
@@ -133,8 +142,8 @@ impl ViewCache {
     }
 }
 
-/// The key of the page at this path, where no parameter of the query counts: for an
-/// [`Invalidation`](crate::Invalidation).
+/// The key of the page at this path, percent-encoded or not, where no parameter of the query counts:
+/// for an [`Invalidation`](crate::Invalidation).
 ///
 /// ```
 /// assert_eq!(actix_cache::view_key("/"), "view//");

@@ -15,7 +15,10 @@ use moka::policy::EvictionPolicy;
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 
-use super::form::{Form, is_compressible};
+use super::{
+    form::{Form, is_compressible},
+    policy::may_be_transformed,
+};
 use crate::{
     cache::Cache,
     codec::{self, Frame, Stamp},
@@ -92,7 +95,7 @@ impl Page {
             headers.append(HeaderName::try_from(name).ok()?, HeaderValue::from_bytes(&value).ok()?);
         }
         let (id, body) = (id_of(stored), stored.slice(body_at..));
-        let is_compressible = is_compressible(&headers, body.len());
+        let is_compressible = may_be_transformed(&headers) && is_compressible(&headers, body.len());
         if is_compressible {
             headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
         }
@@ -111,9 +114,10 @@ impl Page {
         self.plain.body.len()
     }
 
-    /// What it may take with its compressed forms.
+    /// What it may take; its compressed forms are hardly ever longer than half of it.
     fn weight(&self) -> usize {
-        OVERHEAD + self.length() + if self.is_compressible { self.length() / 2 } else { 0 }
+        let forms = if self.is_compressible { 2 } else { 1 };
+        OVERHEAD + self.length() * forms
     }
 
     /// The entity tags of the forms that a visitor takes.

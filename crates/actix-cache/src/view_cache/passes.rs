@@ -1,38 +1,34 @@
-//! Pages that are never kept.
+//! Pages that are not kept.
+//!
+//! Those who ask for such a page at the same time would wait for each other, each hoping for what
+//! the one before makes. So for a while after a page was not kept, nobody waits for it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// After so many refusals in a row,
-const PATIENCE: u32 = 3;
+/// For so long where it is the page's nature,
+pub(super) const BY_NATURE: Duration = Duration::from_secs(30);
 
-/// and for so long, a page is not looked for. Else those who ask for it at the same time would wait
-/// for each other, each hoping for what the one before makes.
-const MEMORY: Duration = Duration::from_secs(1);
+/// and where it has failed.
+pub(super) const BY_FAILURE: Duration = Duration::from_secs(1);
 
 /// Of so many pages at once.
 const REMEMBERED: u64 = 1000;
 
-/// What has lately not been kept, by key: how often in a row.
+/// What has lately not been kept, by key, and until when that counts.
 #[derive(Debug)]
-pub(super) struct Passes(moka::sync::Cache<String, u32>);
+pub(super) struct Passes(moka::sync::Cache<String, Instant>);
 
 impl Passes {
     pub(super) fn new() -> Self {
-        let refusals =
-            moka::sync::Cache::builder().max_capacity(REMEMBERED).time_to_live(MEMORY).build();
-        Self(refusals)
+        let refusals = moka::sync::Cache::builder();
+        Self(refusals.max_capacity(REMEMBERED).time_to_live(BY_NATURE).build())
     }
 
     pub(super) fn contains(&self, key: &str) -> bool {
-        self.0.get(key).is_some_and(|times| times >= PATIENCE)
+        self.0.get(key).is_some_and(|until| Instant::now() < until)
     }
 
-    pub(super) fn note(&self, key: &str, refused: bool) {
-        if refused {
-            let times = self.0.get(key).unwrap_or(0);
-            self.0.insert(key.to_owned(), times + 1);
-        } else {
-            self.0.invalidate(key);
-        }
+    pub(super) fn add(&self, key: &str, time: Duration) {
+        self.0.insert(key.to_owned(), Instant::now() + time);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use actix_web::http::{
     StatusCode,
-    header::{self, HeaderMap},
+    header::{self, HeaderMap, HeaderName},
 };
 
 use crate::key::append_escaped;
@@ -16,6 +16,7 @@ use crate::key::append_escaped;
 /// Why a request is not answered from the cache, or its response not kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Refusal {
+    Spelling,
     Authorization,
     BypassCookie,
     Unless,
@@ -31,11 +32,13 @@ pub(super) enum Refusal {
     Lifetime,
     TooLarge,
     OtherVary,
+    Pass,
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Spelling => "its URL is not spelled as usual",
             Self::Authorization => "the request carries Authorization",
             Self::BypassCookie => "the request carries a bypass cookie",
             Self::Unless => "the request meets the condition of `unless`",
@@ -50,6 +53,7 @@ impl fmt::Display for Refusal {
             Self::Filter => "the response filter refuses it",
             Self::Lifetime => "its lifetime is zero",
             Self::TooLarge => "it is too large",
+            Self::Pass => "its page was not kept a moment ago",
             Self::OtherVary => "it varies by more than the responses before it",
         })
     }
@@ -83,8 +87,12 @@ pub(super) fn admits_response(status: StatusCode, headers: &HeaderMap) -> Result
     if headers.contains_key(header::SET_COOKIE) {
         return Err(Refusal::SetCookie);
     }
-    let forbids = |name: &str| ["private", "no-store", "no-cache"].contains(&name);
+    let forbids = |name: &str| ["private", "no-store", "no-cache", UNREADABLE].contains(&name);
     if directives(headers).any(|(name, _)| forbids(&name)) {
+        return Err(Refusal::CacheControl);
+    }
+    // A date, which says less than max-age, and mostly that the time is over.
+    if headers.contains_key(header::EXPIRES) && max_age(headers).is_none() {
         return Err(Refusal::CacheControl);
     }
     if headers.contains_key(header::CONTENT_ENCODING) {
@@ -93,30 +101,42 @@ pub(super) fn admits_response(status: StatusCode, headers: &HeaderMap) -> Result
     Ok(())
 }
 
-/// How long its Cache-Control lets a response be kept: `s-maxage`, else `max-age`.
+/// How long its Cache-Control lets a response be kept: `s-maxage`, else `max-age`. What is no number
+/// is over already (RFC 9111, section 4.2.1).
 pub(super) fn max_age(headers: &HeaderMap) -> Option<Duration> {
     let seconds = |wanted: &str| {
         let mut found = directives(headers).filter(|(name, _)| name == wanted);
-        found.find_map(|(_, value)| value.trim_matches('"').parse().ok())
+        found.next().map(|(_, value)| value.trim_matches('"').parse().unwrap_or(0))
     };
     seconds("s-maxage").or_else(|| seconds("max-age")).map(Duration::from_secs)
 }
 
+/// Stands for what cannot be read: it may say anything.
+const UNREADABLE: &str = "*";
+
+/// The items of a header's list, over all its lines.
+fn items(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(name).map(|value| value.to_str().unwrap_or(UNREADABLE));
+    lines.flat_map(|line| line.split(',')).map(str::trim)
+}
+
 /// The directives of Cache-Control (RFC 9111, section 5.2), in lower case, with their values.
 fn directives(headers: &HeaderMap) -> impl Iterator<Item = (String, &str)> {
-    let values = headers.get_all(header::CACHE_CONTROL).filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(|directive| {
+    items(headers, header::CACHE_CONTROL).map(|directive| {
         let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
         (name.trim().to_ascii_lowercase(), value.trim())
     })
 }
 
+/// Whether a response may be sent in another form (RFC 9110, section 7.7).
+pub(super) fn may_be_transformed(headers: &HeaderMap) -> bool {
+    directives(headers).all(|(name, _)| name != "no-transform")
+}
+
 /// The request headers that a response depends on, in lower case. Not Accept-Encoding: the forms
 /// of a page are made here.
 pub(super) fn vary(headers: &HeaderMap) -> Result<BTreeSet<String>, Refusal> {
-    let values = headers.get_all(header::VARY).filter_map(|value| value.to_str().ok());
-    let names =
-        values.flat_map(|value| value.split(',')).map(|name| name.trim().to_ascii_lowercase());
+    let names = items(headers, header::VARY).map(str::to_ascii_lowercase);
     let names: BTreeSet<_> =
         names.filter(|name| !name.is_empty() && name != "accept-encoding").collect();
     if names.contains("*") { Err(Refusal::VariesByAnything) } else { Ok(names) }
@@ -126,30 +146,83 @@ pub(super) fn vary(headers: &HeaderMap) -> Result<BTreeSet<String>, Refusal> {
 pub(super) fn key(path: &str, query: &str, named: &[String]) -> (String, String) {
     let mut key = String::with_capacity(path.len() + 8);
     key.push_str("view/");
-    // A `?` here would be the query's: no path holds one, nor what else is escaped.
-    append_escaped(&mut key, path, Some('?'));
+    key.push_str(&usual_spelling(path));
     let mut pairs: Vec<_> = form_urlencoded::parse(query.as_bytes())
         .filter(|(name, _)| named.iter().any(|wanted| wanted == name))
         .collect();
     pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
     let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
     if !query.is_empty() {
+        // No path holds one.
         key.push('?');
         key.push_str(&query);
     }
     (key, query)
 }
 
+/// The key for what the app's own function gives.
+pub(super) fn own_key(text: &str) -> String {
+    let mut key = "view/".to_owned();
+    append_escaped(&mut key, text, Some('?'));
+    key
+}
+
+/// A path as browsers send it (the "path percent-encode set" of the URL standard): only one
+/// spelling of a path has a page in the cache, for a page that has several would be forgotten
+/// under one.
+pub(super) fn usual_spelling(path: &str) -> String {
+    let mut spelled = String::with_capacity(path.len());
+    for byte in decoded(path.as_bytes()) {
+        match byte {
+            b'"' | b'#' | b'<' | b'>' | b'?' | b'`' | b'{' | b'}' | b'%' => {
+                push_escape(&mut spelled, byte);
+            }
+            b'!'..=b'~' => spelled.push(char::from(byte)),
+            _ => push_escape(&mut spelled, byte),
+        }
+    }
+    spelled
+}
+
+fn push_escape(text: &mut String, byte: u8) {
+    // Writing to a String cannot fail.
+    let _ = write!(text, "%{byte:02X}");
+}
+
+fn decoded(mut path: &[u8]) -> impl Iterator<Item = u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    std::iter::from_fn(move || {
+        let (first, rest) = path.split_first()?;
+        if let (b'%', [high, low, rest @ ..]) = (first, rest)
+            && let (Some(high), Some(low)) = (digit(*high), digit(*low))
+        {
+            path = rest;
+            return Some(high << 4 | low);
+        }
+        path = rest;
+        Some(*first)
+    })
+}
+
 /// What the key of a variant has besides the page's: the values of the headers that it varies by.
-pub(super) fn variant(headers: &HeaderMap, names: &BTreeSet<String>) -> String {
+/// With HTTP/2 the authority of the URL stands for Host.
+pub(super) fn variant(
+    headers: &HeaderMap,
+    authority: Option<&str>,
+    names: &BTreeSet<String>,
+) -> String {
     let mut key = String::new();
     for name in names {
         key.push('/');
+        if let Some(authority) = authority.filter(|_| name == "host") {
+            append_escaped(&mut key, authority, Some('/'));
+            key.push('@');
+        }
         for value in headers.get_all(name.as_str()) {
             // Bytes above 0x7f are no text; as hexadecimal digits they are told apart, too.
             for byte in value.as_bytes() {
                 match byte {
-                    b'!'..=b'~' if !b"%/,".contains(byte) => key.push(char::from(*byte)),
+                    b'!'..=b'~' if !b"%/,@".contains(byte) => key.push(char::from(*byte)),
                     _ => {
                         // Writing to a String cannot fail.
                         let _ = write!(key, "%{byte:02x}");
@@ -164,7 +237,7 @@ pub(super) fn variant(headers: &HeaderMap, names: &BTreeSet<String>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::http::header::{HeaderName, HeaderValue};
+    use actix_web::http::header::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
@@ -187,7 +260,7 @@ mod tests {
             }
             names.insert(name);
         }
-        variant(&headers, &names)
+        variant(&headers, None, &names)
     }
 
     proptest! {
@@ -202,6 +275,13 @@ mod tests {
             let names = ["a".to_owned(), "b".to_owned()];
             let (key, _) = key(&path, &format!("a={query}&b=\n"), &names);
             prop_assert!(key.chars().all(|c| c > ' ' && c != '\u{7f}'), "{key:?}");
+        }
+
+        #[test]
+        fn a_path_has_one_usual_spelling(path in "[a-zA-Z0-9/%?#+\u{e9} .;-]{0,12}") {
+            let usual = usual_spelling(&path);
+            prop_assert_eq!(usual_spelling(&usual), usual.clone());
+            prop_assert!(usual.bytes().all(|byte| byte.is_ascii_graphic()), "{}", usual);
         }
 
         #[test]

@@ -326,7 +326,15 @@ async fn an_entry_of_another_version_is_not_served() {
         templates.render(&cache, "page.html", &Context::new()).await.unwrap();
         assert_eq!(cache.stats()["cache"].hits, hits);
     }
-    assert_ne!(one(source).versioned_by("1").digest(), one(source).versioned_by("2").digest());
+    let digests =
+        [&[][..], &["1"], &["2"], &["1", "1"], &["1", "2"], &["2", "1"]].map(|versions| {
+            versions
+                .iter()
+                .fold(one(source), |templates, version| templates.versioned_by(version))
+                .digest()
+        });
+    let different: std::collections::HashSet<_> = digests.iter().collect();
+    assert_eq!(different.len(), digests.len());
 }
 
 #[tokio::test]
@@ -423,6 +431,14 @@ fn a_wrong_tag_is_an_error_that_names_the_template_and_the_line() {
             "line 2: `{% set_global %}` cannot be in the `{% cache %}` of line 1",
         ),
         (
+            "{% cache 1, \"a\" %}{% for x in y %}{% else %}\n{% set b = 1 %}{% endfor %}{% endcache %}",
+            "line 2: `{% set %}` cannot be in the `{% cache %}` of line 1",
+        ),
+        (
+            "{% for x in y %}{% cache 1, x %}\n{% if x %}{% break %}{% endif %}{% endcache %}{% endfor %}",
+            "line 2: `{% break %}` cannot be in the `{% cache %}` of line 1",
+        ),
+        (
             "{% cache 1, \"a\" %}\n{% block b %}{% endblock %}{% endcache %}",
             "line 2: `{% block %}` cannot be in the `{% cache %}` of line 1",
         ),
@@ -510,4 +526,25 @@ async fn a_page_without_fragments_asks_nothing() {
     let cache = Cache::memcached(server.patient_client(Protocol::Binary)).build();
     one("plain").render(&cache, "page.html", &Context::new()).await.unwrap();
     assert_eq!(server.stat("get_misses"), 0);
+}
+
+#[test]
+fn templates_that_tera_has_already_are_refused() {
+    let mut tera = Tera::default();
+    tera.add_raw_template("early.html", "x").unwrap();
+    let error = Templates::new(tera, [("page.html", "y")]).unwrap_err();
+    assert!(error.to_string().contains("Tera already has \"early.html\""), "{error}");
+}
+
+#[tokio::test]
+async fn a_safe_text_and_the_same_plain_one_are_different_fragments() {
+    let cache = memory();
+    let templates = one("{% cache none, \"x\", of=v %}{{ v }}{% endcache %}");
+    let mut shown = Vec::new();
+    for value in [Value::safe_string("<b>"), Value::from("<b>")] {
+        let mut context = Context::new();
+        context.insert_value("v", value);
+        shown.push(templates.render(&cache, "page.html", &context).await.unwrap());
+    }
+    assert_eq!(shown, ["<b>", "&lt;b&gt;"]);
 }

@@ -158,3 +158,64 @@ proptest! {
         check(&pair)?;
     }
 }
+
+/// A template without the tag: `{% cache … %}` becomes `{% if true %}`.
+fn without_tag(source: &str) -> String {
+    let mut parts = source.split("{% cache");
+    let first = parts.next().unwrap_or_default().to_owned();
+    let plain = parts.fold(first, |text, part| {
+        let (_, rest) = part.split_once("%}").unwrap();
+        text + "{% if true %}" + rest
+    });
+    plain.replace("{% endcache %}", "{% endif %}")
+}
+
+const COMPONENTS: &str = "{% component inner() %}{% cache none, \"i\" %}ab{% endcache %}\
+    {% endcomponent inner %}\
+    {% component outer(a) %}{{ a }}{{ a | length }}{% endcomponent outer %}\
+    {% component wrap(a) %}{{ a }}{{ a | length }}:{{ body }}{% endcomponent wrap %}\
+    {% component five() %}{% cache none, \"5\" %}5{% endcache %}{% endcomponent five %}";
+
+const BASE: &str = "{% block a %}{% cache none, \"f\" %}5{% endcache %}{% endblock %}";
+
+#[tokio::test]
+async fn a_page_is_the_same_wherever_a_fragment_goes_before_it_is_shown() {
+    let in_block =
+        |body: &str| format!("{{% extends \"base.html\" %}}{{% block a %}}{body}{{% endblock %}}");
+    let fragment = "{% cache none, \"f\" %}5{% endcache %}";
+    let pages = [
+        format!("{{% set x %}}{fragment}{{% endset %}}{{{{ x | int + 1 }}}}"),
+        format!("{{% filter int %}}{fragment}{{% endfilter %}}"),
+        "{{ <five/> | int + 1 }}{{ <inner/> }}".to_owned(),
+        in_block("{{ super() }}{{ super() | length }}"),
+        in_block("{% set s = super() %}{{ s }}:{{ s | length }}"),
+        in_block("{% set s = super() %}{% if s == \"5\" %}<b>{{ s }}</b>{% else %}{{ s }}{% endif %}"),
+        in_block("{% set s = super() %}{{ s }} {{ s is containing(pat=\"5\") }}"),
+        in_block("{% if super() == \"5\" %}yes{% else %}no{% endif %}"),
+        in_block("{% <wrap a={super()}> %}x{% </wrap> %}"),
+        in_block("{% cache none, \"z\", super() %}q{% endcache %}"),
+        in_block("{{ <outer a={super()} /> }}"),
+        "{{ <outer a={<inner/>} /> }}".to_owned(),
+        "{% <wrap a={<inner/>}> %}x{% </wrap> %}".to_owned(),
+        "{{ [<inner/> for x in [1, 2]] | join(sep=\"-\") | length }}".to_owned(),
+        "{{ <inner/> if 1 < 2 else \"z\" }}".to_owned(),
+        "{% cache none, \"z\", <inner/> %}q{% endcache %}".to_owned(),
+        "{% cache none, \"e\" %}{% for x in [1, 2, 3] %}{% if x == 2 %}{% break %}{% endif %}{{ x }}\
+         {% endfor %}{% endcache %}"
+            .to_owned(),
+        "{% if 1 == 2 %}a{% elif 1 == 1 %}{% cache none, \"x\" %}b{% endcache %}{% else %}c{% endif %}"
+            .to_owned(),
+    ];
+    for page in pages {
+        let sources = [("base.html", BASE), ("components.html", COMPONENTS), ("page.html", &page)];
+        let mut tera = Tera::default();
+        tera.add_raw_templates(sources.map(|(name, source)| (name, without_tag(source)))).unwrap();
+        let expected = tera.render("page.html", &Context::new()).unwrap();
+        let templates = Templates::new(Tera::default(), sources).unwrap();
+        let cache = Cache::memory(1 << 20).build();
+        for turn in ["cold", "warm", "warm"] {
+            let page_shown = templates.render(&cache, "page.html", &Context::new()).await;
+            assert_eq!(page_shown.unwrap(), expected, "{turn}: {page}");
+        }
+    }
+}
