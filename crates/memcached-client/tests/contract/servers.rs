@@ -140,6 +140,7 @@ impl Memcached {
     }
 
     /// A client that takes no pause of a busy machine for an outage.
+    #[allow(dead_code, reason = "for the tests of other crates")]
     pub fn patient_client(&self, protocol: Protocol) -> Client {
         let mut config = self.config(protocol);
         config.timeout = PATIENCE;

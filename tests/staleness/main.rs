@@ -1,0 +1,426 @@
+//! No stale page, whatever breaks: two processes of the app on one database and two memcached
+//! servers, each behind a proxy that makes trouble; writers, readers, and a checker that knows when
+//! each write was acknowledged.
+//!
+//! A short form runs with the other tests. The long one:
+//!
+//! ```sh
+//! STALENESS_FAULTS=1000 STALENESS_READS=1000000 cargo test --release --test staleness -- --nocapture
+//! ```
+//!
+//! The same is then done to "commit, then delete": proxies make every store unconditional, as if
+//! there were no leases, and the checker must find stale pages, else it would prove nothing.
+
+#![allow(
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
+
+mod checker;
+mod proxy;
+#[path = "../../crates/memcached-client/tests/contract/servers.rs"]
+#[allow(dead_code)]
+mod servers;
+#[path = "../app/support.rs"]
+#[allow(dead_code, unused_macros, unused_imports)]
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    env,
+    sync::{
+        Mutex, RwLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use memcached_client::{Client, Config};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use tempfile::{TempDir, tempdir};
+
+use self::{
+    checker::{Checker, Write},
+    proxy::{Proxy, Trouble},
+    servers::{Kind, Memcached},
+    support::{PATIENCE, Program, SECRET_KEY, command},
+};
+
+const PROCESSES: usize = 2;
+const READERS: usize = 3;
+const WRITERS: usize = 2;
+
+/// So many tasks are on the page while it is busy.
+const TASKS: usize = 8;
+
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Fault {
+    /// `kill -9` of a process before its so manieth delete reaches a server (0: at any time), which
+    /// is then dropped.
+    Kill(usize),
+    Restart,
+    Hang,
+    Cut,
+    Delay,
+    Garble,
+}
+
+const FAULTS: [Fault; 8] = [
+    Fault::Kill(0),
+    Fault::Kill(1),
+    Fault::Kill(2),
+    Fault::Restart,
+    Fault::Hang,
+    Fault::Cut,
+    Fault::Delay,
+    Fault::Garble,
+];
+
+struct World {
+    folder: TempDir,
+    url: String,
+    memcached: Vec<Mutex<Memcached>>,
+    proxies: Vec<Proxy>,
+    prefix: String,
+    programs: Vec<Mutex<Option<Program>>>,
+    addresses: Vec<RwLock<String>>,
+    checker: Checker,
+    next_name: AtomicU64,
+    /// Writers hold it while they write; who makes a fault of a write holds it alone.
+    gate: RwLock<()>,
+    writing: AtomicUsize,
+    is_over: AtomicBool,
+    reads: AtomicU64,
+    stale: AtomicU64,
+    examples: Mutex<Vec<String>>,
+}
+
+/// What has come of a run.
+struct Report {
+    reads: u64,
+    stale: u64,
+    writes: u64,
+    faults: BTreeMap<Fault, usize>,
+    in_flight: usize,
+    examples: Vec<String>,
+}
+
+impl World {
+    fn new(is_naive: bool) -> Self {
+        let memcached: Vec<_> = (0..2).map(|_| Memcached::start(Kind::Plain)).collect();
+        let proxies: Vec<_> =
+            memcached.iter().map(|server| Proxy::start(&server.address(), is_naive)).collect();
+        let folder = tempdir().unwrap();
+        let world = Self {
+            url: format!("sqlite://{}/tasks.sqlite3", folder.path().display()),
+            prefix: prefix_on_both(&proxies),
+            folder,
+            memcached: memcached.into_iter().map(Mutex::new).collect(),
+            proxies,
+            programs: (0..PROCESSES).map(|_| Mutex::new(None)).collect(),
+            addresses: (0..PROCESSES).map(|_| RwLock::default()).collect(),
+            checker: Checker::default(),
+            next_name: AtomicU64::new(0),
+            gate: RwLock::new(()),
+            writing: AtomicUsize::new(0),
+            is_over: AtomicBool::new(false),
+            reads: AtomicU64::new(0),
+            stale: AtomicU64::new(0),
+            examples: Mutex::default(),
+        };
+        (0..PROCESSES).for_each(|process| world.start(process));
+        world
+    }
+
+    fn start(&self, process: usize) {
+        let listed: Vec<_> = self.proxies.iter().map(|proxy| proxy.address.to_string()).collect();
+        let settings = [
+            ("PORT", "0"),
+            ("HOST", "127.0.0.1"),
+            ("SECRET_KEY", SECRET_KEY),
+            ("DATABASE_URL", &self.url),
+            ("MEMCACHIER_SERVERS", &listed.join(",")),
+            ("CACHE_KEY_PREFIX", &self.prefix),
+            // Longer than a busy machine takes, so that only a fault is an outage.
+            ("MEMCACHE_TIMEOUT", "500ms"),
+            ("SESSION_STORE", "cookie"),
+            ("RUST_LOG", "error"),
+        ];
+        let program = Program::start(command(self.folder.path(), &settings));
+        program.address().clone_into(&mut self.addresses[process].write().unwrap());
+        *self.programs[process].lock().unwrap() = Some(program);
+    }
+
+    fn address(&self, process: usize) -> String {
+        self.addresses[process].read().unwrap().clone()
+    }
+
+    /// Adds a task, or deletes one when there are enough.
+    fn write(&self, process: usize) {
+        let victim = self.checker.take_one(TASKS);
+        let (name, write) = match &victim {
+            Some(name) => (name.clone(), Write::Delete),
+            None => (format!("t{}", self.next_name.fetch_add(1, Ordering::Relaxed)), Write::Add),
+        };
+        let browser = Patient::new(&self.address(process));
+        let path = match write {
+            Write::Add => "/".to_owned(),
+            Write::Delete => {
+                self.checker.delete_begins(&name);
+                format!("/{}/delete", self.id_of(&name))
+            }
+        };
+        self.writing.fetch_add(1, Ordering::SeqCst);
+        let status = browser.post(&path, &name);
+        self.writing.fetch_sub(1, Ordering::SeqCst);
+        if status == Some(303) {
+            self.checker.acknowledged(&name, write);
+        } else {
+            self.checker.found_out(&name, self.id_in_database(&name).is_some());
+        }
+    }
+
+    fn id_of(&self, name: &str) -> i64 {
+        self.id_in_database(name).unwrap_or(i64::MAX)
+    }
+
+    fn id_in_database(&self, name: &str) -> Option<i64> {
+        use diesel::prelude::*;
+
+        diesel::table! { task (id) { id -> BigInt, name -> Text, } }
+        let mut conn = SqliteConnection::establish(&self.url).unwrap();
+        diesel::sql_query("PRAGMA busy_timeout = 5000").execute(&mut conn).unwrap();
+        let found = task::table.filter(task::name.eq(name)).select(task::id);
+        found.first(&mut conn).optional().unwrap()
+    }
+
+    /// Reads until it is over.
+    fn read(&self, mut process: usize) {
+        while !self.is_over.load(Ordering::Relaxed) {
+            process = (process + 1) % PROCESSES;
+            let browser = Patient::new(&self.address(process));
+            for _ in 0..50 {
+                let expected = self.checker.expected();
+                let Some(page) = browser.get() else { break };
+                self.reads.fetch_add(1, Ordering::Relaxed);
+                if let Some(what) = self.checker.staleness(&expected, &names(&page)) {
+                    self.stale.fetch_add(1, Ordering::Relaxed);
+                    self.examples.lock().unwrap().push(what);
+                }
+            }
+        }
+    }
+
+    fn write_until_over(&self, writer: usize) {
+        let mut rng = StdRng::seed_from_u64(writer as u64);
+        while !self.is_over.load(Ordering::Relaxed) {
+            let gate = self.gate.read().unwrap();
+            self.write(rng.random_range(0..PROCESSES));
+            drop(gate);
+            thread::sleep(Duration::from_millis(rng.random_range(0..30)));
+        }
+    }
+
+    /// Makes a fault; whether a write was in flight when it began.
+    fn make(&self, fault: Fault, rng: &mut StdRng) -> bool {
+        if let Fault::Kill(step) = fault {
+            self.kill(step, rng);
+            return true;
+        }
+        let server = rng.random_range(0..self.proxies.len());
+        self.wait_for_a_write();
+        self.checker.fault_begins();
+        let in_flight = self.writing.load(Ordering::SeqCst) > 0;
+        let a_while = Duration::from_millis(rng.random_range(20..1500));
+        match fault {
+            Fault::Restart => self.memcached[server].lock().unwrap().restart(),
+            Fault::Hang => {
+                self.memcached[server].lock().unwrap().signal("STOP");
+                thread::sleep(a_while);
+                self.memcached[server].lock().unwrap().signal("CONT");
+            }
+            Fault::Cut => self.proxies[server].cut(),
+            Fault::Delay => {
+                self.proxies[server].make(Trouble::Delay(Duration::from_millis(400)));
+                thread::sleep(a_while);
+                self.proxies[server].make(Trouble::None);
+            }
+            Fault::Garble => {
+                self.proxies[server].make(Trouble::Garble);
+                thread::sleep(a_while);
+                self.proxies[server].make(Trouble::None);
+            }
+            Fault::Kill(_) => {}
+        }
+        self.checker.fault_ends();
+        in_flight
+    }
+
+    /// Most of the time there is one soon.
+    fn wait_for_a_write(&self) {
+        let begun = Instant::now();
+        while self.writing.load(Ordering::SeqCst) == 0 && begun.elapsed() < Duration::from_secs(1) {
+            std::hint::spin_loop();
+        }
+    }
+
+    fn kill(&self, step: usize, rng: &mut StdRng) {
+        let _alone = self.gate.write().unwrap();
+        let process = rng.random_range(0..PROCESSES);
+        let (announce, announced) = mpsc::channel();
+        if step > 0 {
+            // Also for the other process, whose deletes are held as well.
+            self.checker.fault_begins();
+            self.proxies.iter().for_each(|proxy| proxy.hold_deletes(announce.clone()));
+        }
+        thread::scope(|scope| {
+            let writing = scope.spawn(|| self.write(process));
+            if step == 0 {
+                self.wait_for_a_write();
+                thread::sleep(Duration::from_micros(rng.random_range(0..3000)));
+            }
+            let mut held = None;
+            for number in 1..=step {
+                // A write that is nothing but a look has no deletes.
+                let Ok(decide) = announced.recv_timeout(Duration::from_secs(2)) else { break };
+                if number < step {
+                    decide.send(true).unwrap();
+                } else {
+                    held = Some(decide);
+                }
+            }
+            drop(self.programs[process].lock().unwrap().take());
+            self.proxies.iter().for_each(Proxy::release_deletes);
+            if let Some(decide) = held {
+                let _ = decide.send(false);
+            }
+            drop(announced);
+            writing.join().unwrap();
+        });
+        if step > 0 {
+            self.checker.fault_ends();
+        }
+        self.start(process);
+    }
+}
+
+/// A prefix with which the query and the page are on different servers.
+fn prefix_on_both(proxies: &[Proxy]) -> String {
+    let servers = proxies.iter().map(|proxy| proxy.address.to_string().parse().unwrap()).collect();
+    let client = Client::new(Config::new(servers));
+    let on = |prefix: &str, key: &str| client.server_of(format!("{prefix}{key}")).unwrap().clone();
+    let mut prefixes = (0..1000).map(|n| format!("s{n}:"));
+    prefixes.find(|prefix| on(prefix, "tasks.all") != on(prefix, "view//")).unwrap()
+}
+
+/// A visitor to whom a process that is being killed is no error.
+struct Patient {
+    agent: ureq::Agent,
+    base: String,
+}
+
+impl Patient {
+    fn new(base: &str) -> Self {
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .timeout_global(Some(PATIENCE))
+            .build();
+        Self { agent: agent.into(), base: base.to_owned() }
+    }
+
+    fn get(&self) -> Option<String> {
+        let mut response = self.agent.get(format!("{}/", self.base)).call().ok()?;
+        let page = response.body_mut().read_to_string().ok()?;
+        assert_eq!(response.status(), 200, "{page}");
+        Some(page)
+    }
+
+    fn post(&self, path: &str, name: &str) -> Option<u16> {
+        let request = self.agent.post(format!("{}{path}", self.base));
+        request.send_form([("name", name)]).ok().map(|response| response.status().as_u16())
+    }
+}
+
+/// The names on a page.
+fn names(page: &str) -> Vec<&str> {
+    let rows = page.split(r#"class="task-name""#).skip(1);
+    rows.filter_map(|row| row.split_once('>')?.1.split_once('<').map(|(name, _)| name)).collect()
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// Faults of the short form, and of "commit, then delete".
+const SHORT: u64 = 24;
+
+fn run(is_naive: bool) -> Report {
+    let faults = setting("STALENESS_FAULTS", SHORT);
+    let reads = setting("STALENESS_READS", 5_000);
+    let (faults, reads) = if is_naive { (faults.min(SHORT), 5_000) } else { (faults, reads) };
+    let number = usize::try_from(faults).unwrap();
+    let mut rng = StdRng::seed_from_u64(setting("STALENESS_SEED", 1));
+    let world = World::new(is_naive);
+    let mut faults: Vec<_> = FAULTS.into_iter().cycle().take(number).collect();
+    faults.shuffle(&mut rng);
+    let (mut made, mut in_flight) = (BTreeMap::new(), 0);
+    thread::scope(|scope| {
+        for reader in 0..READERS {
+            let world = &world;
+            scope.spawn(move || world.read(reader));
+        }
+        for writer in 0..WRITERS {
+            let world = &world;
+            scope.spawn(move || world.write_until_over(writer));
+        }
+        for fault in faults {
+            in_flight += usize::from(world.make(fault, &mut rng));
+            *made.entry(fault).or_insert(0) += 1;
+            // Time for pages to be cached again, and then to be stale.
+            thread::sleep(Duration::from_millis(rng.random_range(200..1500)));
+        }
+        while world.reads.load(Ordering::Relaxed) < reads {
+            thread::sleep(Duration::from_millis(10));
+        }
+        world.is_over.store(true, Ordering::Relaxed);
+    });
+    Report {
+        reads: world.reads.load(Ordering::Relaxed),
+        stale: world.stale.load(Ordering::Relaxed),
+        writes: world.next_name.load(Ordering::Relaxed),
+        faults: made,
+        in_flight,
+        examples: world.examples.into_inner().unwrap(),
+    }
+}
+
+fn print(what: &str, report: &Report) {
+    println!(
+        "{what}: {} stale of {} reads ({:.0} per million), {} tasks added, {} faults, {} of them \
+         while a write was in flight: {:?}",
+        report.stale,
+        report.reads,
+        report.stale as f64 * 1e6 / report.reads as f64,
+        report.writes,
+        report.faults.values().sum::<usize>(),
+        report.in_flight,
+        report.faults,
+    );
+}
+
+#[test]
+fn no_page_is_stale_whatever_breaks_and_commit_then_delete_would_show_some() {
+    let ours = run(false);
+    print("leases and a ledger", &ours);
+    let naive = run(true);
+    print("commit, then delete", &naive);
+    assert_eq!(ours.stale, 0, "{:?}", ours.examples);
+    assert!(ours.in_flight * 2 >= ours.faults.values().sum::<usize>());
+    assert!(naive.stale > 0, "the checker would have found nothing");
+}
