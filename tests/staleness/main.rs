@@ -402,11 +402,11 @@ fn run(is_naive: bool) -> Report {
 
 fn print(what: &str, report: &Report) {
     println!(
-        "{what}: {} stale of {} reads ({:.0} per million), {} tasks added, {} faults, {} of them \
+        "{what}: {} stale of {} reads ({} per million), {} tasks added, {} faults, {} of them \
          while a write was in flight: {:?}",
         report.stale,
         report.reads,
-        report.stale as f64 * 1e6 / report.reads as f64,
+        report.stale * 1_000_000 / report.reads.max(1),
         report.writes,
         report.faults.values().sum::<usize>(),
         report.in_flight,
