@@ -6,6 +6,7 @@ use memcached_client::Protocol;
 use tempfile::tempdir;
 
 use crate::{
+    proxy::CountingProxy,
     servers::{Kind, Memcached},
     support::{
         Browser, Program, SECRET_KEY, TestApp, TestDatabase, command, on_every_database_url,
@@ -371,14 +372,21 @@ fn an_outage_is_one_line_in_the_log() {
 }
 
 #[test]
-fn lists_of_thousands_of_tasks_are_served_whole() {
-    let (app, server) = cached_app(TestDatabase::sqlite(), &[]);
+fn lists_of_thousands_of_tasks_are_served_whole_in_few_round_trips() {
+    let proxy = CountingProxy::start();
+    let address = proxy.address();
+    let settings = [("MEMCACHIER_SERVERS", address.as_str()), ("MEMCACHE_TIMEOUT", "10s")];
+    let app = TestApp::with(TestDatabase::sqlite(), &settings);
     for (number, more) in [(2_000, 2_000), (12_000, 10_000)] {
         insert_tasks(&app.database, more);
-        flush(&server);
+        flush(proxy.server());
+        proxy.round_trips();
         for _ in 0..3 {
             let page = app.browser().get("/");
             assert_eq!((page.status, page.task_names().len()), (200, number));
         }
+        let round_trips = proxy.round_trips();
+        assert!(round_trips < 100, "{round_trips} for three pages of {number} tasks");
     }
+    assert_eq!(app.browser().get("/").header("cache-status"), "actix-cache; hit");
 }

@@ -16,3 +16,7 @@ mod support;
 #[path = "../../crates/memcached-client/tests/contract/servers.rs"]
 #[allow(dead_code)]
 mod servers;
+
+#[path = "../../crates/actix-cache/tests/cache/proxy.rs"]
+#[allow(dead_code)]
+mod proxy;

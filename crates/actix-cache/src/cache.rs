@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    backend::{Backend, Count, Failure, Swapped},
+    backend::{Backend, Failure, Swapped},
     codec::{self, Frame, Stamp},
     flight::Flights,
     lease::{Encoded, Filled, Lookup, Slot},
@@ -230,17 +230,21 @@ impl Cache {
 
     /// Deletes an entry. Whether that is certain.
     pub async fn delete(&self, key: &str) -> bool {
-        self.delete_many(&[key]).await
+        self.delete_each(&[key]).await[0]
     }
 
     /// Deletes entries, in one round trip per server. Whether it is certain of all.
     pub async fn delete_many(&self, keys: &[&str]) -> bool {
+        self.delete_each(keys).await.into_iter().all(|is_certain| is_certain)
+    }
+
+    /// Likewise; whether it is certain of each.
+    pub(crate) async fn delete_each(&self, keys: &[&str]) -> Vec<bool> {
         let keys: Vec<_> = keys.iter().map(|key| self.full_key(key)).collect();
-        let outcomes = self.inner.backend.delete_many(&keys).await;
-        for failure in outcomes.iter().filter_map(|outcome| outcome.err()) {
-            self.failed(failure);
-        }
-        outcomes.iter().all(Result::is_ok)
+        let outcomes = self.inner.backend.delete_many(&keys).await.into_iter();
+        outcomes
+            .map(|outcome| outcome.inspect_err(|failure| self.failed(*failure)).is_ok())
+            .collect()
     }
 
     /// Gives an entry another lifetime. Whether there is one, and nobody has changed it meanwhile.
@@ -280,37 +284,6 @@ impl Cache {
             Ok(matches!(swapped, Swapped::Done(_)))
         };
         outcome.await.inspect_err(|failure| self.failed(*failure))
-    }
-
-    /// Adds to a number, and returns it. One that is not there begins at 0.
-    ///
-    /// Numbers are kept apart from other values: [`Cache::get`], [`Cache::delete`] and the like do
-    /// not reach them.
-    pub async fn increment(&self, key: &str, delta: u64) -> Option<u64> {
-        self.counted(key, Count::Up(delta)).await
-    }
-
-    /// Subtracts from a number, down to 0, and returns it. One that is not there begins at 0.
-    pub async fn decrement(&self, key: &str, delta: u64) -> Option<u64> {
-        self.counted(key, Count::Down(delta)).await
-    }
-
-    async fn counted(&self, key: &str, by: Count) -> Option<u64> {
-        let key = self.full_key(&format!("number:{key}"));
-        let backend = &self.inner.backend;
-        let mut counted = backend.count(&key, by).await;
-        if counted == Ok(None) {
-            let zero = Bytes::from_static(b"0");
-            let lifetime = self.inner.default_lifetime;
-            counted = match backend.add(&key, &zero, lifetime).await {
-                Ok(_) => backend.count(&key, by).await,
-                Err(failure) => Err(failure),
-            };
-        }
-        counted.unwrap_or_else(|failure| {
-            self.failed(failure);
-            None
-        })
     }
 
     /// Empties the cache; with memcached the whole of every server, other programs' entries too.

@@ -5,7 +5,7 @@
 //! [`Invalidation`]. After the commit it hands that to [`Cache::invalidate`], and removes the row
 //! if all is certain. Rows that are left are replayed by [`replay`], in every process.
 
-use std::{fmt::Display, future::Future, time::Duration};
+use std::{collections::BTreeSet, fmt::Display, future::Future, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -130,6 +130,27 @@ impl Cache {
     }
 }
 
+impl Cache {
+    /// Likewise of several invalidations, which mostly have keys in common: the first levels of all,
+    /// then the second ones, and so on. Whether each is certain.
+    async fn invalidate_together(&self, invalidations: &[Invalidation]) -> Vec<bool> {
+        let depth = invalidations.iter().map(|i| i.levels.len()).max().unwrap_or(0);
+        let mut uncertain = BTreeSet::new();
+        for level in 0..depth {
+            let keys = invalidations.iter().filter_map(|i| i.levels.get(level)).flatten();
+            let keys: BTreeSet<_> = keys.map(String::as_str).collect();
+            let keys: Vec<_> = keys.into_iter().collect();
+            let outcomes = self.delete_each(&keys).await;
+            uncertain.extend(keys.iter().zip(outcomes).filter(|(_, ok)| !ok).map(|(key, _)| *key));
+        }
+        let is_certain = |invalidation: &Invalidation| {
+            let mut keys = invalidation.levels.iter().flatten();
+            keys.all(|key| !uncertain.contains(key.as_str()))
+        };
+        invalidations.iter().map(is_certain).collect()
+    }
+}
+
 /// Replays every [`REPLAY_INTERVAL`] what is left in the ledger, from now on and for ever: spawn
 /// it. An error of the ledger is logged once until it works again.
 pub async fn replay<L: Ledger>(cache: Cache, ledger: L) {
@@ -160,8 +181,10 @@ pub async fn replay_once<L: Ledger>(
     loop {
         let rows = ledger.left(after.as_ref(), age, BATCH).await?;
         let is_last = rows.len() < BATCH;
-        for (id, invalidation) in rows {
-            if cache.invalidate(&invalidation).await {
+        let (ids, invalidations): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+        let outcomes = cache.invalidate_together(&invalidations).await;
+        for (id, is_certain) in ids.into_iter().zip(outcomes) {
+            if is_certain {
                 failed = ledger.remove(&id).await.err().or(failed);
             } else {
                 nothing_left = false;

@@ -22,6 +22,7 @@ mod key;
 mod lease;
 mod lifetime;
 mod memoize;
+mod numbers;
 #[cfg(feature = "memcached")]
 mod servers;
 #[cfg(feature = "session")]

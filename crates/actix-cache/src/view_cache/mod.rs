@@ -219,7 +219,7 @@ impl ViewCacheBuilder {
         self
     }
 
-    /// In so many bytes at most each process keeps pages ready to be sent. Those that do not fit
+    /// In about so many bytes each process keeps pages ready to be sent. Those that do not fit
     /// are fetched from the servers each time; if there are none, they are made each time.
     /// Default: 8 MiB.
     #[must_use]

@@ -48,6 +48,11 @@ impl CountingProxy {
         Client::new(config)
     }
 
+    #[allow(dead_code, reason = "for the app's tests")]
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
     pub fn server(&self) -> &Memcached {
         &self.server
     }

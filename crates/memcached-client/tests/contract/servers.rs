@@ -159,11 +159,20 @@ impl Memcached {
         assert!(self.run(), "memcached starts again");
     }
 
-    /// Sends a signal, as in `STOP` or `CONT`.
+    /// Sends a signal, as in `STOP` or `CONT`; after `STOP` all its threads stand still.
     pub fn signal(&self, name: &str) {
         let pid = self.child.as_ref().unwrap().id().to_string();
         let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap();
         assert!(sent.success());
+        let threads = format!("/proc/{pid}/task");
+        let stands_still = |thread: std::io::Result<std::fs::DirEntry>| {
+            let status = std::fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+            status.contains("State:\tT")
+        };
+        let begun = Instant::now();
+        while name == "STOP" && !std::fs::read_dir(&threads).unwrap().all(stands_still) {
+            assert!(begun.elapsed() < PATIENCE, "it does not stop");
+        }
     }
 
     /// One of memcached's own counters, asked past the client. Plain servers only.
