@@ -18,17 +18,13 @@ use thiserror::Error;
 pub use crate::{
     cache_config::{CacheBackend, CacheConfig, Layers},
     database_url::{DatabaseKind, DatabaseUrl},
+    session_config::{SessionConfig, SessionStoreKind},
 };
 
 /// The most that Actix starts.
 const MOST_WORKERS: u32 = 512;
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
 const DEFAULT_LOG: &str = "info,actix_server=warn,actix_http=off,actix_session=error";
-
-/// The shortest `SECRET_KEY`, in characters; a key can be derived from no fewer bytes.
-const SECRET_KEY_LENGTH: usize = 32;
 
 /// All settings.
 #[derive(Clone, Debug)]
@@ -70,40 +66,6 @@ pub struct DatabaseConfig {
     pub url: DatabaseUrl,
     /// `DATABASE_POOL_SIZE`: connections of this process. Default: 8.
     pub pool_size: u32,
-}
-
-/// `SESSION_STORE`: where sessions are kept.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum SessionStoreKind {
-    /// `cache`: there only; lost when the cache loses them.
-    Cache,
-    /// `cached_db`: in the database, and for reading in the cache.
-    CachedDb,
-    /// `cookie`: with the visitor, encrypted.
-    Cookie,
-}
-
-impl fmt::Display for SessionStoreKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Cache => "cache",
-            Self::CachedDb => "database and cache",
-            Self::Cookie => "cookie",
-        })
-    }
-}
-
-/// Sessions and the key that protects their cookie.
-#[derive(Clone, Debug)]
-pub struct SessionConfig {
-    /// `SESSION_STORE`: `cache`, `cached_db` or `cookie`. Default: cache, or cookie if there is no
-    /// cache.
-    pub store: SessionStoreKind,
-    /// `SECRET_KEY`: at least 32 characters. Default: random at each start; required in
-    /// production.
-    pub secret_key: Option<SecretString>,
-    /// `SESSION_LIFETIME`: as in `14 days` or `12h`. Default: 14 days.
-    pub lifetime: Duration,
 }
 
 /// A setting that is wrong: which, why, and what would be right.
@@ -313,66 +275,6 @@ impl DatabaseConfig {
 
 const EPHEMERAL: &str = "a dyno's disk, and SQLite with it, is lost at each restart; attach a \
      PostgreSQL database, or set ALLOW_EPHEMERAL_SQLITE=yes";
-
-impl SessionConfig {
-    fn from_environment(
-        env: &Environment,
-        production: bool,
-        cache: &CacheConfig,
-    ) -> Result<Self, ConfigError> {
-        Ok(Self {
-            store: session_store(env, cache)?,
-            secret_key: secret_key(env, production)?,
-            lifetime: session_lifetime(env)?,
-        })
-    }
-}
-
-fn session_store(env: &Environment, cache: &CacheConfig) -> Result<SessionStoreKind, ConfigError> {
-    match env.get("SESSION_STORE") {
-        None | Some("cache") if cache.exists() => Ok(SessionStoreKind::Cache),
-        Some("cache") => Err(ConfigError::new(
-            "SESSION_STORE",
-            "there is no cache to keep sessions in; write cookie or cached_db, or name servers in \
-             MEMCACHIER_SERVERS",
-        )),
-        Some("cached_db") => Ok(SessionStoreKind::CachedDb),
-        None | Some("cookie") => Ok(SessionStoreKind::Cookie),
-        Some(other) => Err(ConfigError::new(
-            "SESSION_STORE",
-            format!("{} is none of cache, cached_db and cookie", quoted(other)),
-        )),
-    }
-}
-
-fn secret_key(env: &Environment, production: bool) -> Result<Option<SecretString>, ConfigError> {
-    let how = "use at least 32 random characters, such as those of `openssl rand -hex 32`";
-    match env.get("SECRET_KEY") {
-        Some(key) if key.chars().count() < SECRET_KEY_LENGTH => Err(ConfigError::new(
-            "SECRET_KEY",
-            format!("is {} characters long, which is too short; {how}", key.chars().count()),
-        )),
-        Some(key) => Ok(Some(key.into())),
-        None if production => {
-            Err(ConfigError::new("SECRET_KEY", format!("is required in production; {how}")))
-        }
-        None => Ok(None),
-    }
-}
-
-fn session_lifetime(env: &Environment) -> Result<Duration, ConfigError> {
-    let Some(value) = env.get("SESSION_LIFETIME") else {
-        return Ok(14 * DAY);
-    };
-    // Browsers keep no cookie for more than 400 days (RFC 6265bis, section 5.5).
-    match humantime::parse_duration(value) {
-        Ok(lifetime) if (Duration::from_secs(1)..=400 * DAY).contains(&lifetime) => Ok(lifetime),
-        _ => Err(ConfigError::new(
-            "SESSION_LIFETIME",
-            format!("{} is not a time from 1s to 400days, such as 14days or 12h", quoted(value)),
-        )),
-    }
-}
 
 fn public_origins(env: &Environment) -> Result<Vec<String>, ConfigError> {
     let listed = env.get("PUBLIC_ORIGIN").unwrap_or_default();

@@ -22,6 +22,7 @@ mod headers;
 mod ledger;
 mod request_body;
 mod routes;
+mod session_config;
 mod sessions;
 pub mod shutdown;
 pub mod startup;

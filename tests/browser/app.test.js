@@ -176,6 +176,8 @@ test("nothing is wider than a screen of 320 px, and targets are at least 24 px",
     tall: [...document.querySelectorAll("button, input, a")].map((e) => e.getBoundingClientRect().height),
   }));
   assert.equal(wide, 320);
+  await page.goto(app.url + "/cache");
+  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 320);
   assert.ok(Math.min(...tall) >= 24, String(tall));
 });
 
@@ -210,5 +212,7 @@ for (const colorScheme of ["light", "dark"]) {
     assert.deepEqual(await findings(page), [], "with an error");
     await page.goto(app.url + "/nowhere");
     assert.deepEqual(await findings(page), [], "error page");
+    await page.goto(app.url + "/cache");
+    assert.deepEqual(await findings(page), [], "cache page");
   });
 }
