@@ -19,6 +19,7 @@ mod error;
 mod flash;
 mod handlers;
 mod headers;
+mod key_rotation;
 mod ledger;
 mod request_body;
 mod routes;

@@ -4,10 +4,11 @@ use actix_cache::ViewCache;
 use actix_session::SessionMiddleware;
 use actix_web::{
     FromRequest, Handler, Resource, Responder,
+    middleware::from_fn,
     web::{self, ServiceConfig},
 };
 
-use crate::{assets, dashboard, handlers, sessions::Sessions};
+use crate::{assets, dashboard, handlers, key_rotation::accept_previous_key, sessions::Sessions};
 
 /// Around a session is the view cache: a page from there costs no session.
 pub(crate) fn configure(
@@ -20,9 +21,10 @@ pub(crate) fn configure(
         page("/", handlers::list)
             .route(web::post().to(handlers::add))
             .wrap(sessions.clone())
+            .wrap(from_fn(accept_previous_key))
             .wrap(views.clone()),
     )
-    .service(delete.wrap(sessions.clone()))
+    .service(delete.wrap(sessions.clone()).wrap(from_fn(accept_previous_key)))
     .service(page("/static/{name}", assets::serve))
     .service(page("/cache", dashboard::show))
     .service(page("/healthz", handlers::healthz))

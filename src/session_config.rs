@@ -44,6 +44,8 @@ pub struct SessionConfig {
     /// `SECRET_KEY`: at least 32 characters. Default: random at each start; required in
     /// production.
     pub secret_key: Option<SecretString>,
+    /// `SECRET_KEY_PREVIOUS`: the key before, whose sessions are still accepted. Default: none.
+    pub secret_key_previous: Option<SecretString>,
     /// `SESSION_LIFETIME`: as in `14 days` or `12h`. Default: 14 days.
     pub lifetime: Duration,
 }
@@ -57,6 +59,7 @@ impl SessionConfig {
         Ok(Self {
             store: session_store(env, cache)?,
             secret_key: secret_key(env, production)?,
+            secret_key_previous: key(env, "SECRET_KEY_PREVIOUS")?,
             lifetime: session_lifetime(env)?,
         })
     }
@@ -80,17 +83,23 @@ fn session_store(env: &Environment, cache: &CacheConfig) -> Result<SessionStoreK
 }
 
 fn secret_key(env: &Environment, production: bool) -> Result<Option<SecretString>, ConfigError> {
-    let how = "use at least 32 random characters, such as those of `openssl rand -hex 32`";
-    match env.get("SECRET_KEY") {
-        Some(key) if key.chars().count() < SECRET_KEY_LENGTH => Err(ConfigError::new(
-            "SECRET_KEY",
-            format!("is {} characters long, which is too short; {how}", key.chars().count()),
-        )),
-        Some(key) => Ok(Some(key.into())),
+    match key(env, "SECRET_KEY")? {
         None if production => {
-            Err(ConfigError::new("SECRET_KEY", format!("is required in production; {how}")))
+            Err(ConfigError::new("SECRET_KEY", format!("is required in production; {HOW}")))
         }
-        None => Ok(None),
+        key => Ok(key),
+    }
+}
+
+const HOW: &str = "use at least 32 random characters, such as those of `openssl rand -hex 32`";
+
+fn key(env: &Environment, variable: &str) -> Result<Option<SecretString>, ConfigError> {
+    match env.get(variable) {
+        Some(key) if key.chars().count() < SECRET_KEY_LENGTH => Err(ConfigError::new(
+            variable,
+            format!("is {} characters long, which is too short; {HOW}", key.chars().count()),
+        )),
+        key => Ok(key.map(Into::into)),
     }
 }
 

@@ -22,7 +22,7 @@ use actix_web::{
     rt,
     web::{Data, ServiceConfig},
 };
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 
 use crate::{
@@ -38,6 +38,7 @@ use crate::{
     error,
     flash::{self, Marker},
     headers,
+    key_rotation::KeyRotation,
     ledger::DbLedger,
     request_body, routes,
     sessions::{DbSessions, Sessions},
@@ -66,6 +67,7 @@ struct Shared {
     cache: Data<TasksCache>,
     db: Data<Db>,
     draining: Data<Draining>,
+    keys: Data<KeyRotation>,
     marker: Data<Marker>,
     origins: Data<PublicOrigins>,
     pages: ViewCache,
@@ -101,12 +103,11 @@ impl Application {
         let draining = Draining::default();
         let shared = Shared::new(&config, draining.clone())?;
         let session = config.session.clone();
-        let key = cookie_key(&session);
         let production = config.server.production;
 
         let server = HttpServer::new(move || {
             let store = shared.sessions.clone();
-            let sessions = sessions(&session, store, key.clone(), production);
+            let sessions = sessions(&session, store, &shared.keys, production);
             // The last one wraps all others. What is refused must still get its page, its headers
             // and its line in the log.
             App::new()
@@ -179,6 +180,7 @@ impl Shared {
             assets: Data::new(assets),
             db: Data::new(db),
             draining: Data::new(draining),
+            keys: Data::new(key_rotation(&config.session, config.server.production)),
             marker: Data::new(Marker::new(config.server.production)),
             origins: Data::new(PublicOrigins(config.public_origins.clone())),
         })
@@ -191,6 +193,7 @@ impl Shared {
             .app_data(self.cache.clone())
             .app_data(self.db.clone())
             .app_data(self.draining.clone())
+            .app_data(self.keys.clone())
             .app_data(self.marker.clone())
             .app_data(self.origins.clone())
             .app_data(self.views.clone());
@@ -263,25 +266,28 @@ fn session_store(config: &SessionConfig, cache: &Cache, db: &Db) -> Sessions {
     }
 }
 
-fn cookie_key(session: &SessionConfig) -> Key {
-    if let Some(secret) = &session.secret_key {
-        return Key::derive_from(secret.expose_secret().as_bytes());
+fn key_rotation(session: &SessionConfig, production: bool) -> KeyRotation {
+    let derived = |secret: &SecretString| Key::derive_from(secret.expose_secret().as_bytes());
+    if session.secret_key.is_none() {
+        log::warn!("SECRET_KEY is not set: sessions end when the server stops");
     }
-    log::warn!("SECRET_KEY is not set: sessions end when the server stops");
-    Key::generate()
+    KeyRotation {
+        // A name with this prefix cannot be set by another host of the same domain (RFC 6265bis).
+        cookie: if production { "__Host-id" } else { "id" },
+        current: session.secret_key.as_ref().map_or_else(Key::generate, derived),
+        previous: session.secret_key_previous.as_ref().map(derived),
+    }
 }
 
 fn sessions(
     config: &SessionConfig,
     store: Sessions,
-    key: Key,
+    keys: &KeyRotation,
     production: bool,
 ) -> SessionMiddleware<Sessions> {
     let seconds = i64::try_from(config.lifetime.as_secs()).unwrap_or(i64::MAX);
-    // A name with this prefix cannot be set by another host of the same domain (RFC 6265bis).
-    let name = if production { "__Host-id" } else { "id" };
-    SessionMiddleware::builder(store, key)
-        .cookie_name(name.to_owned())
+    SessionMiddleware::builder(store, keys.current.clone())
+        .cookie_name(keys.cookie.to_owned())
         .cookie_secure(production)
         .cookie_http_only(true)
         .cookie_same_site(SameSite::Lax)

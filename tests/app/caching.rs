@@ -223,6 +223,28 @@ fn a_session_in_the_cache_survives_a_restart_of_the_app() {
     assert_eq!(page.flashes(), ["Added “Milk”."]);
 }
 
+#[test]
+fn a_session_survives_a_change_of_the_secret_key_if_the_one_before_is_named() {
+    let new_key = SECRET_KEY.to_uppercase();
+    for (previous, flashes) in [(SECRET_KEY, 1), ("", 0), (new_key.as_str(), 0)] {
+        let (folder, server) = (tempdir().unwrap(), Memcached::start(Kind::Plain));
+        let address = server.address().to_string();
+        let start = |settings: &[(&str, &str)]| {
+            let common =
+                [("PORT", "0"), ("HOST", "127.0.0.1"), ("MEMCACHIER_SERVERS", address.as_str())];
+            Program::start(command(folder.path(), &[&common, settings].concat()))
+        };
+        let first = start(&[("SECRET_KEY", SECRET_KEY)]);
+        let added = Browser::new(first.address()).post_form("/", &[("name", "Milk")]);
+        drop(first);
+        let second = start(&[("SECRET_KEY", &new_key), ("SECRET_KEY_PREVIOUS", previous)]);
+        let cookies = ["id", "flash"].map(|name| added.cookie(name).split(';').next().unwrap());
+        let headers = [("cookie", &*format!("a=b; {}; c=d", cookies.join("; ")))];
+        let page = Browser::new(second.address()).send("GET", "/", &headers, "");
+        assert_eq!(page.flashes().len(), flashes, "{previous}");
+    }
+}
+
 fn a_session_in_the_database_survives_the_loss_of_the_cache(database: &TestDatabase) {
     let (app, server) =
         cached_app(TestDatabase::at(&database.url), &[("SESSION_STORE", "cached_db")]);
