@@ -1,7 +1,6 @@
 //! `tasklist cache …` and `tasklist check`: whether what the settings name works, from a shell.
 //!
-//! Values go to standard output as they are, all else to standard error, so that scripts can use
-//! them.
+//! Values go to standard output, remarks to standard error, so that scripts can use them.
 
 use std::{
     borrow::Cow,
@@ -25,7 +24,12 @@ pub(crate) enum CacheCommand {
     /// Print the value of a key
     Get { key: String },
     /// Store a value
-    Set { key: String, value: String },
+    Set {
+        #[arg(allow_hyphen_values = true)]
+        key: String,
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+    },
     /// Delete a key
     Delete { key: String },
     /// Print every server's own statistics
@@ -56,12 +60,13 @@ pub(crate) async fn run(command: CacheCommand, config: &CacheConfig) -> Result<(
 }
 
 async fn ping(client: &Client) -> Result<(), String> {
-    let answers = client.noop().await;
-    if let Some(problem) = problem(&answers) {
-        return Err(problem);
-    }
-    // A server tells its version also to those who have not logged in; by now they have.
-    on_all(client.version().await, |version| format!("ok, memcached {version}").into())
+    // A server tells its version also to those who have not logged in, so that alone says nothing.
+    let answers = client.noop().await.into_iter();
+    let versions = client.version().await.into_iter();
+    let both = answers
+        .zip(versions)
+        .map(|((address, answer), (_, version))| (address, answer.and(version)));
+    on_all(both.collect(), |version| format!("ok, memcached {version}").into())
 }
 
 async fn get(client: &Client, key: &str) -> Result<(), String> {
@@ -109,13 +114,13 @@ fn owner(client: &Client, key: &str) -> Result<ServerAddress, String> {
 
 type Answers<T> = Vec<(ServerAddress, Result<T, Error>)>;
 
-/// Prints what each server has answered; fails if one has not.
+/// Prints what each server has answered, its address before each line; fails if one has not.
 fn on_all<T>(answers: Answers<T>, shown: impl Fn(T) -> Cow<'static, str>) -> Result<(), String> {
     let problem = problem(&answers);
     for (address, answer) in answers {
-        if let Ok(answer) = answer {
-            note(format_args!("{address}:"));
-            out(shown(answer));
+        let Ok(answer) = answer else { continue };
+        for line in shown(answer).lines() {
+            out(format_args!("{address} {line}"));
         }
     }
     problem.map_or(Ok(()), Err)

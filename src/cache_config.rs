@@ -13,6 +13,10 @@ const LONGEST_PREFIX: usize = 100;
 /// The least memory with which a cache is of use.
 const LEAST_MEMORY: u64 = 1 << 20;
 
+const MILLISECOND: Duration = Duration::from_millis(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// Where entries are kept, and how.
 #[derive(Clone, Debug)]
 pub struct CacheConfig {
@@ -82,11 +86,10 @@ impl Display for CacheBackend {
 fn backend(env: &Environment, production: bool) -> Result<CacheBackend, ConfigError> {
     let servers = servers_from_variables(|name| env.get(name).map(str::to_owned));
     let servers = servers.map_err(|error| ConfigError::new(error.variable, error.problem))?;
+    let servers = servers.map(|config| with_settings(config, env)).transpose()?;
     let memory = CacheBackend::Memory(memory_bytes(env)?);
     Ok(match (env.get("CACHE_BACKEND"), servers) {
-        (None | Some("memcached"), Some(config)) => {
-            CacheBackend::Memcached(with_settings(config, env)?)
-        }
+        (None | Some("memcached"), Some(config)) => CacheBackend::Memcached(config),
         (Some("memcached"), None) => {
             let problem = "memcached needs servers; name them in MEMCACHIER_SERVERS";
             return Err(ConfigError::new("CACHE_BACKEND", problem));
@@ -105,10 +108,10 @@ fn with_settings(
     mut config: ServersConfig,
     env: &Environment,
 ) -> Result<ServersConfig, ConfigError> {
-    if let Some(timeout) = env.duration("MEMCACHE_CONNECT_TIMEOUT")? {
+    if let Some(timeout) = env.duration_between("MEMCACHE_CONNECT_TIMEOUT", MILLISECOND, MINUTE)? {
         config.connect_timeout = timeout;
     }
-    if let Some(timeout) = env.duration("MEMCACHE_TIMEOUT")? {
+    if let Some(timeout) = env.duration_between("MEMCACHE_TIMEOUT", MILLISECOND, MINUTE)? {
         config.timeout = timeout;
     }
     config.failover = match env.get("MEMCACHE_FAILOVER") {
@@ -157,7 +160,8 @@ fn layers(env: &Environment) -> Result<Layers, ConfigError> {
 fn default_timeout(env: &Environment) -> Result<Option<Duration>, ConfigError> {
     match env.get("CACHE_DEFAULT_TIMEOUT") {
         Some("none") => Ok(None),
-        _ => env.duration("CACHE_DEFAULT_TIMEOUT"),
+        // memcached counts seconds.
+        _ => env.duration_between("CACHE_DEFAULT_TIMEOUT", Duration::from_secs(1), YEAR),
     }
 }
 

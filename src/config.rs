@@ -26,6 +26,12 @@ const MOST_WORKERS: u32 = 512;
 
 const DEFAULT_LOG: &str = "info,actix_server=warn,actix_http=off,actix_session=error";
 
+/// Variables of which an empty value means something.
+const MAY_BE_EMPTY: [&str; 1] = ["CACHE_KEY_PREFIX"];
+
+/// The shortest `ADMIN_TOKEN` in production: anybody may guess.
+const ADMIN_TOKEN_LENGTH: usize = 16;
+
 /// All settings.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -102,10 +108,11 @@ impl Environment {
         }
         if !variables.contains_key("DYNO") {
             for (name, value) in read_dotenv(dotenv)? {
-                // Those that are set but empty count as not set.
-                let entry: &mut String = variables.entry(name).or_default();
-                if entry.is_empty() {
-                    *entry = value;
+                // What is set but empty mostly counts as not set.
+                let means_nothing =
+                    |set: &String| set.is_empty() && !MAY_BE_EMPTY.contains(&name.as_str());
+                if variables.get(&name).is_none_or(means_nothing) {
+                    variables.insert(name, value);
                 }
             }
         }
@@ -122,13 +129,23 @@ impl Environment {
     }
 
     /// A time with its unit.
-    pub(crate) fn duration(&self, variable: &str) -> Result<Option<Duration>, ConfigError> {
+    pub(crate) fn duration_between(
+        &self,
+        variable: &str,
+        least: Duration,
+        most: Duration,
+    ) -> Result<Option<Duration>, ConfigError> {
         let Some(value) = self.get(variable) else { return Ok(None) };
-        match humantime::parse_duration(value) {
-            Ok(duration) if !duration.is_zero() => Ok(Some(duration)),
+        match humantime::parse_duration(value.trim()) {
+            Ok(duration) if (least..=most).contains(&duration) => Ok(Some(duration)),
             _ => Err(ConfigError::new(
                 variable,
-                format!("{} is not a time, such as 250ms, 2s or 5min", quoted(value)),
+                format!(
+                    "{} is not a time from {} to {}, such as 250ms, 2s or 5min",
+                    quoted(value),
+                    humantime::format_duration(least),
+                    humantime::format_duration(most),
+                ),
             )),
         }
     }
@@ -208,7 +225,7 @@ impl Config {
         Ok(Self {
             database: DatabaseConfig::from_environment(env)?,
             session: SessionConfig::from_environment(env, server.production, &cache)?,
-            admin_token: env.get("ADMIN_TOKEN").map(Into::into),
+            admin_token: admin_token(env, server.production)?,
             cache,
             public_origins: public_origins(env)?,
             log_filter: log_filter(env)?,
@@ -275,6 +292,17 @@ impl DatabaseConfig {
 
 const EPHEMERAL: &str = "a dyno's disk, and SQLite with it, is lost at each restart; attach a \
      PostgreSQL database, or set ALLOW_EPHEMERAL_SQLITE=yes";
+
+fn admin_token(env: &Environment, production: bool) -> Result<Option<SecretString>, ConfigError> {
+    match env.get("ADMIN_TOKEN") {
+        Some(token) if production && token.trim().chars().count() < ADMIN_TOKEN_LENGTH => {
+            let problem =
+                format!("is too short: in production use at least {ADMIN_TOKEN_LENGTH} characters");
+            Err(ConfigError::new("ADMIN_TOKEN", problem))
+        }
+        token => Ok(token.map(Into::into)),
+    }
+}
 
 fn public_origins(env: &Environment) -> Result<Vec<String>, ConfigError> {
     let listed = env.get("PUBLIC_ORIGIN").unwrap_or_default();

@@ -92,6 +92,7 @@ struct LayerRow {
     errors: u64,
     bytes_read: String,
     bytes_written: String,
+    /// What the hits would have taken to compute, without what they took themselves.
     time_saved: String,
 }
 
@@ -149,6 +150,15 @@ pub(crate) async fn show(
         .content_type("text/html; charset=utf-8")
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .body(views.render("cache.html", &page).await?))
+}
+
+/// Other methods than those of [`show`].
+pub(crate) async fn refuse(
+    req: HttpRequest,
+    access: Data<Access>,
+) -> Result<HttpResponse, AppError> {
+    access.check(&req)?;
+    Ok(HttpResponse::MethodNotAllowed().insert_header((header::ALLOW, "GET, HEAD")).finish())
 }
 
 impl From<(&'static str, LayerStats)> for LayerRow {

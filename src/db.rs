@@ -2,9 +2,12 @@
 //!
 //! Knows no task and no table but that of the migrations.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
-use actix_web::web;
+use actix_web::{rt::time::timeout, web};
 use diesel::{
     connection::{AnsiTransactionManager, SimpleConnection, TransactionManager},
     prelude::*,
@@ -24,6 +27,9 @@ const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/po
 
 /// How long a statement waits for another's lock, and a request for a connection of the pool.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a request waits for the database in all: what a server that hangs does not keep to.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Set once per connection.
 #[cfg(feature = "sqlite")]
@@ -99,7 +105,7 @@ impl Db {
             .max_size(config.pool_size)
             .min_idle(Some(0))
             .connection_timeout(PATIENCE)
-            .error_handler(Box::new(LogConnectionError))
+            .error_handler(Box::new(LogConnectionError::default()))
             .build_unchecked(manager.clone());
         Self { pool, manager }
     }
@@ -111,12 +117,14 @@ impl Db {
         T: Send + 'static,
     {
         let pool = self.pool.clone();
-        web::block(move || {
+        let answer = web::block(move || {
             let mut conn = pool.get().map_err(|e| DbError::Unavailable(e.to_string()))?;
             query(&mut conn).map_err(DbError::from)
-        })
-        .await
-        .map_err(|e| DbError::Unavailable(e.to_string()))?
+        });
+        match timeout(DEADLINE, answer).await {
+            Ok(answer) => answer.map_err(|e| DbError::Unavailable(e.to_string()))?,
+            Err(_) => Err(DbError::Unavailable(format!("no answer within {DEADLINE:?}"))),
+        }
     }
 
     /// Like [`Db::run`], in a transaction that is rolled back if `change` fails.
@@ -177,7 +185,7 @@ fn migrate_sqlite(conn: &mut SqliteConnection) -> Result<Vec<String>, MigrationF
 /// change needs the file for itself, and does not wait for it as other statements do.
 #[cfg(feature = "sqlite")]
 fn use_write_ahead_log(conn: &mut SqliteConnection) -> QueryResult<()> {
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     loop {
         match conn.batch_execute("PRAGMA journal_mode = WAL") {
             Err(error) if is_passing(&error) && begun.elapsed() < PATIENCE => {
@@ -286,9 +294,9 @@ impl ManageConnection for Manager {
             #[cfg(feature = "sqlite")]
             DbConnection::Sqlite(_) => Ok(()),
             #[cfg(feature = "postgres")]
-            DbConnection::Postgres(conn) => {
-                conn.ping().map_err(|error| ConnectError(error.to_string()))
-            }
+            DbConnection::Postgres(conn) => conn
+                .ping()
+                .map_err(|error| ConnectError(self.url.without_secrets(&error.to_string()))),
         }
     }
 
@@ -302,12 +310,19 @@ impl ManageConnection for Manager {
 #[error("{0}")]
 struct ConnectError(String);
 
-/// The pool tries again by itself; whoever waits for a connection gets the error as well.
-#[derive(Debug)]
-struct LogConnectionError;
+/// The pool tries again by itself, often; whoever waits for a connection gets the error as well.
+#[derive(Debug, Default)]
+struct LogConnectionError(Mutex<Option<Instant>>);
+
+/// How often it is said that the database is away.
+const COMPLAINT: Duration = Duration::from_secs(60);
 
 impl HandleError<ConnectError> for LogConnectionError {
     fn handle_error(&self, error: ConnectError) {
-        log::warn!("cannot connect to the database: {error}");
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| last.elapsed() > COMPLAINT) {
+            log::warn!("cannot connect to the database: {error}");
+            *last = Some(Instant::now());
+        }
     }
 }

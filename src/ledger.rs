@@ -4,7 +4,11 @@
 use std::time::Duration;
 
 use actix_cache::{Invalidation, Ledger};
-use diesel::{dsl::sql, prelude::*, sql_types::BigInt};
+use diesel::{
+    dsl::sql,
+    prelude::*,
+    sql_types::{BigInt, Bool},
+};
 
 use crate::db::{Db, DbConnection, DbError};
 
@@ -31,13 +35,14 @@ pub(crate) fn insert(conn: &mut DbConnection, invalidation: &Invalidation) -> Qu
 
 /// Removes the row of a write whose invalidation is certain. If that fails, it is replayed: no harm.
 pub(crate) async fn remove_confirmed(db: &Db, row: i64) {
-    if let Err(error) = db.write(move |conn| remove(conn, row)).await {
+    if let Err(error) = db.write(move |conn| remove(conn, &[row])).await {
         log::warn!("a row stays in cache_invalidations for now: {error}");
     }
 }
 
-fn remove(conn: &mut DbConnection, row: i64) -> QueryResult<()> {
-    diesel::delete(cache_invalidations::table.find(row)).execute(conn)?;
+fn remove(conn: &mut DbConnection, rows: &[i64]) -> QueryResult<()> {
+    let rows = cache_invalidations::id.eq_any(rows.iter().copied());
+    diesel::delete(cache_invalidations::table.filter(rows)).execute(conn)?;
     Ok(())
 }
 
@@ -88,9 +93,9 @@ impl Ledger for DbLedger {
         Ok(rows.collect())
     }
 
-    async fn remove(&self, row: &Row) -> Result<(), DbError> {
-        let id = row.id;
-        self.0.write(move |conn| remove(conn, id)).await
+    async fn remove(&self, rows: &[Row]) -> Result<(), DbError> {
+        let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+        self.0.write(move |conn| remove(conn, &ids)).await
     }
 }
 
@@ -102,10 +107,12 @@ fn older_than(
 ) -> QueryResult<Vec<(i64, String, i64)>> {
     use self::cache_invalidations::dsl::{cache_invalidations, created_at, id};
 
-    let latest = sql::<BigInt>(&format!("{} - {}", conn.now_millis(), age.as_millis()));
+    let (now, age) = (conn.now_millis(), age.as_millis());
+    // Of the future are rows from before a clock was set back.
+    let is_old = sql::<Bool>(&format!("(created_at <= {now} - {age} OR created_at > {now})"));
     let after = after.unwrap_or(Row { created_at: i64::MIN, id: i64::MIN });
     cache_invalidations
-        .filter(created_at.le(latest))
+        .filter(is_old)
         .filter(
             created_at
                 .gt(after.created_at)

@@ -26,7 +26,8 @@ pub(crate) fn configure(
     )
     .service(delete.wrap(sessions.clone()).wrap(from_fn(accept_previous_key)))
     .service(page("/static/{name}", assets::serve))
-    .service(page("/cache", dashboard::show))
+    // Hidden also from those who ask in another way.
+    .service(page("/cache", dashboard::show).default_service(web::to(dashboard::refuse)))
     .service(page("/healthz", handlers::healthz))
     .service(page("/readyz", handlers::readyz));
 }

@@ -104,15 +104,7 @@ fn key(env: &Environment, variable: &str) -> Result<Option<SecretString>, Config
 }
 
 fn session_lifetime(env: &Environment) -> Result<Duration, ConfigError> {
-    let Some(value) = env.get("SESSION_LIFETIME") else {
-        return Ok(14 * DAY);
-    };
     // Browsers keep no cookie for more than 400 days (RFC 6265bis, section 5.5).
-    match humantime::parse_duration(value) {
-        Ok(lifetime) if (Duration::from_secs(1)..=400 * DAY).contains(&lifetime) => Ok(lifetime),
-        _ => Err(ConfigError::new(
-            "SESSION_LIFETIME",
-            format!("{} is not a time from 1s to 400days, such as 14days or 12h", quoted(value)),
-        )),
-    }
+    let lifetime = env.duration_between("SESSION_LIFETIME", Duration::from_secs(1), 400 * DAY)?;
+    Ok(lifetime.unwrap_or(14 * DAY))
 }

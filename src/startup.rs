@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use actix_cache::{Cache, CacheBuilder, CacheSessionStore, TemplatesError, ViewCache, replay};
+use actix_cache::{Cache, CacheSessionStore, TemplatesError, ViewCache, replay};
 use actix_session::{SessionMiddleware, config::PersistentSession};
 use actix_web::{
     App, HttpServer,
@@ -23,15 +23,13 @@ use actix_web::{
     web::{Data, ServiceConfig},
 };
 use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::{
     access_log,
     assets::Assets,
-    config::{
-        CacheBackend, CacheConfig, Config, DatabaseKind, ServerConfig, SessionConfig,
-        SessionStoreKind,
-    },
+    config::{CacheBackend, Config, DatabaseKind, ServerConfig, SessionConfig, SessionStoreKind},
     csrf::{self, PublicOrigins},
     dashboard::Access,
     db::{Db, DbError},
@@ -162,7 +160,7 @@ impl Shared {
     fn new(config: &Config, draining: Draining) -> Result<Self, StartupError> {
         let db = Db::new(&config.database);
         prepare_database(&db, config)?;
-        let cache = open_cache(&config.cache, &db);
+        let cache = open_cache(config, &db);
         let sessions = session_store(&config.session, &cache, &db);
         let cache = TasksCache::new(cache, config.cache.layers);
         let assets = Assets::load();
@@ -233,25 +231,36 @@ fn warn_of_pending_migrations(db: Db) {
 }
 
 /// The cache, and what keeps it fresh in the background.
-fn open_cache(config: &CacheConfig, db: &Db) -> Cache {
+fn open_cache(config: &Config, db: &Db) -> Cache {
     let ledger = DbLedger(db.clone());
-    let builder = match &config.backend {
+    let builder = match &config.cache.backend {
         CacheBackend::Memcached(servers) => {
             Cache::memcached_with_ledger(servers.clone(), ledger.clone())
         }
         CacheBackend::Memory(bytes) => Cache::memory(*bytes),
         CacheBackend::None => Cache::null(),
     };
-    let builder = builder.prefix(config.prefix.clone());
-    let builder = match config.default_timeout {
-        Some(timeout) => CacheBuilder::default_lifetime(builder, timeout),
-        None => builder,
-    };
+    let mut builder = builder.prefix(config.cache.prefix.clone());
+    if let Some(timeout) = config.cache.default_timeout {
+        builder = builder.default_lifetime(timeout);
+    }
+    if let Some(secret) = &config.session.secret_key {
+        let previous = config.session.secret_key_previous.as_ref().map(cache_secret);
+        builder = builder.secret(cache_secret(secret), previous);
+    }
     let cache = builder.build();
     if cache.is_shared() {
         rt::spawn(replay(cache.clone(), ledger));
     }
     cache
+}
+
+/// Another than that of cookies, and no way back to the one it is made of.
+fn cache_secret(secret: &SecretString) -> [u8; 16] {
+    let digest = Sha256::new().chain_update("tasklist cache").chain_update(secret.expose_secret());
+    let mut key = [0; 16];
+    key.copy_from_slice(&digest.finalize()[..16]);
+    key
 }
 
 fn session_store(config: &SessionConfig, cache: &Cache, db: &Db) -> Sessions {

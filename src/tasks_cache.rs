@@ -11,6 +11,7 @@
 //! remembers it. So no page is ever stale: see "Why entries stay fresh" in `actix-cache`.
 
 use actix_cache::{Cache, Invalidation, Lifetime, Memo, fragment_key, view_key};
+use actix_web::rt;
 use diesel::QueryResult;
 
 use crate::{
@@ -91,29 +92,41 @@ impl TasksCache {
 
     /// Every write goes through here: `write` in a transaction, with a row in the ledger if it has
     /// changed anything; then what it makes wrong is deleted, and the row goes when that is certain.
+    ///
+    /// It goes on to its end also when nobody waits for it any more.
     pub(crate) async fn write<T, F>(&self, db: &Db, write: F) -> Result<T, DbError>
     where
         F: FnOnce(&mut DbConnection) -> QueryResult<(T, Option<Change>)> + Send + 'static,
         T: Send + 'static,
     {
-        let is_shared = self.cache.is_shared();
-        let (value, invalidation, row) = db
-            .write(move |conn| {
-                let (value, change) = write(conn)?;
-                let invalidation = change.map(Change::invalidation);
-                let row = match &invalidation {
-                    Some(invalidation) if is_shared => Some(ledger::insert(conn, invalidation)?),
-                    _ => None,
-                };
-                Ok((value, invalidation, row))
-            })
-            .await?;
-        if let Some(invalidation) = invalidation
-            && self.cache.invalidate(&invalidation).await
-            && let Some(row) = row
-        {
-            ledger::remove_confirmed(db, row).await;
-        }
-        Ok(value)
+        let (cache, db) = (self.cache.clone(), db.clone());
+        let written = rt::spawn(async move { write_through(&cache, &db, write).await });
+        written.await.map_err(|error| DbError::Unavailable(error.to_string()))?
     }
+}
+
+async fn write_through<T, F>(cache: &Cache, db: &Db, write: F) -> Result<T, DbError>
+where
+    F: FnOnce(&mut DbConnection) -> QueryResult<(T, Option<Change>)> + Send + 'static,
+    T: Send + 'static,
+{
+    let is_shared = cache.is_shared();
+    let (value, invalidation, row) = db
+        .write(move |conn| {
+            let (value, change) = write(conn)?;
+            let invalidation = change.map(Change::invalidation);
+            let row = match &invalidation {
+                Some(invalidation) if is_shared => Some(ledger::insert(conn, invalidation)?),
+                _ => None,
+            };
+            Ok((value, invalidation, row))
+        })
+        .await?;
+    if let Some(invalidation) = invalidation
+        && cache.invalidate(&invalidation).await
+        && let Some(row) = row
+    {
+        ledger::remove_confirmed(db, row).await;
+    }
+    Ok(value)
 }

@@ -1,6 +1,9 @@
 //! The task list cached at every level, as memcached itself counts it.
 
-use std::io::{Read, Write};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+};
 
 use memcached_client::Protocol;
 use tempfile::tempdir;
@@ -189,6 +192,40 @@ fn a_writer_that_is_killed_after_its_commit_leaves_no_stale_page(database: &Test
             .as_str(),
     );
     wait_until("the page shows it", || app.browser().get("/").task_names() == ["Milk"]);
+    // Also when the clock has been set back meanwhile.
+    database.execute(
+        "BEGIN; INSERT INTO task (name) VALUES ('Tea'); \
+         INSERT INTO cache_invalidations (id, keys, created_at) \
+         VALUES (8, 'tasks.all view//', 9000000000000); COMMIT",
+    );
+    wait_until("the page shows it", || app.browser().get("/").task_names() == ["Milk", "Tea"]);
+}
+
+/// Sends a request and hangs up hard.
+fn ask_and_reset(app: &TestApp, request: &str) {
+    let socket = socket2::Socket::from(TcpStream::connect(("127.0.0.1", app.port)).unwrap());
+    (&socket).write_all(request.as_bytes()).unwrap();
+    // Time for the write to be somewhere on its way, another place each time.
+    std::thread::sleep(std::time::Duration::from_micros(rand::random_range(0..6000)));
+    socket.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+}
+
+#[test]
+fn a_write_whose_client_has_hung_up_leaves_no_stale_page() {
+    let app = TestApp::on_sqlite();
+    let body = "name=Milk";
+    let request =
+        format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let number = || app.database.number_of_tasks();
+    for _ in 0..60 {
+        app.browser().get("/");
+        ask_and_reset(&app, &request);
+    }
+    wait_until("all is written that will be, and shown", || {
+        let before = number();
+        let shown = app.browser().get("/").task_names().len();
+        before == number() && shown == before
+    });
 }
 
 fn a_write_that_is_rolled_back_makes_nothing_wrong(database: &TestDatabase) {
@@ -411,4 +448,36 @@ fn lists_of_thousands_of_tasks_are_served_whole_in_few_round_trips() {
         assert!(round_trips < 100, "{round_trips} for three pages of {number} tasks");
     }
     assert_eq!(app.browser().get("/").header("cache-status"), "actix-cache; hit");
+}
+
+#[test]
+fn who_can_write_to_memcached_can_neither_make_nor_exchange_a_page() {
+    let (app, server) = cached_app(TestDatabase::sqlite(), &[("CACHE_KEY_PREFIX", "")]);
+    app.with_tasks(&["Milk"]);
+    app.browser().get("/");
+    let client = server.client(Protocol::Binary);
+    let page = || app.browser().get("/");
+    let stored = |key: &str| run(client.get(key)).unwrap().unwrap().data;
+    // As another app of this make would store it, which does not know the secret.
+    let forged = actix_cache::Cache::memcached(server.client(Protocol::Binary)).build();
+    for key in ["view//", "tasks.all", "task-fragment/1"] {
+        run(forged.set(key, &vec![("<script>", 1)], actix_cache::Lifetime::Forever));
+        assert_eq!(page().task_names(), ["Milk"], "{key}");
+    }
+    // A true entry under another key.
+    page();
+    run(client.set("task-fragment/1", &stored("tasks.all")[..])).unwrap();
+    run(client.set("view//", &stored("task-fragment/1")[..])).unwrap();
+    assert_eq!(page().task_names(), ["Milk"]);
+    // And a damaged one.
+    for key in ["tasks.all", "task-fragment/1", "view//"] {
+        page();
+        let mut bytes = stored(key).to_vec();
+        *bytes.last_mut().unwrap() ^= 1;
+        run(client.set(key, &bytes[..])).unwrap();
+        if key != "view//" {
+            run(client.delete("view//")).unwrap();
+        }
+        assert_eq!(page().task_names(), ["Milk"], "{key}");
+    }
 }

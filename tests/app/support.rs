@@ -186,6 +186,16 @@ impl TestDatabase {
         Box::new(conn)
     }
 
+    /// On SQLite, asked behind the app's back.
+    #[cfg(feature = "sqlite")]
+    pub fn number_of_tasks(&self) -> usize {
+        use diesel::{Connection, RunQueryDsl, dsl::sql, select, sql_types::BigInt};
+        let mut conn = diesel::SqliteConnection::establish(&self.url).unwrap();
+        conn.batch_execute("PRAGMA busy_timeout = 5000").unwrap();
+        let count = select(sql::<BigInt>("(SELECT COUNT(*) FROM task)"));
+        usize::try_from(count.get_result::<i64>(&mut conn).unwrap()).unwrap()
+    }
+
     /// Runs SQL behind the app's back.
     pub fn execute(&self, sql: &str) {
         use diesel::Connection;

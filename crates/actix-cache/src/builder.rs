@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use crate::{
     backend::{Backend, Memory},
     cache::Cache,
+    codec::Secret,
 };
 
 /// How a cache is made: what keeps the entries comes first, the rest has defaults.
@@ -12,6 +13,7 @@ pub struct CacheBuilder {
     backend: MakeBackend,
     prefix: String,
     version: Option<u64>,
+    secret: Secret,
     default_lifetime: Option<Duration>,
 }
 
@@ -21,7 +23,13 @@ type MakeBackend = Box<dyn FnOnce(&str) -> Backend + Send>;
 impl CacheBuilder {
     fn new(backend: impl FnOnce(&str) -> Backend + Send + 'static) -> Self {
         let backend = Box::new(backend);
-        Self { backend, prefix: String::new(), version: None, default_lifetime: None }
+        Self {
+            backend,
+            prefix: String::new(),
+            version: None,
+            secret: Secret::default(),
+            default_lifetime: None,
+        }
     }
 
     /// Put before every key, as it is. Default: nothing.
@@ -37,6 +45,15 @@ impl CacheBuilder {
         Self { version: Some(version), ..self }
     }
 
+    /// Seals entries with a MAC (SipHash-2-4): who can write to the servers but does not know this
+    /// key can delete entries, and bring back older ones, but neither make one nor move one to
+    /// another key. All processes must have the same. What was sealed with the `previous` key is
+    /// still read. Default: none, and the seal is but a checksum.
+    #[must_use]
+    pub fn secret(self, key: [u8; 16], previous: Option<[u8; 16]>) -> Self {
+        Self { secret: Secret::new(key, previous), ..self }
+    }
+
     /// What [`Lifetime::Default`](crate::Lifetime::Default) stands for. Default: for ever.
     #[must_use]
     pub fn default_lifetime(self, lifetime: Duration) -> Self {
@@ -48,7 +65,7 @@ impl CacheBuilder {
     pub fn build(self) -> Cache {
         let version = self.version.map(|version| format!("v{version}:")).unwrap_or_default();
         let prefix = self.prefix + &version;
-        Cache::new((self.backend)(&prefix), prefix, self.default_lifetime)
+        Cache::new((self.backend)(&prefix), prefix, self.secret, self.default_lifetime)
     }
 }
 

@@ -15,7 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     backend::{Backend, Failure, Swapped},
-    codec::{self, Frame, Stamp},
+    codec::{self, Frame, Secret, Stamp},
     flight::Flights,
     lease::{Encoded, Filled, Lookup, Slot},
     lifetime::Lifetime,
@@ -38,6 +38,7 @@ pub struct Cache {
 struct Inner {
     backend: Backend,
     prefix: String,
+    secret: Secret,
     default_lifetime: Option<Duration>,
     flights: Flights,
     stats: Registry,
@@ -48,6 +49,7 @@ impl Cache {
     pub(crate) fn new(
         backend: Backend,
         prefix: String,
+        secret: Secret,
         default_lifetime: Option<Duration>,
     ) -> Self {
         let stats = Registry::default();
@@ -56,6 +58,7 @@ impl Cache {
             inner: Arc::new(Inner {
                 backend,
                 prefix,
+                secret,
                 default_lifetime,
                 flights: Flights::default(),
                 stats,
@@ -102,6 +105,10 @@ impl Cache {
         &self.inner.flights
     }
 
+    pub(crate) fn secret(&self) -> Secret {
+        self.inner.secret
+    }
+
     pub(crate) fn count(&self, event: Event) {
         self.counters.count(event);
     }
@@ -124,8 +131,9 @@ impl Cache {
 
     /// The value of `key`; `None` if there is none of this type.
     pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
-        let found = self.inner.backend.get(&self.full_key(key), false).await;
-        self.value(found.map(|found| found.map(|found| found.bytes)))
+        let key = self.full_key(key);
+        let found = self.inner.backend.get(&key, false).await;
+        self.value(&key, found.map(|found| found.map(|found| found.bytes)))
     }
 
     /// Likewise; `Err` if the backend could not be asked.
@@ -134,12 +142,13 @@ impl Cache {
         &self,
         key: &str,
     ) -> Result<Option<T>, Failure> {
-        match self.inner.backend.get(&self.full_key(key), false).await {
+        let key = self.full_key(key);
+        match self.inner.backend.get(&key, false).await {
             Err(failure) => {
                 self.failed(failure);
                 Err(failure)
             }
-            found => Ok(self.value(found.map(|found| found.map(|found| found.bytes)))),
+            found => Ok(self.value(&key, found.map(|found| found.map(|found| found.bytes)))),
         }
     }
 
@@ -147,15 +156,20 @@ impl Cache {
     pub async fn get_many<T: DeserializeOwned>(&self, keys: &[&str]) -> Vec<Option<T>> {
         let keys: Vec<_> = keys.iter().map(|key| self.full_key(key)).collect();
         let found = self.inner.backend.get_many(&keys).await.into_iter();
-        found.map(|found| self.value(found.map(|found| found.map(|found| found.bytes)))).collect()
+        let found = found.map(|found| found.map(|found| found.map(|found| found.bytes)));
+        keys.iter().zip(found).map(|(key, found)| self.value(key, found)).collect()
     }
 
-    fn value<T: DeserializeOwned>(&self, found: Result<Option<Bytes>, Failure>) -> Option<T> {
+    fn value<T: DeserializeOwned>(
+        &self,
+        key: &str,
+        found: Result<Option<Bytes>, Failure>,
+    ) -> Option<T> {
         let bytes = found.unwrap_or_else(|failure| {
             self.failed(failure);
             None
         });
-        let body = bytes.and_then(|bytes| match codec::decode(&bytes)? {
+        let body = bytes.and_then(|bytes| match self.secret().open(key, &bytes)? {
             Frame::Entry { stamp, body } if stamp == Stamp::default() => Some(body),
             _ => None,
         });
@@ -185,8 +199,9 @@ impl Cache {
         let frames: Vec<_> = entries
             .iter()
             .map(|(key, value)| {
-                let frame = if is_kept { framed(value) } else { None };
-                frame.map(|frame| (self.full_key(key), frame))
+                let key = self.full_key(key);
+                let frame = if is_kept { self.framed(&key, value) } else { None };
+                frame.map(|frame| (key, frame))
             })
             .collect();
         let good: Vec<_> = frames.iter().flatten().cloned().collect();
@@ -213,13 +228,18 @@ impl Cache {
         stored
     }
 
+    /// The stored form of a value.
+    fn framed<T: Serialize>(&self, key: &str, value: &T) -> Option<Bytes> {
+        Some(self.secret().entry(key, Stamp::default(), &codec::serialize(value)?))
+    }
+
     /// Stores a value if there is none. Whether it did.
     pub async fn add<T: Serialize>(&self, key: &str, value: &T, lifetime: Lifetime) -> bool {
         let lifetime = self.resolve(lifetime);
-        let Some(frame) = framed(value).filter(|_| lifetime != Some(Duration::ZERO)) else {
-            return false;
-        };
-        match self.inner.backend.add(&self.full_key(key), &frame, lifetime).await {
+        let key = self.full_key(key);
+        let frame = self.framed(&key, value);
+        let Some(frame) = frame.filter(|_| lifetime != Some(Duration::ZERO)) else { return false };
+        match self.inner.backend.add(&key, &frame, lifetime).await {
             Ok(mark) => mark.is_some(),
             Err(failure) => {
                 self.failed(failure);
@@ -263,7 +283,8 @@ impl Cache {
         value: &T,
         lifetime: Lifetime,
     ) -> Result<bool, Failure> {
-        self.rewrite(key, lifetime, |_| framed(value)).await
+        let framed = |_: &Bytes| self.framed(&self.full_key(key), value);
+        self.rewrite(key, lifetime, framed).await
     }
 
     async fn rewrite(
@@ -275,7 +296,8 @@ impl Cache {
         let (key, lifetime) = (self.full_key(key), self.resolve(lifetime));
         let outcome = async {
             let Some(found) = self.inner.backend.get(&key, true).await? else { return Ok(false) };
-            let is_entry = matches!(codec::decode(&found.bytes), Some(Frame::Entry { .. }));
+            let frame = self.secret().open(&key, &found.bytes);
+            let is_entry = matches!(frame, Some(Frame::Entry { .. }));
             let (Some(mark), true, Some(frame)) = (found.mark, is_entry, change(&found.bytes))
             else {
                 return Ok(false);
@@ -353,11 +375,6 @@ impl Cache {
             },
         }
     }
-}
-
-/// The stored form of a value.
-fn framed<T: Serialize>(value: &T) -> Option<Bytes> {
-    Some(codec::entry(Stamp::default(), &codec::serialize(value)?))
 }
 
 impl fmt::Debug for Cache {

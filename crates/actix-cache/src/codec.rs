@@ -1,18 +1,51 @@
 //! What is stored: a frame around each value. Pure.
 //!
-//! Whatever else is found under a key (another version's bytes, another program's, an attacker's)
-//! is not an entry: a miss, never code, never a panic.
+//! Whatever else is found under a key (another version's bytes, another program's, damaged ones, an
+//! attacker's) is not an entry: a miss, never code, never a panic. Each frame is sealed by a MAC over
+//! its key and all it holds: who does not know the secret can neither make one nor move one to
+//! another key. Without a secret the seal is but a checksum.
+
+use std::hash::Hasher;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
+use siphasher::sip::SipHasher24;
 
 /// Begins every frame, with the version of its layout.
-const MAGIC: [u8; 3] = [0xac, 0xca, 1];
+const MAGIC: [u8; 3] = [0xac, 0xca, 2];
 const ENTRY: u8 = 0;
 const LEASE: u8 = 1;
 
-/// Bytes of a frame before the body: magic, kind, tag, fingerprint.
-pub(crate) const HEADER: usize = 3 + 1 + 8 + 8;
+/// Bytes of a frame before the body: magic, kind, tag, fingerprint, seal.
+pub(crate) const HEADER: usize = SEAL_AT + 8;
+const SEAL_AT: usize = 3 + 1 + 8 + 8;
+
+/// What frames are sealed with, and what they may have been sealed with before.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Secret {
+    current: SipKey,
+    previous: Option<SipKey>,
+}
+
+/// The two halves of SipHash-2-4's key.
+#[derive(Clone, Copy, Default)]
+struct SipKey(u64, u64);
+
+impl SipKey {
+    fn new(key: [u8; 16]) -> Self {
+        let half = |at: usize| key[at..at + 8].iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
+        Self(half(0), half(8))
+    }
+
+    fn seal(self, key: &str, header: &[u8], body: &[u8]) -> u64 {
+        let mut hasher = SipHasher24::new_with_keys(self.0, self.1);
+        hasher.write(&header[..SEAL_AT]);
+        hasher.write_usize(key.len());
+        hasher.write(key.as_bytes());
+        hasher.write(body);
+        hasher.finish()
+    }
+}
 
 /// What an entry must match to be served.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -33,40 +66,49 @@ pub(crate) enum Frame {
     Lease(LeaseId),
 }
 
-/// The frame of a value.
-pub(crate) fn entry(stamp: Stamp, body: &[u8]) -> Bytes {
-    frame(ENTRY, stamp, body)
-}
-
-/// The frame that reserves a key for whoever computes its value.
-pub(crate) fn lease(id: LeaseId) -> Bytes {
-    frame(LEASE, Stamp::default(), &id.to_be_bytes())
-}
-
-fn frame(kind: u8, stamp: Stamp, body: &[u8]) -> Bytes {
-    let mut frame = BytesMut::with_capacity(HEADER + body.len());
-    frame.put_slice(&MAGIC);
-    frame.put_u8(kind);
-    frame.put_u64(stamp.schema);
-    frame.put_u64(stamp.fingerprint);
-    frame.put_slice(body);
-    frame.freeze()
-}
-
-/// Reads a frame; `None` for bytes that are none. The body is a slice of `bytes`.
-pub(crate) fn decode(bytes: &Bytes) -> Option<Frame> {
-    let (header, body) = bytes.split_at_checked(HEADER)?;
-    let number = |at: usize| header[at..at + 8].try_into().map(u64::from_be_bytes).ok();
-    if header[..3] != MAGIC {
-        return None;
+impl Secret {
+    pub(crate) fn new(current: [u8; 16], previous: Option<[u8; 16]>) -> Self {
+        Self { current: SipKey::new(current), previous: previous.map(SipKey::new) }
     }
-    match header[3] {
-        ENTRY => {
-            let stamp = Stamp { schema: number(4)?, fingerprint: number(12)? };
-            Some(Frame::Entry { stamp, body: bytes.slice(HEADER..) })
+
+    /// The frame of a value, for this key of the backend.
+    pub(crate) fn entry(self, key: &str, stamp: Stamp, body: &[u8]) -> Bytes {
+        self.frame(key, ENTRY, stamp, body)
+    }
+
+    /// The frame that reserves a key for whoever computes its value.
+    pub(crate) fn lease(self, key: &str, id: LeaseId) -> Bytes {
+        self.frame(key, LEASE, Stamp::default(), &id.to_be_bytes())
+    }
+
+    fn frame(self, key: &str, kind: u8, stamp: Stamp, body: &[u8]) -> Bytes {
+        let mut frame = BytesMut::with_capacity(HEADER + body.len());
+        frame.put_slice(&MAGIC);
+        frame.put_u8(kind);
+        frame.put_u64(stamp.schema);
+        frame.put_u64(stamp.fingerprint);
+        frame.put_u64(self.current.seal(key, &frame, body));
+        frame.put_slice(body);
+        frame.freeze()
+    }
+
+    /// Reads a frame; `None` for bytes that are none of this key. The body is a slice of `bytes`.
+    pub(crate) fn open(self, key: &str, bytes: &Bytes) -> Option<Frame> {
+        let (header, body) = bytes.split_at_checked(HEADER)?;
+        let number = |at: usize| header[at..at + 8].try_into().map(u64::from_be_bytes).ok();
+        let seal = number(SEAL_AT)?;
+        let mut keys = std::iter::once(self.current).chain(self.previous);
+        if header[..3] != MAGIC || !keys.any(|sip| sip.seal(key, header, body) == seal) {
+            return None;
         }
-        LEASE => Some(Frame::Lease(LeaseId::from_be_bytes(body.try_into().ok()?))),
-        _ => None,
+        match header[3] {
+            ENTRY => {
+                let stamp = Stamp { schema: number(4)?, fingerprint: number(12)? };
+                Some(Frame::Entry { stamp, body: bytes.slice(HEADER..) })
+            }
+            LEASE => Some(Frame::Lease(LeaseId::from_be_bytes(body.try_into().ok()?))),
+            _ => None,
+        }
     }
 }
 
@@ -97,13 +139,33 @@ mod tests {
             body in prop::collection::vec(any::<u8>(), 0..100),
         ) {
             let stamp = Stamp { schema, fingerprint };
-            let read = decode(&entry(stamp, &body));
+            let secret = Secret::new(*b"sixteen letters!", None);
+            let read = secret.open("k", &secret.entry("k", stamp, &body));
             prop_assert_eq!(read, Some(Frame::Entry { stamp, body: body.into() }));
         }
 
         #[test]
         fn a_lease_is_told_from_every_other(id in any::<u128>()) {
-            prop_assert_eq!(decode(&lease(id)), Some(Frame::Lease(id)));
+            let secret = Secret::default();
+            prop_assert_eq!(secret.open("k", &secret.lease("k", id)), Some(Frame::Lease(id)));
+        }
+
+        #[test]
+        fn a_frame_that_was_damaged_moved_or_made_by_others_is_none(
+            body in prop::collection::vec(any::<u8>(), 0..100),
+            at in any::<prop::sample::Index>(),
+            bit in 0_u8..8,
+        ) {
+            let secret = Secret::new(*b"sixteen letters!", None);
+            let frame = secret.entry("k", Stamp::default(), &body);
+            prop_assert_eq!(secret.open("other", &frame), None);
+            prop_assert_eq!(Secret::default().open("k", &frame), None);
+            let next = Secret::new(*b"sixteen numbers!", Some(*b"sixteen letters!"));
+            prop_assert!(next.open("k", &frame).is_some());
+            let mut damaged = frame.to_vec();
+            damaged[at.index(frame.len())] ^= 1_u8 << bit;
+            prop_assert_eq!(secret.open("k", &damaged.into()), None);
+            prop_assert_eq!(secret.open("k", &frame.slice(..frame.len() - 1)), None);
         }
 
         #[test]
@@ -112,7 +174,7 @@ mod tests {
             if framed && bytes.len() >= 3 {
                 bytes[..3].copy_from_slice(&MAGIC);
             }
-            let _ = decode(&bytes.into());
+            let _ = Secret::default().open("k", &bytes.into());
         }
 
         #[test]

@@ -1,6 +1,6 @@
 //! A cache from the environment, as platforms set it.
 
-use memcached_client::{AddressError, Client, Config, Credentials, ServerAddress};
+use memcached_client::{Client, Config, Credentials, ServerAddress};
 use thiserror::Error;
 
 use crate::{builder::CacheBuilder, cache::Cache};
@@ -16,12 +16,6 @@ pub struct EnvironmentError {
     pub variable: &'static str,
     /// What is wrong with it, and what would be right.
     pub problem: String,
-}
-
-impl From<AddressError> for EnvironmentError {
-    fn from(error: AddressError) -> Self {
-        Self { variable: "MEMCACHIER_SERVERS", problem: error.to_string() }
-    }
 }
 
 impl Cache {
@@ -48,9 +42,19 @@ pub fn servers_from_variables(
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Option<Config>, EnvironmentError> {
     let set = |name: String| variable(&name).filter(|value| !value.trim().is_empty());
-    for platform in ["MEMCACHIER", "MEMCACHE"] {
-        let Some(servers) = set(format!("{platform}_SERVERS")) else { continue };
-        let mut config = Config::new(ServerAddress::parse_list(&servers)?);
+    for (platform, servers_are, user_is) in [
+        ("MEMCACHIER", "MEMCACHIER_SERVERS", "MEMCACHIER_USERNAME"),
+        ("MEMCACHE", "MEMCACHE_SERVERS", "MEMCACHE_USERNAME"),
+    ] {
+        let Some(servers) = set(servers_are.to_owned()) else { continue };
+        let error = |problem| EnvironmentError { variable: servers_are, problem };
+        if servers.contains('@') {
+            // What stands before it may be a password.
+            let problem = "names a user; user and password have variables of their own";
+            return Err(error(problem.to_owned()));
+        }
+        let servers = ServerAddress::parse_list(&servers);
+        let mut config = Config::new(servers.map_err(|wrong| error(wrong.to_string()))?);
         let username = set(format!("{platform}_USERNAME"));
         let password = set(format!("{platform}_PASSWORD"));
         config.credentials = match (username, password) {
@@ -60,7 +64,7 @@ pub fn servers_from_variables(
             (None, None) => None,
             _ => {
                 return Err(EnvironmentError {
-                    variable: "MEMCACHIER_USERNAME",
+                    variable: user_is,
                     problem: "user and password must be set both, or neither".to_owned(),
                 });
             }
@@ -103,6 +107,8 @@ mod tests {
     fn what_is_wrong_is_named_and_no_password_is() {
         let error = from(&[("MEMCACHIER_SERVERS", "a:b")]).unwrap_err();
         assert!(error.starts_with("MEMCACHIER_SERVERS: “a:b” is not a server"), "{error}");
+        let error = from(&[("MEMCACHE_SERVERS", "me:hunter2@a:1")]).unwrap_err();
+        assert!(error.starts_with("MEMCACHE_SERVERS: ") && !error.contains("hunter2"), "{error}");
         let password = ("MEMCACHIER_PASSWORD", "hunter2");
         let error = from(&[("MEMCACHIER_SERVERS", "a"), password]).unwrap_err();
         assert!(error.contains("both") && !error.contains("hunter2"), "{error}");

@@ -99,7 +99,7 @@ pub trait Ledger: Send + Sync {
     /// Why it cannot be asked.
     type Error: Display + Send;
     /// What a row is named by; never used again for another.
-    type Id: Send + Sync;
+    type Id: Clone + Send + Sync;
 
     /// At most `limit` rows that are older than `age`, in one order that does not change, and only
     /// those that come after the row `after` in it.
@@ -110,8 +110,8 @@ pub trait Ledger: Send + Sync {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<(Self::Id, Invalidation)>, Self::Error>> + Send;
 
-    /// Removes a row. That it is gone already is no error.
-    fn remove(&self, id: &Self::Id) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// Removes rows. That one is gone already is no error.
+    fn remove(&self, ids: &[Self::Id]) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
 
 impl Cache {
@@ -183,13 +183,16 @@ pub async fn replay_once<L: Ledger>(
         let is_last = rows.len() < BATCH;
         let (ids, invalidations): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
         let outcomes = cache.invalidate_together(&invalidations).await;
+        nothing_left &= outcomes.iter().all(|is_certain| *is_certain);
+        let mut certain = Vec::new();
         for (id, is_certain) in ids.into_iter().zip(outcomes) {
             if is_certain {
-                failed = ledger.remove(&id).await.err().or(failed);
-            } else {
-                nothing_left = false;
+                certain.push(id.clone());
             }
             after = Some(id);
+        }
+        if !certain.is_empty() {
+            failed = ledger.remove(&certain).await.err().or(failed);
         }
         if is_last {
             return failed.map_or(Ok(nothing_left), Err);

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::{
     backend::{Mark, Swapped},
     cache::Cache,
-    codec::{self, Frame, LeaseId, Stamp},
+    codec::{Frame, LeaseId, Stamp},
     flight::{Landed, Leader, Role, Spent},
     stats::Event,
 };
@@ -99,7 +99,7 @@ impl Cache {
                 return Lookup::Failed;
             }
         };
-        match codec::decode(&found.bytes) {
+        match self.secret().open(slot.key, &found.bytes) {
             Some(Frame::Entry { stamp, body }) if stamp == slot.stamp => {
                 Lookup::Hit(body, found.mark)
             }
@@ -255,7 +255,7 @@ impl Cache {
         spent: Option<Spent>,
         id: LeaseId,
     ) -> Acquired {
-        let frame = codec::lease(id);
+        let frame = self.secret().lease(slot.key, id);
         for _ in 0..TRIES {
             let outcome = match found {
                 Lookup::Hit(body, _) => return Acquired::Hit(body),
@@ -299,7 +299,7 @@ impl Cache {
             self.count(Event::RefusedFill);
             return (false, None);
         };
-        let frame = codec::entry(slot.stamp, bytes);
+        let frame = self.secret().entry(slot.key, slot.stamp, bytes);
         let outcome = self.backend().swap(slot.key, &frame, *lifetime, lease.mark).await;
         let stored = matches!(outcome, Ok(Swapped::Done(_)));
         self.count(if stored { Event::Fill { bytes: *size } } else { Event::RefusedFill });

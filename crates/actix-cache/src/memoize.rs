@@ -181,13 +181,15 @@ mod sealed {
 async fn generation(cache: &Cache, name: &str) -> Option<u64> {
     let key = generation_key(name);
     for _ in 0..2 {
-        let found = cache.backend().get(&cache.full_key(&key), false).await;
+        let full_key = cache.full_key(&key);
+        let found = cache.backend().get(&full_key, false).await;
         let found = found.inspect_err(|failure| cache.failed(*failure)).ok()?;
         let is_free = found.is_none();
-        let number = found.and_then(|found| match codec::decode(&found.bytes)? {
-            Frame::Entry { body, .. } => codec::deserialize(&body),
-            Frame::Lease(_) => None,
-        });
+        let number =
+            found.and_then(|found| match cache.secret().open(&full_key, &found.bytes)? {
+                Frame::Entry { body, .. } => codec::deserialize(&body),
+                Frame::Lease(_) => None,
+            });
         if number.is_some() {
             return number;
         }

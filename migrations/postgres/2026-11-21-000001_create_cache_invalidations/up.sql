@@ -5,3 +5,4 @@ CREATE TABLE cache_invalidations (
     -- Milliseconds since 1970, by the database's own clock.
     created_at BIGINT NOT NULL DEFAULT (CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT))
 );
+CREATE INDEX cache_invalidations_by_age ON cache_invalidations (created_at, id);

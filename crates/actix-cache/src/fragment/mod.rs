@@ -22,7 +22,7 @@ use self::{
 use crate::{
     backend::Backend,
     cache::Cache,
-    codec::{self, Frame, Stamp},
+    codec::{self, Frame},
     stats::Event,
 };
 
@@ -201,21 +201,18 @@ impl fmt::Debug for Templates {
     }
 }
 
-/// What is stored, unless it is something else's.
-fn entry(bytes: &Bytes) -> Option<(Stamp, Bytes)> {
-    match codec::decode(bytes)? {
-        Frame::Entry { stamp, body } => Some((stamp, body)),
-        Frame::Lease(_) => None,
-    }
-}
-
 impl Cache {
     async fn find_fragments(&self, asked: &[Asked]) -> Vec<Known> {
         let keys: Vec<_> = asked.iter().map(|asked| asked.key.clone()).collect();
         let found = self.backend().get_many(&keys).await.into_iter();
         let known = found.zip(asked).map(|(found, asked)| {
             let known = match found {
-                Ok(found) => Known::Found(found.and_then(|found| entry(&found.bytes))),
+                Ok(found) => Known::Found(found.and_then(|found| {
+                    match self.secret().open(&asked.key, &found.bytes)? {
+                        Frame::Entry { stamp, body } => Some((stamp, body)),
+                        Frame::Lease(_) => None,
+                    }
+                })),
                 Err(failure) => {
                     self.failed(failure);
                     Known::Unknown
@@ -241,7 +238,8 @@ impl Cache {
         let mut by_lifetime: HashMap<Option<Duration>, Vec<(String, Bytes)>> = HashMap::new();
         for Filled { asked, body, took } in rendered.filled {
             self.count(Event::Computed(took));
-            let entry = (asked.key, codec::entry(asked.stamp, body.as_bytes()));
+            let frame = self.secret().entry(&asked.key, asked.stamp, body.as_bytes());
+            let entry = (asked.key, frame);
             by_lifetime.entry(self.resolve(asked.lifetime)).or_default().push(entry);
         }
         for (lifetime, entries) in by_lifetime {

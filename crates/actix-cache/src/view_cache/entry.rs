@@ -224,7 +224,8 @@ impl Settings {
 
     async fn put(&self, key: String, entry: &Entry, lifetime: Option<Duration>) {
         let Some(bytes) = codec::serialize(entry) else { return };
-        let entry = (key, codec::entry(self.stamp(), &bytes));
+        let frame = self.cache.secret().entry(&key, self.stamp(), &bytes);
+        let entry = (key, frame);
         for outcome in self.cache.backend().set_many(&[entry], lifetime).await {
             let _ = outcome.inspect_err(|failure| self.cache.failed(*failure));
         }

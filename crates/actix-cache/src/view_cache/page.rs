@@ -203,7 +203,9 @@ impl Pages {
         if !cache.backend().is_shared() {
             return fits;
         }
-        let entry = (key(cache, page.id), codec::entry(Stamp::default(), stored));
+        let key = key(cache, page.id);
+        let frame = cache.secret().entry(&key, Stamp::default(), stored);
+        let entry = (key, frame);
         let outcome = cache.backend().set_many(&[entry], lifetime).await.remove(0);
         outcome.inspect_err(|failure| cache.failed(*failure)).is_ok() || fits
     }
@@ -216,9 +218,12 @@ impl Pages {
         if !cache.backend().is_shared() {
             return None;
         }
-        let found = cache.backend().get(&key(cache, id), false).await;
+        let key = key(cache, id);
+        let found = cache.backend().get(&key, false).await;
         let found = found.inspect_err(|failure| cache.failed(*failure)).ok()??;
-        let Some(Frame::Entry { body, .. }) = codec::decode(&found.bytes) else { return None };
+        let Some(Frame::Entry { body, .. }) = cache.secret().open(&key, &found.bytes) else {
+            return None;
+        };
         let page = Arc::new(Page::of_stored(&body)?);
         // What is not what it says it is has been damaged, or written by somebody else.
         let is_it = page.id == id;

@@ -178,8 +178,8 @@ impl Ledger for Rows {
         Ok(rows.take(limit).cloned().collect())
     }
 
-    async fn remove(&self, id: &u32) -> Result<(), String> {
-        self.0.lock().unwrap().retain(|(row, _)| row != id);
+    async fn remove(&self, ids: &[u32]) -> Result<(), String> {
+        self.0.lock().unwrap().retain(|(row, _)| !ids.contains(row));
         Ok(())
     }
 }
