@@ -10,7 +10,7 @@ use std::{
 const PUT_RIGHT: Duration = Duration::from_secs(1);
 
 /// So long after a fault of a server a process may still think that it is out.
-const SUSPICION: Duration = Duration::from_millis(2500);
+pub const SUSPICION: Duration = Duration::from_millis(2500);
 
 /// One task, by its name, which is never used again.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,6 +34,8 @@ struct State {
     last_fault: Option<Instant>,
     /// Acknowledged during a fault that is not over: put right when it is.
     waiting: Vec<(String, Write)>,
+    /// Writes after which no page may be stale for any time.
+    strict: u64,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -79,6 +81,7 @@ impl Checker {
         if state.faults > 0 {
             state.waiting.push((name.to_owned(), write));
         } else {
+            state.strict += u64::from(!is_suspected);
             state.settle(name, write, if is_suspected { now + PUT_RIGHT } else { now });
         }
     }
@@ -104,6 +107,11 @@ impl Checker {
             return None;
         }
         Some(state.alive.remove(0))
+    }
+
+    /// How many writes had to be seen at once, without a second's grace.
+    pub fn strict_writes(&self) -> u64 {
+        self.0.lock().unwrap().strict
     }
 
     pub fn expected(&self) -> Expected {

@@ -45,7 +45,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use tempfile::{TempDir, tempdir};
 
 use self::{
-    checker::{Checker, Write},
+    checker::{Checker, SUSPICION, Write},
     proxy::{Proxy, Trouble},
     servers::{Kind, Memcached},
     support::{PATIENCE, Program, SECRET_KEY, command},
@@ -105,6 +105,7 @@ struct Report {
     reads: u64,
     stale: u64,
     writes: u64,
+    strict: u64,
     faults: BTreeMap<Fault, usize>,
     in_flight: usize,
     examples: Vec<String>,
@@ -229,8 +230,7 @@ impl World {
     /// Makes a fault; whether a write was in flight when it began.
     fn make(&self, fault: Fault, rng: &mut StdRng) -> bool {
         if let Fault::Kill(step) = fault {
-            self.kill(step, rng);
-            return true;
+            return self.kill(step, rng);
         }
         let server = rng.random_range(0..self.proxies.len());
         self.wait_for_a_write();
@@ -269,7 +269,8 @@ impl World {
         }
     }
 
-    fn kill(&self, step: usize, rng: &mut StdRng) {
+    /// Whether it was in the middle of a write.
+    fn kill(&self, step: usize, rng: &mut StdRng) -> bool {
         let _alone = self.gate.write().unwrap();
         let process = rng.random_range(0..PROCESSES);
         let (announce, announced) = mpsc::channel();
@@ -278,7 +279,7 @@ impl World {
             self.checker.fault_begins();
             self.proxies.iter().for_each(|proxy| proxy.hold_deletes(announce.clone()));
         }
-        thread::scope(|scope| {
+        let in_flight = thread::scope(|scope| {
             let writing = scope.spawn(|| self.write(process));
             if step == 0 {
                 self.wait_for_a_write();
@@ -294,6 +295,7 @@ impl World {
                     held = Some(decide);
                 }
             }
+            let in_flight = self.writing.load(Ordering::SeqCst) > 0;
             drop(self.programs[process].lock().unwrap().take());
             self.proxies.iter().for_each(Proxy::release_deletes);
             if let Some(decide) = held {
@@ -301,11 +303,13 @@ impl World {
             }
             drop(announced);
             writing.join().unwrap();
+            in_flight
         });
         if step > 0 {
             self.checker.fault_ends();
         }
         self.start(process);
+        in_flight
     }
 }
 
@@ -379,11 +383,15 @@ fn run(is_naive: bool) -> Report {
             let world = &world;
             scope.spawn(move || world.write_until_over(writer));
         }
-        for fault in faults {
+        for (number, fault) in faults.into_iter().enumerate() {
             in_flight += usize::from(world.make(fault, &mut rng));
             *made.entry(fault).or_insert(0) += 1;
-            // Time for pages to be cached again, and then to be stale.
+            // Time for pages to be cached again, and then to be stale; and now and then without the
+            // grace that a fault brings.
             thread::sleep(Duration::from_millis(rng.random_range(200..1500)));
+            if number % 4 == 3 {
+                thread::sleep(SUSPICION);
+            }
         }
         while world.reads.load(Ordering::Relaxed) < reads {
             thread::sleep(Duration::from_millis(10));
@@ -394,6 +402,7 @@ fn run(is_naive: bool) -> Report {
         reads: world.reads.load(Ordering::Relaxed),
         stale: world.stale.load(Ordering::Relaxed),
         writes: world.next_name.load(Ordering::Relaxed),
+        strict: world.checker.strict_writes(),
         faults: made,
         in_flight,
         examples: world.examples.into_inner().unwrap(),
@@ -402,12 +411,13 @@ fn run(is_naive: bool) -> Report {
 
 fn print(what: &str, report: &Report) {
     println!(
-        "{what}: {} stale of {} reads ({} per million), {} tasks added, {} faults, {} of them \
-         while a write was in flight: {:?}",
+        "{what}: {} stale of {} reads ({} per million), {} tasks added, {} \
+         writes without any grace, {} faults, {} of them while a write was in flight: {:?}",
         report.stale,
         report.reads,
         report.stale * 1_000_000 / report.reads.max(1),
         report.writes,
+        report.strict,
         report.faults.values().sum::<usize>(),
         report.in_flight,
         report.faults,
@@ -422,5 +432,6 @@ fn no_page_is_stale_whatever_breaks_and_commit_then_delete_would_show_some() {
     print("commit, then delete", &naive);
     assert_eq!(ours.stale, 0, "{:?}", ours.examples);
     assert!(ours.in_flight * 2 >= ours.faults.values().sum::<usize>());
+    assert!(ours.strict > 0, "every write had a second's grace");
     assert!(naive.stale > 0, "the checker would have found nothing");
 }
