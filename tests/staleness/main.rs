@@ -383,13 +383,14 @@ fn run(is_naive: bool) -> Report {
             let world = &world;
             scope.spawn(move || world.write_until_over(writer));
         }
-        for (number, fault) in faults.into_iter().enumerate() {
+        let quiet_every = (number / 40).max(4);
+        for (at, fault) in faults.into_iter().enumerate() {
             in_flight += usize::from(world.make(fault, &mut rng));
             *made.entry(fault).or_insert(0) += 1;
             // Time for pages to be cached again, and then to be stale; and now and then without the
             // grace that a fault brings.
-            thread::sleep(Duration::from_millis(rng.random_range(200..1500)));
-            if number % 4 == 3 {
+            thread::sleep(Duration::from_millis(rng.random_range(200..1000)));
+            if at % quiet_every == 0 {
                 thread::sleep(SUSPICION);
             }
         }

@@ -17,8 +17,8 @@ pub const REPLAY_INTERVAL: Duration = Duration::from_millis(500);
 /// How old a row is before it counts as left by its write.
 pub const REPLAY_AGE: Duration = Duration::from_millis(250);
 
-/// Rows that are replayed at once.
-const BATCH: usize = 100;
+/// Rows that are replayed at once: most have their keys in common.
+const BATCH: usize = 1000;
 
 /// The keys that a write makes wrong, level by level: what other entries are made of comes first.
 ///
