@@ -132,6 +132,19 @@ pub(crate) enum Garbage {
     Lengths,
     #[error("a frame claims a body of {0} bytes")]
     Absurd(usize),
+    #[error("a frame says that command {0:#04x} has succeeded, and has another's body")]
+    Success(u8),
+}
+
+/// Whether a response that tells of success has the parts that the protocol gives it. A failure has
+/// a text: so one whose status was changed on the way is not taken for a success.
+fn is_success(opcode: u8, extras: usize, body: usize) -> bool {
+    use opcode::{ADD, DELETE, DELETEQ, GET, GETQ, NOOP, REPLACE, SET, SETQ};
+    match opcode {
+        GET | GETQ => extras == 4,
+        SET | SETQ | ADD | REPLACE | DELETE | DELETEQ | NOOP => body == 0,
+        _ => true,
+    }
 }
 
 /// Takes one response off the front of `buffer`, if it is there whole.
@@ -158,6 +171,9 @@ pub(crate) fn decode(buffer: &mut BytesMut) -> Result<Decoded, Garbage> {
     }
     if key_length + extras_length > body_length {
         return Err(Garbage::Lengths);
+    }
+    if status == status::OK && !is_success(opcode, extras_length, body_length) {
+        return Err(Garbage::Success(opcode));
     }
     if buffer.len() < HEADER + body_length {
         return Ok(Decoded::Incomplete(HEADER + body_length));
@@ -236,10 +252,24 @@ mod tests {
         assert_eq!(decode(&mut BytesMut::from(&frame[..])), Err(Garbage::Lengths));
     }
 
+    #[test]
+    fn a_failure_whose_status_was_changed_on_the_way_is_no_success() {
+        use opcode::{ADD, DELETE, GET, NOOP, SET};
+        for opcode in [GET, SET, ADD, DELETE, NOOP] {
+            let mut frame = [0; HEADER + 9];
+            (frame[0], frame[1], frame[11]) = (RESPONSE, opcode, 9);
+            frame[HEADER..].copy_from_slice(b"Not found");
+            let outcome = decode(&mut BytesMut::from(&frame[..]));
+            assert_eq!(outcome, Err(Garbage::Success(opcode)));
+        }
+    }
+
     fn response() -> impl Strategy<Value = Response> {
         let bytes = || prop::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from);
-        (any::<(u8, u16, u32, u64, u32)>(), bytes(), bytes()).prop_map(
-            |((opcode, status, opaque, cas, flags), key, value)| Response {
+        // Statuses of failures, with which every body goes.
+        let fields = (any::<u8>(), 1..=u16::MAX, any::<(u32, u64, u32)>());
+        (fields, bytes(), bytes()).prop_map(
+            |((opcode, status, (opaque, cas, flags)), key, value)| Response {
                 opcode,
                 status,
                 opaque,
