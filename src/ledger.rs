@@ -40,10 +40,10 @@ pub(crate) async fn remove_confirmed(db: &Db, row: i64) {
     }
 }
 
-fn remove(conn: &mut DbConnection, rows: &[i64]) -> QueryResult<()> {
+/// How many of them were there.
+fn remove(conn: &mut DbConnection, rows: &[i64]) -> QueryResult<usize> {
     let rows = cache_invalidations::id.eq_any(rows.iter().copied());
-    diesel::delete(cache_invalidations::table.filter(rows)).execute(conn)?;
-    Ok(())
+    diesel::delete(cache_invalidations::table.filter(rows)).execute(conn)
 }
 
 /// How many rows there are, and how old the oldest is.
@@ -95,7 +95,17 @@ impl Ledger for DbLedger {
 
     async fn remove(&self, rows: &[Row]) -> Result<(), DbError> {
         let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
-        self.0.write(move |conn| remove(conn, &ids)).await
+        self.0.write(move |conn| remove(conn, &ids)).await.map(drop)
+    }
+
+    async fn merge(&self, rows: &[Row], into: &Invalidation) -> Result<(), DbError> {
+        let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+        let into = into.clone();
+        let merge = move |conn: &mut DbConnection| match remove(conn, &ids)? {
+            0 => Ok(()),
+            _ => insert(conn, &into).map(drop),
+        };
+        self.0.write(merge).await
     }
 }
 

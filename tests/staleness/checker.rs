@@ -9,9 +9,6 @@ use std::{
 /// "Within one second", where a server could not be reached or a writer was killed.
 const PUT_RIGHT: Duration = Duration::from_secs(1);
 
-/// So long after a fault of a server a process may still think that it is out.
-pub const SUSPICION: Duration = Duration::from_millis(2500);
-
 /// One task, by its name, which is never used again.
 #[derive(Clone, Copy, Debug, Default)]
 struct Task {
@@ -31,11 +28,18 @@ struct State {
     /// Those that are there and that nobody has begun to delete.
     alive: Vec<String>,
     faults: usize,
-    last_fault: Option<Instant>,
-    /// Acknowledged during a fault that is not over: put right when it is.
-    waiting: Vec<(String, Write)>,
+    /// Known during a fault that is not over, and whether it is there: put right when it is over.
+    waiting: Vec<(String, bool)>,
     /// Writes after which no page may be stale for any time.
     strict: u64,
+}
+
+/// From when on a write must be seen.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Grace {
+    None,
+    ASecond,
+    ASecondAfterTheFault,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -59,10 +63,9 @@ impl Checker {
     pub fn fault_ends(&self) {
         let mut state = self.0.lock().unwrap();
         state.faults -= 1;
-        state.last_fault = Some(Instant::now());
         if state.faults == 0 {
-            for (name, write) in std::mem::take(&mut state.waiting) {
-                state.settle(&name, write, Instant::now() + PUT_RIGHT);
+            for (name, is_there) in std::mem::take(&mut state.waiting) {
+                state.settle(&name, is_there, Instant::now() + PUT_RIGHT);
             }
         }
     }
@@ -73,30 +76,25 @@ impl Checker {
         state.tasks.entry(name.to_owned()).or_default().delete_begun = true;
     }
 
-    /// A write has been answered.
-    pub fn acknowledged(&self, name: &str, write: Write) {
+    /// A write has been answered, or its process is dead and the database has told what has become
+    /// of it. It must be seen from now on if it is certain that the cache knows.
+    pub fn is_known(&self, name: &str, is_there: bool, is_certain: bool) -> Grace {
         let mut state = self.0.lock().unwrap();
-        let now = Instant::now();
-        let is_suspected = state.last_fault.is_some_and(|fault| now < fault + SUSPICION);
-        if state.faults > 0 {
-            state.waiting.push((name.to_owned(), write));
-        } else {
-            state.strict += u64::from(!is_suspected);
-            state.settle(name, write, if is_suspected { now + PUT_RIGHT } else { now });
-        }
-    }
-
-    /// A write was not answered, and the database tells what has become of it.
-    pub fn found_out(&self, name: &str, is_there: bool) {
-        let mut state = self.0.lock().unwrap();
-        let write = if is_there { Write::Add } else { Write::Delete };
         if is_there {
+            // Also by a delete that has not come to pass.
             state.tasks.entry(name.to_owned()).or_default().delete_begun = false;
         }
-        if state.faults > 0 {
-            state.waiting.push((name.to_owned(), write));
+        let now = Instant::now();
+        if is_certain {
+            state.strict += 1;
+            state.settle(name, is_there, now);
+            Grace::None
+        } else if state.faults > 0 {
+            state.waiting.push((name.to_owned(), is_there));
+            Grace::ASecondAfterTheFault
         } else {
-            state.settle(name, write, Instant::now() + PUT_RIGHT);
+            state.settle(name, is_there, now + PUT_RIGHT);
+            Grace::ASecond
         }
     }
 
@@ -142,17 +140,15 @@ impl Checker {
 }
 
 impl State {
-    fn settle(&mut self, name: &str, write: Write, from: Instant) {
+    fn settle(&mut self, name: &str, is_there: bool, from: Instant) {
         let task = self.tasks.entry(name.to_owned()).or_default();
-        match write {
-            Write::Add if !task.delete_begun => {
-                task.shown_from = Some(from);
-                if !self.alive.iter().any(|alive| alive == name) {
-                    self.alive.push(name.to_owned());
-                }
+        if !is_there {
+            task.gone_from = Some(from);
+        } else if !task.delete_begun {
+            task.shown_from = Some(from);
+            if !self.alive.iter().any(|alive| alive == name) {
+                self.alive.push(name.to_owned());
             }
-            Write::Add => {}
-            Write::Delete => task.gone_from = Some(from),
         }
     }
 }

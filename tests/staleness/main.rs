@@ -20,6 +20,7 @@
 )]
 
 mod checker;
+mod journal;
 mod proxy;
 #[path = "../../crates/memcached-client/tests/contract/servers.rs"]
 #[allow(dead_code)]
@@ -37,7 +38,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use memcached_client::{Client, Config};
@@ -45,7 +46,8 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use tempfile::{TempDir, tempdir};
 
 use self::{
-    checker::{Checker, SUSPICION, Write},
+    checker::{Checker, Write},
+    journal::Journal,
     proxy::{Proxy, Trouble},
     servers::{Kind, Memcached},
     support::{PATIENCE, Program, SECRET_KEY, command},
@@ -97,7 +99,7 @@ struct World {
     is_over: AtomicBool,
     reads: AtomicU64,
     stale: AtomicU64,
-    examples: Mutex<Vec<String>>,
+    journal: Journal,
 }
 
 /// What has come of a run.
@@ -108,7 +110,7 @@ struct Report {
     strict: u64,
     faults: BTreeMap<Fault, usize>,
     in_flight: usize,
-    examples: Vec<String>,
+    journal: String,
 }
 
 impl World {
@@ -132,7 +134,7 @@ impl World {
             is_over: AtomicBool::new(false),
             reads: AtomicU64::new(0),
             stale: AtomicU64::new(0),
-            examples: Mutex::default(),
+            journal: Journal::default(),
         };
         (0..PROCESSES).for_each(|process| world.start(process));
         world
@@ -177,27 +179,66 @@ impl World {
             }
         };
         self.writing.fetch_add(1, Ordering::SeqCst);
+        self.journal.note(|| format!("process {process}: {write:?} {name}"));
+        let begun = SystemTime::now();
         let status = browser.post(&path, &name);
         self.writing.fetch_sub(1, Ordering::SeqCst);
-        if status == Some(303) {
-            self.checker.acknowledged(&name, write);
-        } else {
-            self.checker.found_out(&name, self.id_in_database(&name).is_some());
-        }
+        // Whatever is not answered the database knows.
+        let is_there = match status {
+            Some(303) => write == Write::Add,
+            _ => self.id_in_database(&name).is_some(),
+        };
+        let grace = self.checker.is_known(&name, is_there, self.is_certain_since(begun));
+        self.journal.note(|| format!("process {process}: {write:?} {name}: {status:?}, {grace:?}"));
     }
 
     fn id_of(&self, name: &str) -> i64 {
         self.id_in_database(name).unwrap_or(i64::MAX)
     }
 
+    /// Whether no write since then has left a row in the ledger: what it made wrong is certain to be
+    /// gone from the cache.
+    fn is_certain_since(&self, begun: SystemTime) -> bool {
+        use diesel::{dsl::sql, prelude::*, sql_types::BigInt};
+
+        let begun = begun.duration_since(UNIX_EPOCH).unwrap().as_millis();
+        // The database's clock is rounded.
+        let rows =
+            format!("(SELECT COUNT(*) FROM cache_invalidations WHERE created_at >= {begun} - 1)");
+        let rows: i64 = diesel::select(sql::<BigInt>(&rows)).first(&mut self.database()).unwrap();
+        rows == 0
+    }
+
+    /// The keys of each row of the ledger, and how old it is in milliseconds.
+    fn ledger(&self) -> String {
+        use diesel::{prelude::*, sql_types::Text};
+
+        #[derive(QueryableByName)]
+        struct Left {
+            #[diesel(sql_type = Text)]
+            row: String,
+        }
+
+        let query = "SELECT keys || ' ' || CAST((julianday('now') - 2440587.5) * 86400000 - \
+                     created_at AS INTEGER) AS row FROM cache_invalidations";
+        let rows = diesel::sql_query(query).load::<Left>(&mut self.database()).unwrap();
+        rows.into_iter().map(|left| left.row.replace('\n', ", ")).collect::<Vec<_>>().join("; ")
+    }
+
+    fn database(&self) -> diesel::SqliteConnection {
+        use diesel::prelude::*;
+
+        let mut conn = SqliteConnection::establish(&self.url).unwrap();
+        diesel::sql_query("PRAGMA busy_timeout = 5000").execute(&mut conn).unwrap();
+        conn
+    }
+
     fn id_in_database(&self, name: &str) -> Option<i64> {
         use diesel::prelude::*;
 
         diesel::table! { task (id) { id -> BigInt, name -> Text, } }
-        let mut conn = SqliteConnection::establish(&self.url).unwrap();
-        diesel::sql_query("PRAGMA busy_timeout = 5000").execute(&mut conn).unwrap();
         let found = task::table.filter(task::name.eq(name)).select(task::id);
-        found.first(&mut conn).optional().unwrap()
+        found.first(&mut self.database()).optional().unwrap()
     }
 
     /// Reads until it is over.
@@ -211,7 +252,8 @@ impl World {
                 self.reads.fetch_add(1, Ordering::Relaxed);
                 if let Some(what) = self.checker.staleness(&expected, &names(&page)) {
                     self.stale.fetch_add(1, Ordering::Relaxed);
-                    self.examples.lock().unwrap().push(what);
+                    let left = self.ledger();
+                    self.journal.incident(&format!("process {process}: {what}; ledger: {left}"));
                 }
             }
         }
@@ -237,6 +279,7 @@ impl World {
         self.checker.fault_begins();
         let in_flight = self.writing.load(Ordering::SeqCst) > 0;
         let a_while = Duration::from_millis(rng.random_range(20..1500));
+        self.journal.note(|| format!("server {server}: {fault:?}"));
         match fault {
             Fault::Restart => self.memcached[server].lock().unwrap().restart(),
             Fault::Hang => {
@@ -257,6 +300,7 @@ impl World {
             }
             Fault::Kill(_) => {}
         }
+        self.journal.note(|| format!("server {server}: {fault:?} is over"));
         self.checker.fault_ends();
         in_flight
     }
@@ -297,6 +341,7 @@ impl World {
             }
             let in_flight = self.writing.load(Ordering::SeqCst) > 0;
             drop(self.programs[process].lock().unwrap().take());
+            self.journal.note(|| format!("process {process}: killed at {step}"));
             self.proxies.iter().for_each(Proxy::release_deletes);
             if let Some(decide) = held {
                 let _ = decide.send(false);
@@ -309,6 +354,7 @@ impl World {
             self.checker.fault_ends();
         }
         self.start(process);
+        self.journal.note(|| format!("process {process}: started"));
         in_flight
     }
 }
@@ -383,16 +429,11 @@ fn run(is_naive: bool) -> Report {
             let world = &world;
             scope.spawn(move || world.write_until_over(writer));
         }
-        let quiet_every = (number / 40).max(4);
-        for (at, fault) in faults.into_iter().enumerate() {
+        for fault in faults {
             in_flight += usize::from(world.make(fault, &mut rng));
             *made.entry(fault).or_insert(0) += 1;
-            // Time for pages to be cached again, and then to be stale; and now and then without the
-            // grace that a fault brings.
+            // Time for pages to be cached again, and then to be stale.
             thread::sleep(Duration::from_millis(rng.random_range(200..1000)));
-            if at % quiet_every == 0 {
-                thread::sleep(SUSPICION);
-            }
         }
         while world.reads.load(Ordering::Relaxed) < reads {
             thread::sleep(Duration::from_millis(10));
@@ -406,7 +447,7 @@ fn run(is_naive: bool) -> Report {
         strict: world.checker.strict_writes(),
         faults: made,
         in_flight,
-        examples: world.examples.into_inner().unwrap(),
+        journal: world.journal.of_incidents(),
     }
 }
 
@@ -431,7 +472,7 @@ fn no_page_is_stale_whatever_breaks_and_commit_then_delete_would_show_some() {
     print("leases and a ledger", &ours);
     let naive = run(true);
     print("commit, then delete", &naive);
-    assert_eq!(ours.stale, 0, "{:?}", ours.examples);
+    assert_eq!(ours.stale, 0, "{}", ours.journal);
     assert!(ours.in_flight * 2 >= ours.faults.values().sum::<usize>());
     assert!(ours.strict > 0, "every write had a second's grace");
     assert!(naive.stale > 0, "the checker would have found nothing");

@@ -12,13 +12,17 @@ use serde::{Deserialize, Serialize};
 use crate::{cache::Cache, key::append_escaped};
 
 /// How often left rows are looked for.
-pub const REPLAY_INTERVAL: Duration = Duration::from_millis(500);
+pub const REPLAY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How old a row is before it counts as left by its write.
 pub const REPLAY_AGE: Duration = Duration::from_millis(250);
 
 /// Rows that are replayed at once: most have their keys in common.
 const BATCH: usize = 1000;
+
+/// So many rows that cannot be confirmed become one: while a server is away for hours, what is
+/// left of all writes is not looked through again and again.
+const MERGED: usize = 100;
 
 /// The keys that a write makes wrong, level by level: what other entries are made of comes first.
 ///
@@ -57,6 +61,16 @@ impl Invalidation {
         let line =
             |keys: &Vec<String>| keys.iter().map(|k| escape(k)).collect::<Vec<_>>().join(" ");
         self.levels.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    /// All keys of several, each on its level.
+    fn union(invalidations: &[Self]) -> Self {
+        let depth = invalidations.iter().map(|i| i.levels.len()).max().unwrap_or(0);
+        let level = |level| {
+            let keys = invalidations.iter().filter_map(|i| i.levels.get(level)).flatten();
+            keys.cloned().collect::<BTreeSet<_>>().into_iter().collect()
+        };
+        Self { levels: (0..depth).map(level).collect() }
     }
 
     /// Reads [`Invalidation::to_text`]; `None` if it is not such a text.
@@ -112,6 +126,14 @@ pub trait Ledger: Send + Sync {
 
     /// Removes rows. That one is gone already is no error.
     fn remove(&self, ids: &[Self::Id]) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Removes rows and stores `into` in their place, in one transaction; only removes if all of
+    /// them are gone already.
+    fn merge(
+        &self,
+        ids: &[Self::Id],
+        into: &Invalidation,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
 
 impl Cache {
@@ -134,12 +156,10 @@ impl Cache {
     /// Likewise of several invalidations, which mostly have keys in common: the first levels of all,
     /// then the second ones, and so on. Whether each is certain.
     async fn invalidate_together(&self, invalidations: &[Invalidation]) -> Vec<bool> {
-        let depth = invalidations.iter().map(|i| i.levels.len()).max().unwrap_or(0);
+        let union = Invalidation::union(invalidations);
         let mut uncertain = BTreeSet::new();
-        for level in 0..depth {
-            let keys = invalidations.iter().filter_map(|i| i.levels.get(level)).flatten();
-            let keys: BTreeSet<_> = keys.map(String::as_str).collect();
-            let keys: Vec<_> = keys.into_iter().collect();
+        for keys in &union.levels {
+            let keys: Vec<_> = keys.iter().map(String::as_str).collect();
             let outcomes = self.delete_each(&keys).await;
             uncertain.extend(keys.iter().zip(outcomes).filter(|(_, ok)| !ok).map(|(key, _)| *key));
         }
@@ -152,11 +172,12 @@ impl Cache {
 }
 
 /// Replays every [`REPLAY_INTERVAL`] what is left in the ledger, from now on and for ever: spawn
-/// it. An error of the ledger is logged once until it works again.
+/// it. It begins with all that is there, whatever its age: this process may find a server that
+/// those who wrote could not reach. An error of the ledger is logged once until it works again.
 pub async fn replay<L: Ledger>(cache: Cache, ledger: L) {
-    let mut has_complained = false;
+    let (mut has_complained, mut age) = (false, Duration::ZERO);
     loop {
-        match replay_once(&cache, &ledger, REPLAY_AGE).await {
+        match replay_once(&cache, &ledger, std::mem::replace(&mut age, REPLAY_AGE)).await {
             Ok(_) => has_complained = false,
             Err(error) if !has_complained => {
                 has_complained = true;
@@ -183,16 +204,23 @@ pub async fn replay_once<L: Ledger>(
         let is_last = rows.len() < BATCH;
         let (ids, invalidations): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
         let outcomes = cache.invalidate_together(&invalidations).await;
-        nothing_left &= outcomes.iter().all(|is_certain| *is_certain);
-        let mut certain = Vec::new();
-        for (id, is_certain) in ids.into_iter().zip(outcomes) {
+        after = ids.last().cloned();
+        let (mut certain, mut uncertain, mut left) = (Vec::new(), Vec::new(), Vec::new());
+        for ((id, invalidation), is_certain) in ids.into_iter().zip(invalidations).zip(outcomes) {
             if is_certain {
-                certain.push(id.clone());
+                certain.push(id);
+            } else {
+                uncertain.push(id);
+                left.push(invalidation);
             }
-            after = Some(id);
         }
+        nothing_left &= uncertain.is_empty();
         if !certain.is_empty() {
             failed = ledger.remove(&certain).await.err().or(failed);
+        }
+        if uncertain.len() >= MERGED {
+            let union = Invalidation::union(&left);
+            failed = ledger.merge(&uncertain, &union).await.err().or(failed);
         }
         if is_last {
             return failed.map_or(Ok(nothing_left), Err);
@@ -241,6 +269,23 @@ mod tests {
         ) {
             let invalidation = Invalidation { levels };
             prop_assert_eq!(Invalidation::from_text(&invalidation.to_text()), Some(invalidation));
+        }
+
+        #[test]
+        fn a_union_has_each_key_on_the_levels_that_it_had(
+            levels in prop::collection::vec(prop::collection::vec(any::<String>(), 0..4), 0..4),
+            others in prop::collection::vec(prop::collection::vec(any::<String>(), 0..4), 0..4),
+        ) {
+            let pair = [Invalidation { levels }, Invalidation { levels: others }];
+            let union = Invalidation::union(&pair);
+            for invalidation in &pair {
+                for (keys, all) in invalidation.levels.iter().zip(&union.levels) {
+                    prop_assert!(keys.iter().all(|key| all.contains(key)));
+                }
+                prop_assert!(invalidation.levels.len() <= union.levels.len());
+            }
+            let keys = |i: &Invalidation| i.levels.iter().flatten().count();
+            prop_assert!(keys(&union) <= keys(&pair[0]) + keys(&pair[1]));
         }
 
         #[test]
