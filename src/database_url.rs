@@ -13,6 +13,8 @@ pub enum DatabaseKind {
     Sqlite,
     #[cfg(feature = "postgres")]
     Postgres,
+    #[cfg(feature = "mysql")]
+    Mysql,
 }
 
 /// A database URL whose scheme this build supports. Prints without user, password and options.
@@ -57,27 +59,34 @@ impl FromStr for DatabaseUrl {
              postgres://user:password@host/database",
         )?;
         if !scheme.chars().all(|c| c.is_ascii_alphanumeric() || c == '+') {
-            return Err("does not begin with a scheme; use sqlite:// or postgres://".to_owned());
+            return Err(format!("does not begin with a scheme; {SCHEMES}"));
         }
-        let (kind, place) = match scheme {
+        let (kind, place, url) = match scheme {
             #[cfg(feature = "sqlite")]
-            "sqlite" => (DatabaseKind::Sqlite, sqlite_file(rest)?),
+            "sqlite" => (DatabaseKind::Sqlite, sqlite_file(rest)?, url.to_owned()),
             #[cfg(not(feature = "sqlite"))]
             "sqlite" => return Err(not_built_in("SQLite", "sqlite")),
             #[cfg(feature = "postgres")]
-            "postgres" | "postgresql" => (DatabaseKind::Postgres, server_and_name(rest)?),
+            "postgres" | "postgresql" => {
+                (DatabaseKind::Postgres, server_and_name(rest)?, url.to_owned())
+            }
             #[cfg(not(feature = "postgres"))]
             "postgres" | "postgresql" => return Err(not_built_in("PostgreSQL", "postgres")),
-            other => {
-                let schemes = "use sqlite:// or postgres://";
-                return Err(format!("the scheme {other}:// is unknown; {schemes}"));
+            #[cfg(feature = "mysql")]
+            "mysql" => {
+                (DatabaseKind::Mysql, server_and_name(rest)?, with_plain_database_name(rest)?)
             }
+            #[cfg(not(feature = "mysql"))]
+            "mysql" => return Err(not_built_in("MySQL", "mysql")),
+            other => return Err(format!("the scheme {other}:// is unknown; {SCHEMES}")),
         };
         Ok(Self { kind, secret: url.into(), place })
     }
 }
 
-#[cfg(not(all(feature = "sqlite", feature = "postgres")))]
+const SCHEMES: &str = "use sqlite://, postgres:// or mysql://";
+
+#[cfg(not(all(feature = "sqlite", feature = "postgres", feature = "mysql")))]
 fn not_built_in(name: &str, feature: &str) -> String {
     format!("this build cannot talk to {name}; build it with `cargo build --features {feature}`")
 }
@@ -97,7 +106,7 @@ fn sqlite_file(rest: &str) -> Result<String, String> {
 
 /// libpq understands passwords that are not percent-encoded in its own way, and quotes what it
 /// took for a host or a port in its errors.
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 fn server_and_name(rest: &str) -> Result<String, String> {
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let at_signs = rest.matches('@').count();
@@ -115,20 +124,37 @@ fn server_and_name(rest: &str) -> Result<String, String> {
     Ok(place.split(['?', '#']).next().unwrap_or_default().to_owned())
 }
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 fn percent_encoded(text: &str) -> bool {
     text.split('%').skip(1).all(|rest| {
         rest.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
     })
 }
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 fn has_valid_port(host: &str) -> bool {
     let after_address = host.rsplit_once(']').map_or(host, |(_, rest)| rest);
     match after_address.rsplit_once(':') {
         Some((_, port)) => port.is_empty() || port.parse::<u16>().is_ok(),
         None => true,
     }
+}
+
+/// Diesel takes the database's name as it is written, so `user%24db`, as shells and `.env` files
+/// like it better than `user$db`, would be another name.
+#[cfg(feature = "mysql")]
+fn with_plain_database_name(rest: &str) -> Result<String, String> {
+    let (place, options) = match rest.find(['?', '#']) {
+        Some(at) => rest.split_at(at),
+        None => (rest, ""),
+    };
+    let name = place.split_once('/').map(|(_, name)| name).filter(|name| !name.is_empty());
+    let name = name.ok_or("names no database; write mysql://user:password@host/database")?;
+    let plain = name.replace("%24", "$");
+    if plain.contains('%') {
+        return Err("has a % in the database's name; only %24, for $, is understood".to_owned());
+    }
+    Ok(format!("mysql://{}/{plain}{options}", &place[..place.len() - name.len() - 1]))
 }
 
 impl fmt::Display for DatabaseUrl {
@@ -138,6 +164,8 @@ impl fmt::Display for DatabaseUrl {
             DatabaseKind::Sqlite => "sqlite",
             #[cfg(feature = "postgres")]
             DatabaseKind::Postgres => "postgres",
+            #[cfg(feature = "mysql")]
+            DatabaseKind::Mysql => "mysql",
         };
         write!(f, "{name} {}", self.place)
     }
@@ -216,6 +244,17 @@ mod tests {
         }
         for url in ["postgres:///d", "postgres://[::1]:5432/d", "postgres://a:1,b:2/d"] {
             assert!(url.parse::<DatabaseUrl>().is_ok(), "{url}");
+        }
+    }
+    #[test]
+    #[cfg(feature = "mysql")]
+    fn a_mysql_database_may_be_named_after_its_user() {
+        for url in ["mysql://u:p@h/u$tasks?ssl_mode=required", "mysql://u:p@h/u%24tasks"] {
+            let parsed: DatabaseUrl = url.parse().unwrap();
+            assert!(parsed.secret.expose_secret().starts_with("mysql://u:p@h/u$tasks"), "{url}");
+        }
+        for url in ["mysql://u:p@h", "mysql://u:p@h/", "mysql://u:p@h/?a=b", "mysql://u:p@h/a%25"] {
+            assert!(url.parse::<DatabaseUrl>().is_err(), "{url}");
         }
     }
 }

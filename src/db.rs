@@ -14,6 +14,11 @@ use diesel::{
     r2d2::{HandleError, ManageConnection, Pool, R2D2Connection},
     result::{ConnectionError, DatabaseErrorKind, Error as QueryError},
 };
+#[cfg(feature = "mysql")]
+use diesel::{
+    dsl::sql,
+    sql_types::{Integer, Nullable},
+};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use secrecy::ExposeSecret;
 use thiserror::Error;
@@ -24,12 +29,23 @@ use crate::config::{DatabaseConfig, DatabaseKind, DatabaseUrl};
 const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 #[cfg(feature = "postgres")]
 const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
+#[cfg(feature = "mysql")]
+const MYSQL_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/mysql");
 
-/// How long a statement waits for another's lock, and a request for a connection of the pool.
+/// How long a statement waits for another's lock.
+#[cfg(feature = "sqlite")]
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a request waits for a connection of the pool. The pool tries to connect at least twice
+/// in that time, so a database that is back is found within half of it.
+const CONNECTION_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long a request waits for the database in all: what a server that hangs does not keep to.
 const DEADLINE: Duration = Duration::from_secs(20);
+
+/// How long a connection may idle in the pool: less than any server's patience (PythonAnywhere's
+/// MySQL ends it after 300 s).
+const IDLE: Duration = Duration::from_secs(240);
 
 /// Set once per connection.
 #[cfg(feature = "sqlite")]
@@ -37,10 +53,20 @@ const SQLITE_SETTINGS: &str =
     "PRAGMA busy_timeout = 5000; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;";
 #[cfg(feature = "postgres")]
 const POSTGRES_SETTINGS: &str = "SET lock_timeout = '5s'; SET statement_timeout = '10s';";
+/// The comments are code: the first one for MariaDB, the other for MySQL.
+#[cfg(feature = "mysql")]
+const MYSQL_SETTINGS: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET SESSION innodb_lock_wait_timeout = 5, lock_wait_timeout = 5, sql_mode = 'TRADITIONAL'
+    /*M! , max_statement_time = 10 */
+    /*!80000 , max_execution_time = 10000 */";
 
 /// Any number, the same in every process: the advisory lock around migrations.
 #[cfg(feature = "postgres")]
 const POSTGRES_MIGRATION_LOCK: &str = "SELECT pg_advisory_lock(8386103215462740841)";
+
+/// Such locks are the whole server's: one per database. Waits for a day.
+#[cfg(feature = "mysql")]
+const MYSQL_MIGRATION_LOCK: &str = "GET_LOCK(CONCAT('migrate ', MD5(DATABASE())), 86400)";
 
 /// A connection to whichever database the settings name.
 #[derive(diesel::MultiConnection)]
@@ -49,6 +75,8 @@ pub enum DbConnection {
     Sqlite(SqliteConnection),
     #[cfg(feature = "postgres")]
     Postgres(PgConnection),
+    #[cfg(feature = "mysql")]
+    Mysql(MysqlConnection),
 }
 
 /// Why a query gave no answer. Never holds a password.
@@ -66,8 +94,21 @@ pub enum DbError {
 
 impl From<QueryError> for DbError {
     fn from(error: QueryError) -> Self {
-        if is_passing(&error) { Self::Unavailable(error.to_string()) } else { Self::Query(error) }
+        if is_full_disk(&error) {
+            Self::Unavailable(format!("{error}; make room on the disk that it lies on"))
+        } else if is_passing(&error) {
+            Self::Unavailable(error.to_string())
+        } else {
+            Self::Query(error)
+        }
     }
+}
+
+/// In the words of the databases.
+fn is_full_disk(error: &QueryError) -> bool {
+    let words = ["disk is full", "No space left on device", "Got error 28", "is full"];
+    matches!(error, QueryError::DatabaseError(_, info)
+        if words.iter().any(|words| info.message().contains(words)))
 }
 
 /// Whether the same query may well succeed in a while.
@@ -78,7 +119,18 @@ fn is_passing(error: &QueryError) -> bool {
     match error {
         QueryError::BrokenTransactionManager => true,
         QueryError::DatabaseError(kind, info) => {
-            let waited = ["database is locked", "lock timeout", "statement timeout"];
+            let waited = [
+                "database is locked",
+                "lock timeout",
+                "statement timeout",
+                // Of MySQL and MariaDB.
+                "Lock wait timeout",
+                "Deadlock",
+                "max_statement_time",
+                "gone away",
+                "Lost connection",
+                "Server shutdown",
+            ];
             matches!(
                 kind,
                 ClosedConnection | ReadOnlyTransaction | SerializationFailure | UnableToSendCommand
@@ -104,7 +156,8 @@ impl Db {
         let pool = Pool::builder()
             .max_size(config.pool_size)
             .min_idle(Some(0))
-            .connection_timeout(PATIENCE)
+            .idle_timeout(Some(IDLE))
+            .connection_timeout(CONNECTION_PATIENCE)
             .error_handler(Box::new(LogConnectionError::default()))
             .build_unchecked(manager.clone());
         Self { pool, manager }
@@ -149,6 +202,8 @@ impl Db {
             DbConnection::Sqlite(mut conn) => migrate_sqlite(&mut conn),
             #[cfg(feature = "postgres")]
             DbConnection::Postgres(mut conn) => migrate_postgres(&mut conn),
+            #[cfg(feature = "mysql")]
+            DbConnection::Mysql(mut conn) => migrate_mysql(&mut conn),
         }
         .map_err(|e| DbError::Migration(e.to_string()))
     }
@@ -163,6 +218,10 @@ impl Db {
             #[cfg(feature = "postgres")]
             DbConnection::Postgres(mut conn) => {
                 conn.pending_migrations(POSTGRES_MIGRATIONS).map(|pending| pending.len())
+            }
+            #[cfg(feature = "mysql")]
+            DbConnection::Mysql(mut conn) => {
+                conn.pending_migrations(MYSQL_MIGRATIONS).map(|pending| pending.len())
             }
         }
         .map_err(|e| DbError::Migration(e.to_string()))
@@ -205,6 +264,19 @@ fn migrate_postgres(conn: &mut PgConnection) -> Result<Vec<String>, MigrationFai
     Ok(applied.iter().map(ToString::to_string).collect())
 }
 
+/// Likewise. What defines tables cannot be rolled back there: each migration is one statement that
+/// does no harm when it is run again.
+#[cfg(feature = "mysql")]
+fn migrate_mysql(conn: &mut MysqlConnection) -> Result<Vec<String>, MigrationFailure> {
+    conn.batch_execute("SET SESSION lock_wait_timeout = 86400 /*M! , max_statement_time = 0 */")?;
+    let lock = diesel::select(sql::<Nullable<Integer>>(MYSQL_MIGRATION_LOCK));
+    if lock.get_result::<Option<i32>>(conn)? != Some(1) {
+        return Err("another process has been at work for a day".into());
+    }
+    let applied = conn.run_pending_migrations(MYSQL_MIGRATIONS)?;
+    Ok(applied.iter().map(ToString::to_string).collect())
+}
+
 impl DbConnection {
     /// SQL for the database's own clock, in milliseconds since 1970.
     pub(crate) fn now_millis(&self) -> &'static str {
@@ -213,6 +285,8 @@ impl DbConnection {
             Self::Sqlite(_) => "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
             #[cfg(feature = "postgres")]
             Self::Postgres(_) => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
+            #[cfg(feature = "mysql")]
+            Self::Mysql(_) => "CAST(UNIX_TIMESTAMP(CURRENT_TIMESTAMP(3)) * 1000 AS SIGNED)",
         }
     }
 
@@ -245,6 +319,8 @@ impl DbConnection {
             }
             #[cfg(feature = "postgres")]
             Self::Postgres(conn) => AnsiTransactionManager::begin_transaction(conn),
+            #[cfg(feature = "mysql")]
+            Self::Mysql(conn) => AnsiTransactionManager::begin_transaction(conn),
         }
     }
 }
@@ -271,6 +347,12 @@ impl Manager {
                 prepare(&mut conn, POSTGRES_SETTINGS)?;
                 Ok(DbConnection::Postgres(conn))
             }
+            #[cfg(feature = "mysql")]
+            DatabaseKind::Mysql => {
+                let mut conn = MysqlConnection::establish(url)?;
+                prepare(&mut conn, MYSQL_SETTINGS)?;
+                Ok(DbConnection::Mysql(conn))
+            }
         }
     }
 }
@@ -293,8 +375,8 @@ impl ManageConnection for Manager {
         match conn {
             #[cfg(feature = "sqlite")]
             DbConnection::Sqlite(_) => Ok(()),
-            #[cfg(feature = "postgres")]
-            DbConnection::Postgres(conn) => conn
+            #[cfg(any(feature = "postgres", feature = "mysql"))]
+            conn => conn
                 .ping()
                 .map_err(|error| ConnectError(self.url.without_secrets(&error.to_string()))),
         }

@@ -2,8 +2,8 @@
 //!
 //! [`startup::Application`] is where the parts meet; `routes` lists every URL.
 
-#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
-compile_error!("tasklist needs a database: enable the feature `sqlite` or `postgres`");
+#[cfg(not(any(feature = "sqlite", feature = "postgres", feature = "mysql")))]
+compile_error!("tasklist needs a database: enable the feature `sqlite`, `postgres` or `mysql`");
 
 mod access_log;
 mod assets;

@@ -29,7 +29,7 @@ use thiserror::Error;
 use crate::{
     access_log,
     assets::Assets,
-    config::{CacheBackend, Config, DatabaseKind, ServerConfig, SessionConfig, SessionStoreKind},
+    config::{CacheBackend, Config, ServerConfig, SessionConfig, SessionStoreKind},
     csrf::{self, PublicOrigins},
     dashboard::Access,
     db::{Db, DbError},
@@ -198,17 +198,18 @@ impl Shared {
     }
 }
 
-#[cfg_attr(not(feature = "sqlite"), expect(clippy::unnecessary_wraps))]
+#[cfg_attr(
+    not(feature = "sqlite"),
+    expect(unused_variables, clippy::unnecessary_wraps, reason = "only SQLite is migrated here")
+)]
 fn prepare_database(db: &Db, config: &Config) -> Result<(), StartupError> {
-    match config.database.url.kind {
-        #[cfg(feature = "sqlite")]
-        DatabaseKind::Sqlite => migrate(db, config),
-        #[cfg(feature = "postgres")]
-        DatabaseKind::Postgres => {
-            warn_of_pending_migrations(db.clone());
-            Ok(())
-        }
+    #[cfg(feature = "sqlite")]
+    if config.database.url.is_sqlite() {
+        return migrate(db, config);
     }
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    warn_of_pending_migrations(db.clone());
+    Ok(())
 }
 
 #[cfg(feature = "sqlite")]
@@ -221,7 +222,7 @@ fn migrate(db: &Db, config: &Config) -> Result<(), StartupError> {
 }
 
 /// Does not delay the start: the database may be slow, or away for a moment.
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 fn warn_of_pending_migrations(db: Db) {
     std::thread::spawn(move || match db.pending_migrations() {
         Ok(0) => {}

@@ -5,8 +5,13 @@
 mod caching;
 mod concurrency;
 mod csrf;
+#[cfg(feature = "sqlite")]
+mod full_disk;
 mod interface;
+mod kills;
 mod migrations;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod outages;
 mod program;
 mod settings;
 mod shell;

@@ -25,12 +25,13 @@ fn names(database: &str) -> BTreeSet<String> {
 #[test]
 fn every_database_has_migrations_of_the_same_names() {
     assert_eq!(names("sqlite"), names("postgres"));
+    assert_eq!(names("sqlite"), names("mysql"));
     assert!(!names("sqlite").is_empty());
 }
 
 #[test]
 fn every_migration_can_be_undone() {
-    for database in ["sqlite", "postgres"] {
+    for database in ["sqlite", "postgres", "mysql"] {
         for name in names(database) {
             let down =
                 format!("{}/migrations/{database}/{name}/down.sql", env!("CARGO_MANIFEST_DIR"));

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use diesel::connection::SimpleConnection;
+use diesel::{Connection, connection::SimpleConnection};
 use tasklist::{config::Config, db::Db, startup::Application};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -64,6 +64,14 @@ macro_rules! on_every_database_by {
             $(#[test]
             fn $test() {
                 let $database = $crate::support::TestDatabase::postgres();
+                super::$test($argument);
+            })+
+        }
+        #[cfg(feature = "mysql")]
+        mod mysql {
+            $(#[test]
+            fn $test() {
+                let $database = $crate::support::TestDatabase::mysql();
                 super::$test($argument);
             })+
         }
@@ -149,22 +157,30 @@ impl TestDatabase {
     /// On the server that `bin/test` started.
     #[cfg(feature = "postgres")]
     pub fn postgres() -> Self {
-        use std::sync::atomic::{AtomicU32, Ordering};
+        use diesel::PgConnection;
 
-        use diesel::{Connection, PgConnection};
-
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let server = std::env::var("TEST_POSTGRES_URL").expect(
-            "TEST_POSTGRES_URL names no PostgreSQL server, such as \
-             postgres://postgres@127.0.0.1:5432; bin/test starts one",
-        );
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tasklist_{}_{number}", std::process::id());
+        let server = server("TEST_POSTGRES_URL", "postgres://postgres@127.0.0.1:5432");
+        let name = format!("tasklist_{}", unique());
         PgConnection::establish(&format!("{server}/postgres"))
             .unwrap()
             .batch_execute(&format!("CREATE DATABASE {name}"))
             .unwrap();
         Self { url: format!("{server}/{name}"), _folder: None }
+    }
+
+    /// Likewise, on MySQL or MariaDB, with a name such as PythonAnywhere gives.
+    #[cfg(feature = "mysql")]
+    pub fn mysql() -> Self {
+        use diesel::MysqlConnection;
+
+        let server = server("TEST_MYSQL_URL", "mysql://root@127.0.0.1:3306");
+        let name = format!("tasklist${}", unique());
+        MysqlConnection::establish(&server)
+            .unwrap()
+            .batch_execute(&format!("CREATE DATABASE `{name}`"))
+            .unwrap();
+        let (place, options) = server.split_once('?').unwrap_or((&server, ""));
+        Self { url: format!("{place}/{name}?{options}"), _folder: None }
     }
 
     /// The name of its folder below `migrations/`.
@@ -174,16 +190,12 @@ impl TestDatabase {
 
     /// Locks out every write until the returned connection is dropped.
     pub fn lock(&self) -> Box<dyn std::any::Any> {
-        use diesel::Connection;
-        #[cfg(feature = "postgres")]
-        if self.url.starts_with("postgres") {
-            let mut conn = diesel::PgConnection::establish(&self.url).unwrap();
-            conn.batch_execute("BEGIN; LOCK TABLE task IN EXCLUSIVE MODE").unwrap();
-            return Box::new(conn);
-        }
-        let mut conn = diesel::SqliteConnection::establish(&self.url).unwrap();
-        conn.batch_execute("BEGIN IMMEDIATE").unwrap();
-        Box::new(conn)
+        let lock = match self.kind() {
+            "postgres" => "BEGIN; LOCK TABLE task IN EXCLUSIVE MODE",
+            "mysql" => "LOCK TABLES task READ",
+            _ => "BEGIN IMMEDIATE",
+        };
+        self.execute(lock)
     }
 
     /// On SQLite, asked behind the app's back.
@@ -196,17 +208,94 @@ impl TestDatabase {
         usize::try_from(count.get_result::<i64>(&mut conn).unwrap()).unwrap()
     }
 
-    /// Runs SQL behind the app's back.
-    pub fn execute(&self, sql: &str) {
-        use diesel::Connection;
-        #[cfg(feature = "postgres")]
-        if self.url.starts_with("postgres") {
-            diesel::PgConnection::establish(&self.url).unwrap().batch_execute(sql).unwrap();
-            return;
+    /// What SQLite finds wrong with the file: `ok`, or a list.
+    #[cfg(feature = "sqlite")]
+    pub fn integrity(&self) -> String {
+        use diesel::{QueryableByName, RunQueryDsl, sql_query, sql_types::Text};
+
+        #[derive(QueryableByName)]
+        struct Found {
+            #[diesel(sql_type = Text)]
+            integrity_check: String,
         }
-        #[cfg(feature = "sqlite")]
-        diesel::SqliteConnection::establish(&self.url).unwrap().batch_execute(sql).unwrap();
+        let mut conn = diesel::SqliteConnection::establish(&self.url).unwrap();
+        let found = sql_query("PRAGMA integrity_check").load::<Found>(&mut conn).unwrap();
+        found.into_iter().map(|found| found.integrity_check).collect()
     }
+
+    /// Ends all connections to it, as a server does with those that idle.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub fn end_connections(&self) {
+        #[cfg(feature = "postgres")]
+        if self.kind() == "postgres" {
+            self.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                 WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            );
+        }
+        #[cfg(feature = "mysql")]
+        if self.kind() == "mysql" {
+            self.execute(
+                "BEGIN NOT ATOMIC FOR other IN (SELECT id FROM information_schema.processlist \
+                 WHERE db = DATABASE() AND id <> CONNECTION_ID()) \
+                 DO KILL other.id; END FOR; END",
+            );
+        }
+    }
+
+    /// The socket of the file system on which its server listens.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub fn socket(&self) -> std::path::PathBuf {
+        let socket = if self.kind() == "mysql" {
+            self.url.split_once("unix_socket=").unwrap().1.to_owned()
+        } else {
+            format!("{}/.s.PGSQL.5432", self.url.split(['@', '/']).nth(3).unwrap())
+        };
+        socket.replace("%2F", "/").into()
+    }
+
+    /// The same database, behind something that listens on a port.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub fn at_port(&self, port: u16) -> String {
+        let (place, _) = self.url.split_once('?').unwrap_or((&self.url, ""));
+        let (_, name) = place.rsplit_once('/').unwrap();
+        let user = if self.kind() == "mysql" { "root" } else { "postgres" };
+        format!("{}://{user}@127.0.0.1:{port}/{name}", self.kind())
+    }
+
+    /// Runs SQL behind the app's back, on a connection of its own that ends when it is dropped.
+    pub fn execute(&self, sql: &str) -> Box<dyn std::any::Any> {
+        fn run<C: Connection + 'static>(url: &str, sql: &str) -> Box<dyn std::any::Any> {
+            let mut conn = C::establish(url).unwrap();
+            conn.batch_execute(sql).unwrap();
+            Box::new(conn)
+        }
+        match self.kind() {
+            #[cfg(feature = "postgres")]
+            "postgres" => run::<diesel::PgConnection>(&self.url, sql),
+            #[cfg(feature = "mysql")]
+            "mysql" => run::<diesel::MysqlConnection>(&self.url, sql),
+            #[cfg(feature = "sqlite")]
+            "sqlite" => run::<diesel::SqliteConnection>(&self.url, sql),
+            other => panic!("no database for {other}"),
+        }
+    }
+}
+
+/// The URL of a server that `bin/test` starts.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+fn server(variable: &str, example: &str) -> String {
+    let advice = format!("{variable} names no server, such as {example}; bin/test starts one");
+    std::env::var(variable).expect(&advice)
+}
+
+/// A part of a name that nobody else has.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+fn unique() -> String {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A visitor with cookies, who follows no redirect.
@@ -284,6 +373,13 @@ impl Browser {
         self.post_body(path, &serde_urlencoded::to_string(fields).unwrap())
     }
 
+    /// The status, if the server lives long enough to answer.
+    pub fn try_post_form(&self, path: &str, fields: &[(&str, &str)]) -> Option<u16> {
+        let request = self.agent.post(format!("{}{path}", self.base));
+        let reply = request.send_form(fields.iter().copied()).ok()?;
+        Some(reply.status().as_u16())
+    }
+
     pub fn post_body(&self, path: &str, body: &str) -> Reply {
         self.send("POST", path, &[("content-type", "application/x-www-form-urlencoded")], body)
     }
@@ -350,6 +446,10 @@ impl Program {
         let stream = TcpStream::connect(&self.address()["http://".len()..]).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn terminate(&self) {

@@ -1,0 +1,78 @@
+//! `kill -9` in the middle of writes.
+//!
+//! `KILLS=200 cargo test --all-features --test app kills` does it as often on each database.
+
+use std::{collections::BTreeSet, sync::Mutex, thread, time::Duration};
+
+use tempfile::tempdir;
+
+use crate::{
+    servers::{Kind, Memcached},
+    support::{
+        Browser, Program, SECRET_KEY, TestDatabase, command, on_every_database_url, wait_until,
+    },
+};
+
+on_every_database_url![a_kill_loses_no_task_that_was_acknowledged_and_leaves_none_half_written];
+
+const WRITERS: usize = 3;
+
+fn a_kill_loses_no_task_that_was_acknowledged_and_leaves_none_half_written(
+    database: &TestDatabase,
+) {
+    let kills = std::env::var("KILLS").map_or(8, |kills| kills.parse().unwrap());
+    let memcached = Memcached::start(Kind::Plain);
+    let (folder, servers) = (tempdir().unwrap(), memcached.address().to_string());
+    let settings = [
+        ("PORT", "0"),
+        ("HOST", "127.0.0.1"),
+        ("SECRET_KEY", SECRET_KEY),
+        ("DATABASE_URL", &database.url),
+        ("MEMCACHIER_SERVERS", &servers),
+        ("RUST_LOG", "error"),
+    ];
+    let migrated = command(folder.path(), &settings).arg("migrate").output().unwrap();
+    assert!(migrated.status.success(), "{migrated:?}");
+    let (mut sent, mut acknowledged) = (BTreeSet::new(), BTreeSet::new());
+    for round in 0..kills {
+        let program = Program::start(command(folder.path(), &settings));
+        let (tried, done) = write_until_killed(program, round);
+        sent.extend(tried);
+        acknowledged.extend(done);
+    }
+    let program = Program::start(command(folder.path(), &settings));
+    let page = || {
+        let page = Browser::new(program.address()).get("/");
+        page.task_names().into_iter().map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    wait_until("the page shows them", || acknowledged.is_subset(&page()));
+    assert!(page().is_subset(&sent), "a name that nobody has sent");
+    assert!(acknowledged.len() >= kills, "nothing was in flight: {}", acknowledged.len());
+}
+
+/// The names that were sent, and those whose tasks were acknowledged.
+fn write_until_killed(program: Program, round: usize) -> (Vec<String>, Vec<String>) {
+    let address = program.address().to_owned();
+    let (sent, acknowledged) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (sent, acknowledged, browser) = (&sent, &acknowledged, Browser::new(&address));
+            scope.spawn(move || {
+                for number in 0.. {
+                    let name = format!("{round}-{writer}-{number}-{}", "x".repeat(100));
+                    sent.lock().unwrap().push(name.clone());
+                    match browser.try_post_form("/", &[("name", &name)]) {
+                        Some(303) => acknowledged.lock().unwrap().push(name),
+                        Some(status) => panic!("{status}"),
+                        None => break,
+                    }
+                }
+            });
+        }
+        wait_until("one is done", || !acknowledged.lock().unwrap().is_empty());
+        // Another moment of a write each time.
+        thread::sleep(Duration::from_micros(rand::random_range(0..20_000)));
+        drop(program);
+    });
+    (sent.into_inner().unwrap(), acknowledged.into_inner().unwrap())
+}
