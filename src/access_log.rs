@@ -1,4 +1,4 @@
-//! Gives each request an id, and writes one line about it when it has been answered.
+//! Gives each request an id, and writes one line about it, and counts it, when it has been answered.
 
 use std::{
     fmt,
@@ -15,48 +15,85 @@ use actix_web::{
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
     middleware::Next,
+    web::Data,
 };
 
-/// Tells requests apart in logs and error pages. Not a secret.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RequestId(u64);
+use crate::{history::History, metrics::Metrics, trusted_proxies::TrustedProxies};
+
+/// Tells requests apart in logs and error pages: a trusted proxy's, or an own one. Not a secret.
+#[derive(Clone, Debug)]
+pub(crate) enum RequestId {
+    Own(u64),
+    Given(Box<str>),
+}
 
 impl RequestId {
     fn new() -> Self {
         static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self(SEED.hash_one(NEXT.fetch_add(1, Ordering::Relaxed)))
+        Self::Own(SEED.hash_one(NEXT.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// The id that [`write_line`] gave to `req`.
     pub(crate) fn of(req: &HttpRequest) -> Option<Self> {
-        req.extensions().get().copied()
+        req.extensions().get().cloned()
     }
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+        match self {
+            Self::Own(number) => write!(f, "{number:016x}"),
+            Self::Given(id) => f.write_str(id),
+        }
     }
 }
 
-/// Middleware: `id=… method=… path=… status=… micros=…`, without the query, which may hold
-/// anything.
+/// A value of the log that may not be there.
+struct OrDash<T>(Option<T>);
+
+impl<T: fmt::Display> fmt::Display for OrDash<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str("-"),
+        }
+    }
+}
+
+/// What is kept of each request.
+#[derive(Clone, Debug)]
+pub(crate) struct Observers {
+    pub(crate) proxies: TrustedProxies,
+    pub(crate) metrics: Data<Metrics>,
+    pub(crate) history: Data<History>,
+}
+
+/// Middleware: `id=… client=… method=… path=… status=… micros=…`, without the query, which may
+/// hold anything. No value has a blank in it.
 pub(crate) async fn write_line(
     req: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let begun = Instant::now();
-    let id = RequestId::new();
-    req.extensions_mut().insert(id);
+    let observers = req.app_data::<Data<Observers>>().cloned();
+    let given = observers.as_ref().and_then(|o| o.proxies.request_id(req.request()));
+    let id = given.map_or_else(RequestId::new, |id| RequestId::Given(id.into()));
+    req.extensions_mut().insert(id.clone());
     let res = next.call(req).await?;
+    let took = begun.elapsed();
+    if let Some(observers) = &observers {
+        observers.metrics.answered(res.request(), res.status(), took);
+        observers.history.answered(took);
+    }
     log::info!(
         target: "tasklist::access",
-        "id={id} method={} path={} status={} micros={}",
+        "id={id} client={} method={} path={} status={} micros={}",
+        OrDash(observers.and_then(|observers| observers.proxies.client(res.request()))),
         res.request().method(),
         res.request().path(),
         res.status().as_u16(),
-        begun.elapsed().as_micros(),
+        took.as_micros(),
     );
     Ok(res)
 }

@@ -19,6 +19,7 @@ pub use crate::{
     cache_config::{CacheBackend, CacheConfig, Layers},
     database_url::{DatabaseKind, DatabaseUrl},
     session_config::{SessionConfig, SessionStoreKind},
+    trusted_proxies::TrustedProxies,
 };
 
 /// The most that Actix starts.
@@ -45,6 +46,9 @@ pub struct Config {
     /// `PUBLIC_ORIGIN`: origins from which forms are accepted, beside the request's own host;
     /// separated by commas. Default: none.
     pub public_origins: Vec<String>,
+    /// `TRUSTED_PROXIES`: addresses and networks whose `X-Forwarded-For` and `X-Request-Id` count,
+    /// and `unix` for those who connect to the unix socket; separated by commas. Default: none.
+    pub trusted_proxies: TrustedProxies,
     /// `RUST_LOG`: what is logged, in the syntax of `env_logger`. Default: `info`, without the
     /// server's own start-up lines and without what any client can cause at will.
     pub log_filter: String,
@@ -228,6 +232,7 @@ impl Config {
             admin_token: admin_token(env, server.production)?,
             cache,
             public_origins: public_origins(env)?,
+            trusted_proxies: trusted_proxies(env)?,
             log_filter: log_filter(env)?,
             server,
         })
@@ -307,6 +312,15 @@ fn admin_token(env: &Environment, production: bool) -> Result<Option<SecretStrin
 fn public_origins(env: &Environment) -> Result<Vec<String>, ConfigError> {
     let listed = env.get("PUBLIC_ORIGIN").unwrap_or_default();
     listed.split(',').map(str::trim).filter(|origin| !origin.is_empty()).map(origin).collect()
+}
+
+fn trusted_proxies(env: &Environment) -> Result<TrustedProxies, ConfigError> {
+    let listed = env.get("TRUSTED_PROXIES").unwrap_or_default();
+    listed.parse().map_err(|entry: String| {
+        let problem =
+            format!("{} is no address or network, such as 10.0.0.0/8, nor unix", quoted(&entry));
+        ConfigError::new("TRUSTED_PROXIES", problem)
+    })
 }
 
 fn origin(text: &str) -> Result<String, ConfigError> {

@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     db::Db,
     error::AppError,
+    history::{Chart, History},
     ledger::{self, Backlog},
     tasks_cache::TasksCache,
     views::Views,
@@ -29,7 +30,8 @@ use crate::{
 pub(crate) enum Access {
     Anyone,
     Nobody,
-    /// Whoever knows the token, as the password of HTTP Basic; the user's name does not matter.
+    /// Whoever knows the token, as the password of HTTP Basic, where the user's name does not
+    /// matter, or as a Bearer token.
     Token(SecretString),
 }
 
@@ -42,12 +44,12 @@ impl Access {
         }
     }
 
-    fn check(&self, req: &HttpRequest) -> Result<(), AppError> {
+    pub(crate) fn check(&self, req: &HttpRequest) -> Result<(), AppError> {
         match self {
             Self::Anyone => Ok(()),
             Self::Nobody => Err(AppError::NotFound),
             Self::Token(token) => {
-                let given = req.headers().get(header::AUTHORIZATION).and_then(password);
+                let given = req.headers().get(header::AUTHORIZATION).and_then(credential);
                 let is_right = given.is_some_and(|given| is_same(&given, token.expose_secret()));
                 if is_right { Ok(()) } else { Err(AppError::Unauthorized) }
             }
@@ -55,9 +57,12 @@ impl Access {
     }
 }
 
-/// The password of a Basic `Authorization` header (RFC 7617).
-fn password(header: &HeaderValue) -> Option<String> {
+/// The password of a Basic `Authorization` header (RFC 7617), or a Bearer token (RFC 6750).
+fn credential(header: &HeaderValue) -> Option<String> {
     let (scheme, credentials) = header.to_str().ok()?.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(credentials.trim().to_owned());
+    }
     let is_basic = scheme.eq_ignore_ascii_case("basic");
     let decoded = BASE64_STANDARD.decode(credentials.trim()).ok().filter(|_| is_basic)?;
     let text = String::from_utf8(decoded).ok()?;
@@ -75,6 +80,7 @@ fn is_same(given: &str, token: &str) -> bool {
 struct Page {
     backend: &'static str,
     layers: Vec<LayerRow>,
+    charts: [Chart; 2],
     servers: Vec<ServerRow>,
     /// `None` if the database cannot be asked.
     ledger: Option<LedgerRow>,
@@ -133,6 +139,7 @@ pub(crate) async fn show(
     access: Data<Access>,
     cache: Data<TasksCache>,
     db: Data<Db>,
+    history: Data<History>,
     views: Data<Views>,
 ) -> Result<HttpResponse, AppError> {
     access.check(&req)?;
@@ -143,6 +150,7 @@ pub(crate) async fn show(
     let page = Page {
         backend: cache.backend_name(),
         layers: layers.map(LayerRow::from).collect(),
+        charts: history.charts(cache),
         servers: servers.into_iter().map(ServerRow::from).collect(),
         ledger: backlog.ok().map(LedgerRow::from),
     };
@@ -248,12 +256,13 @@ mod tests {
     }
 
     #[test]
-    fn the_password_is_read_from_basic_credentials_and_nothing_else() {
-        let password = |header| password(&HeaderValue::from_static(header));
-        assert_eq!(password("Basic dXNlcjpwYXNz").as_deref(), Some("pass"));
-        assert_eq!(password("basic OnA6cQ==").as_deref(), Some("p:q"));
-        for header in ["Bearer dXNlcjpwYXNz", "Basic", "Basic !!!", "Basic dXNlcg==", ""] {
-            assert_eq!(password(header), None, "{header}");
+    fn the_token_is_read_from_basic_and_bearer_credentials_and_nothing_else() {
+        let credential = |header| credential(&HeaderValue::from_static(header));
+        assert_eq!(credential("Basic dXNlcjpwYXNz").as_deref(), Some("pass"));
+        assert_eq!(credential("basic OnA6cQ==").as_deref(), Some("p:q"));
+        assert_eq!(credential("Bearer pass").as_deref(), Some("pass"));
+        for header in ["Digest pass", "Basic", "Basic !!!", "Basic dXNlcg==", ""] {
+            assert_eq!(credential(header), None, "{header}");
         }
     }
 

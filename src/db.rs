@@ -189,6 +189,12 @@ impl Db {
         self.run(|conn| conn.write_transaction(change)).await
     }
 
+    /// How many connections are open, and how many of them are not in use.
+    pub(crate) fn connections(&self) -> (u32, u32) {
+        let state = self.pool.state();
+        (state.connections, state.idle_connections)
+    }
+
     /// Asks the database for nothing, to see whether it answers.
     pub async fn ping(&self) -> Result<(), DbError> {
         self.run(R2D2Connection::ping).await

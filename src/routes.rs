@@ -8,7 +8,9 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 
-use crate::{assets, dashboard, handlers, key_rotation::accept_previous_key, sessions::Sessions};
+use crate::{
+    assets, dashboard, handlers, key_rotation::accept_previous_key, metrics, sessions::Sessions,
+};
 
 /// Around a session is the view cache: a page from there costs no session.
 pub(crate) fn configure(
@@ -28,6 +30,7 @@ pub(crate) fn configure(
     .service(page("/static/{name}", assets::serve))
     // Hidden also from those who ask in another way.
     .service(page("/cache", dashboard::show).default_service(web::to(dashboard::refuse)))
+    .service(page("/metrics", metrics::show).default_service(web::to(dashboard::refuse)))
     .service(page("/healthz", handlers::healthz))
     .service(page("/readyz", handlers::readyz));
 }

@@ -27,7 +27,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::{
-    access_log,
+    access_log::{self, Observers},
     assets::Assets,
     config::{CacheBackend, Config, ServerConfig, SessionConfig, SessionStoreKind},
     csrf::{self, PublicOrigins},
@@ -36,8 +36,10 @@ use crate::{
     error,
     flash::{self, Marker},
     headers,
+    history::History,
     key_rotation::KeyRotation,
     ledger::DbLedger,
+    metrics::Metrics,
     request_body, routes,
     sessions::{DbSessions, Sessions},
     shutdown::{self, Draining},
@@ -66,7 +68,10 @@ struct Shared {
     db: Data<Db>,
     draining: Data<Draining>,
     keys: Data<KeyRotation>,
+    history: Data<History>,
     marker: Data<Marker>,
+    metrics: Data<Metrics>,
+    observers: Data<Observers>,
     origins: Data<PublicOrigins>,
     pages: ViewCache,
     sessions: Sessions,
@@ -163,6 +168,13 @@ impl Shared {
         let cache = open_cache(config, &db);
         let sessions = session_store(&config.session, &cache, &db);
         let cache = TasksCache::new(cache, config.cache.layers);
+        let (history, metrics) = (Data::new(History::default()), Data::new(Metrics::default()));
+        let observers = Observers {
+            proxies: config.trusted_proxies.clone(),
+            metrics: metrics.clone(),
+            history: history.clone(),
+        };
+        rt::spawn(keep_history(history.clone(), cache.whole().clone()));
         let assets = Assets::load();
         let views = Views::load(assets.clone(), cache.fragment.clone())?;
         let pages = ViewCache::builder(cache.view.clone())
@@ -179,7 +191,10 @@ impl Shared {
             db: Data::new(db),
             draining: Data::new(draining),
             keys: Data::new(key_rotation(&config.session, config.server.production)),
+            history,
             marker: Data::new(Marker::new(config.server.production)),
+            metrics,
+            observers: Data::new(observers),
             origins: Data::new(PublicOrigins(config.public_origins.clone())),
         })
     }
@@ -192,7 +207,10 @@ impl Shared {
             .app_data(self.db.clone())
             .app_data(self.draining.clone())
             .app_data(self.keys.clone())
+            .app_data(self.history.clone())
             .app_data(self.marker.clone())
+            .app_data(self.metrics.clone())
+            .app_data(self.observers.clone())
             .app_data(self.origins.clone())
             .app_data(self.views.clone());
     }
@@ -229,6 +247,10 @@ fn warn_of_pending_migrations(db: Db) {
         Ok(_) => log::warn!("the database is not up to date; run `tasklist migrate`"),
         Err(error) => log::warn!("{error}"),
     });
+}
+
+async fn keep_history(history: Data<History>, cache: Cache) {
+    history.keep(&cache).await;
 }
 
 /// The cache, and what keeps it fresh in the background.

@@ -10,6 +10,7 @@ mod full_disk;
 mod interface;
 mod kills;
 mod migrations;
+mod observability;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod outages;
 mod program;
