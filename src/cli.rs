@@ -97,6 +97,9 @@ fn start_logger(filter: &str) {
 }
 
 fn serve(config: Config) -> Result<(), String> {
+    // Each visitor is an open file; of many systems the usual limit is 1,024, and the one that may
+    // be asked for is higher. Where it is not, the usual one stays.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
     block_on(async move {
         let application =
             Application::build(config, shutdown::signal()).map_err(|e| e.to_string())?;

@@ -1,9 +1,7 @@
-//! The database: which one, its pool of connections, transactions and migrations.
-//!
-//! Knows no task and no table but that of the migrations.
+//! The database: which one, its pool of connections, and transactions. Knows no table.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -14,27 +12,17 @@ use diesel::{
     r2d2::{HandleError, ManageConnection, Pool, R2D2Connection},
     result::{ConnectionError, DatabaseErrorKind, Error as QueryError},
 };
-#[cfg(feature = "mysql")]
-use diesel::{
-    dsl::sql,
-    sql_types::{Integer, Nullable},
-};
-use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use secrecy::ExposeSecret;
 use thiserror::Error;
 
-use crate::config::{DatabaseConfig, DatabaseKind, DatabaseUrl};
-
-#[cfg(feature = "sqlite")]
-const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
-#[cfg(feature = "postgres")]
-const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
-#[cfg(feature = "mysql")]
-const MYSQL_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/mysql");
+use crate::{
+    config::{DatabaseConfig, DatabaseKind, DatabaseUrl},
+    migrations,
+};
 
 /// How long a statement waits for another's lock.
 #[cfg(feature = "sqlite")]
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a request waits for a connection of the pool. The pool tries to connect at least twice
 /// in that time, so a database that is back is found within half of it.
@@ -59,14 +47,6 @@ const MYSQL_SETTINGS: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMI
     SET SESSION innodb_lock_wait_timeout = 5, lock_wait_timeout = 5, sql_mode = 'TRADITIONAL'
     /*M! , max_statement_time = 10 */
     /*!80000 , max_execution_time = 10000 */";
-
-/// Any number, the same in every process: the advisory lock around migrations.
-#[cfg(feature = "postgres")]
-const POSTGRES_MIGRATION_LOCK: &str = "SELECT pg_advisory_lock(8386103215462740841)";
-
-/// Such locks are the whole server's: one per database. Waits for a day.
-#[cfg(feature = "mysql")]
-const MYSQL_MIGRATION_LOCK: &str = "GET_LOCK(CONCAT('migrate ', MD5(DATABASE())), 86400)";
 
 /// A connection to whichever database the settings name.
 #[derive(diesel::MultiConnection)]
@@ -112,7 +92,7 @@ fn is_full_disk(error: &QueryError) -> bool {
 }
 
 /// Whether the same query may well succeed in a while.
-fn is_passing(error: &QueryError) -> bool {
+pub(crate) fn is_passing(error: &QueryError) -> bool {
     use DatabaseErrorKind::{
         ClosedConnection, ReadOnlyTransaction, SerializationFailure, UnableToSendCommand,
     };
@@ -144,6 +124,7 @@ fn is_passing(error: &QueryError) -> bool {
 #[derive(Clone, Debug)]
 pub struct Db {
     pool: Pool<Manager>,
+    failures: Failures,
     manager: Manager,
 }
 
@@ -153,14 +134,15 @@ impl Db {
     #[must_use]
     pub fn new(config: &DatabaseConfig) -> Self {
         let manager = Manager { url: config.url.clone() };
+        let failures = Failures::default();
         let pool = Pool::builder()
             .max_size(config.pool_size)
             .min_idle(Some(0))
             .idle_timeout(Some(IDLE))
             .connection_timeout(CONNECTION_PATIENCE)
-            .error_handler(Box::new(LogConnectionError::default()))
+            .error_handler(Box::new(failures.clone()))
             .build_unchecked(manager.clone());
-        Self { pool, manager }
+        Self { pool, failures, manager }
     }
 
     /// Runs `query` on a thread for blocking work.
@@ -169,6 +151,9 @@ impl Db {
         F: FnOnce(&mut DbConnection) -> QueryResult<T> + Send + 'static,
         T: Send + 'static,
     {
+        if let Some(reason) = self.away() {
+            return Err(DbError::Unavailable(reason));
+        }
         let pool = self.pool.clone();
         let answer = web::block(move || {
             let mut conn = pool.get().map_err(|e| DbError::Unavailable(e.to_string()))?;
@@ -178,6 +163,11 @@ impl Db {
             Ok(answer) => answer.map_err(|e| DbError::Unavailable(e.to_string()))?,
             Err(_) => Err(DbError::Unavailable(format!("no answer within {DEADLINE:?}"))),
         }
+    }
+
+    /// Why there is no connection and will be none soon.
+    fn away(&self) -> Option<String> {
+        if self.pool.state().connections > 0 { None } else { self.failures.recent() }
     }
 
     /// Like [`Db::run`], in a transaction that is rolled back if `change` fails.
@@ -203,84 +193,15 @@ impl Db {
     /// Applies the pending migrations and returns their names. Of several processes that do this
     /// at once, one works and the others wait for it.
     pub fn migrate(&self) -> Result<Vec<String>, DbError> {
-        match self.manager.connect().map_err(|e| DbError::Unavailable(e.to_string()))? {
-            #[cfg(feature = "sqlite")]
-            DbConnection::Sqlite(mut conn) => migrate_sqlite(&mut conn),
-            #[cfg(feature = "postgres")]
-            DbConnection::Postgres(mut conn) => migrate_postgres(&mut conn),
-            #[cfg(feature = "mysql")]
-            DbConnection::Mysql(mut conn) => migrate_mysql(&mut conn),
-        }
-        .map_err(|e| DbError::Migration(e.to_string()))
+        let conn = self.manager.connect().map_err(|e| DbError::Unavailable(e.to_string()))?;
+        migrations::run(conn).map_err(|e| DbError::Migration(e.to_string()))
     }
 
     /// How many migrations of this build the database lacks.
     pub fn pending_migrations(&self) -> Result<usize, DbError> {
-        match self.manager.connect().map_err(|e| DbError::Unavailable(e.to_string()))? {
-            #[cfg(feature = "sqlite")]
-            DbConnection::Sqlite(mut conn) => {
-                conn.pending_migrations(SQLITE_MIGRATIONS).map(|pending| pending.len())
-            }
-            #[cfg(feature = "postgres")]
-            DbConnection::Postgres(mut conn) => {
-                conn.pending_migrations(POSTGRES_MIGRATIONS).map(|pending| pending.len())
-            }
-            #[cfg(feature = "mysql")]
-            DbConnection::Mysql(mut conn) => {
-                conn.pending_migrations(MYSQL_MIGRATIONS).map(|pending| pending.len())
-            }
-        }
-        .map_err(|e| DbError::Migration(e.to_string()))
+        let conn = self.manager.connect().map_err(|e| DbError::Unavailable(e.to_string()))?;
+        migrations::pending(conn).map_err(|e| DbError::Migration(e.to_string()))
     }
-}
-
-type MigrationFailure = Box<dyn std::error::Error + Send + Sync>;
-
-/// The write lock keeps other processes out.
-#[cfg(feature = "sqlite")]
-fn migrate_sqlite(conn: &mut SqliteConnection) -> Result<Vec<String>, MigrationFailure> {
-    use_write_ahead_log(conn)?;
-    conn.immediate_transaction(|conn| {
-        let applied = conn.run_pending_migrations(SQLITE_MIGRATIONS)?;
-        Ok(applied.iter().map(ToString::to_string).collect())
-    })
-}
-
-/// With it, readers and a writer do not wait for each other. The mode is kept in the file. The
-/// change needs the file for itself, and does not wait for it as other statements do.
-#[cfg(feature = "sqlite")]
-fn use_write_ahead_log(conn: &mut SqliteConnection) -> QueryResult<()> {
-    let begun = Instant::now();
-    loop {
-        match conn.batch_execute("PRAGMA journal_mode = WAL") {
-            Err(error) if is_passing(&error) && begun.elapsed() < PATIENCE => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            outcome => return outcome,
-        }
-    }
-}
-
-/// The lock ends with the connection.
-#[cfg(feature = "postgres")]
-fn migrate_postgres(conn: &mut PgConnection) -> Result<Vec<String>, MigrationFailure> {
-    conn.batch_execute("SET lock_timeout = 0; SET statement_timeout = 0;")?;
-    conn.batch_execute(POSTGRES_MIGRATION_LOCK)?;
-    let applied = conn.run_pending_migrations(POSTGRES_MIGRATIONS)?;
-    Ok(applied.iter().map(ToString::to_string).collect())
-}
-
-/// Likewise. What defines tables cannot be rolled back there: each migration is one statement that
-/// does no harm when it is run again.
-#[cfg(feature = "mysql")]
-fn migrate_mysql(conn: &mut MysqlConnection) -> Result<Vec<String>, MigrationFailure> {
-    conn.batch_execute("SET SESSION lock_wait_timeout = 86400 /*M! , max_statement_time = 0 */")?;
-    let lock = diesel::select(sql::<Nullable<Integer>>(MYSQL_MIGRATION_LOCK));
-    if lock.get_result::<Option<i32>>(conn)? != Some(1) {
-        return Err("another process has been at work for a day".into());
-    }
-    let applied = conn.run_pending_migrations(MYSQL_MIGRATIONS)?;
-    Ok(applied.iter().map(ToString::to_string).collect())
 }
 
 impl DbConnection {
@@ -398,19 +319,39 @@ impl ManageConnection for Manager {
 #[error("{0}")]
 struct ConnectError(String);
 
-/// The pool tries again by itself, often; whoever waits for a connection gets the error as well.
-#[derive(Debug, Default)]
-struct LogConnectionError(Mutex<Option<Instant>>);
+/// The last failure to connect. The pool goes on trying by itself; meanwhile nobody has to wait for
+/// what will not come.
+#[derive(Clone, Debug, Default)]
+struct Failures(Arc<Mutex<Option<Failure>>>);
+
+#[derive(Debug)]
+struct Failure {
+    last: Instant,
+    reason: String,
+    complained: Instant,
+}
 
 /// How often it is said that the database is away.
 const COMPLAINT: Duration = Duration::from_secs(60);
 
-impl HandleError<ConnectError> for LogConnectionError {
+impl Failures {
+    /// Why the last try has failed, if another is under way or about to begin.
+    fn recent(&self) -> Option<String> {
+        let failure = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_recent = |failure: &&Failure| failure.last.elapsed() < CONNECTION_PATIENCE;
+        failure.as_ref().filter(is_recent).map(|failure| failure.reason.clone())
+    }
+}
+
+impl HandleError<ConnectError> for Failures {
     fn handle_error(&self, error: ConnectError) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_none_or(|last| last.elapsed() > COMPLAINT) {
+        let mut failure = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let before = failure.as_ref().map(|failure| failure.complained);
+        let complained = before.filter(|at| at.elapsed() <= COMPLAINT).unwrap_or_else(|| {
             log::warn!("cannot connect to the database: {error}");
-            *last = Some(Instant::now());
-        }
+            now
+        });
+        *failure = Some(Failure { last: now, reason: error.to_string(), complained });
     }
 }

@@ -23,6 +23,7 @@ mod history;
 mod key_rotation;
 mod ledger;
 mod metrics;
+mod migrations;
 mod request_body;
 mod routes;
 mod session_config;

@@ -1,6 +1,12 @@
 //! The whole app, from outside. `interface` runs on every database.
 
-#![allow(unreachable_pub, clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+#![allow(
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used
+)]
 
 mod caching;
 mod concurrency;
@@ -14,9 +20,11 @@ mod observability;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod outages;
 mod program;
+mod secrets;
 mod settings;
 mod shell;
 mod shutdown;
+mod slow_visitors;
 mod support;
 
 #[path = "../../crates/memcached-client/tests/contract/servers.rs"]

@@ -21,6 +21,53 @@ use ureq::{
 
 pub const SECRET_KEY: &str = "a key for tests, as long as it needs to be";
 
+/// What the settings of tests hold that nobody must see, by what it is for.
+pub const SECRETS: [(&str, &str); 7] = [
+    ("short", "hunter2-hunter2"),
+    ("database", "hunter2"),
+    ("key", SECRET_KEY),
+    ("previous", "the key of yesterday, no less long than today's"),
+    ("token", "a token that opens the figures"),
+    ("memcached", "correct-horse"),
+    ("refused", "a password that no server knows"),
+];
+
+pub fn secret(of: &str) -> &'static str {
+    SECRETS.iter().find(|(name, _)| *name == of).unwrap().1
+}
+
+/// Of whatever a test gets to see: pages, headers, output, logs.
+pub fn assert_no_secret(text: &str) {
+    for (of, secret) in SECRETS {
+        assert!(!text.contains(secret), "the secret “{of}” is in: {text}");
+    }
+}
+
+fn has_secret(text: &str) -> bool {
+    SECRETS.iter().any(|(_, secret)| text.contains(secret))
+}
+
+/// Ends the tests when the app, in this process, logs a secret at any level.
+struct Guard;
+
+impl log::Log for Guard {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = format!("{} {}", record.target(), record.args());
+        // The visitor, who is in this process too, may log what he likes.
+        let is_visitors = record.target().starts_with("ureq");
+        if !is_visitors && has_secret(&line) {
+            eprintln!("a secret was logged: {line}");
+            std::process::abort();
+        }
+    }
+
+    fn flush(&self) {}
+}
+
 /// How long a condition may take before the test says that it will not come true.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -108,6 +155,10 @@ impl TestApp {
         all.extend(settings);
         let config = Config::from_environment(&all.into_iter().collect()).unwrap();
         Db::new(&config.database).migrate().unwrap();
+        // Once is enough.
+        if log::set_logger(&Guard).is_ok() {
+            log::set_max_level(log::LevelFilter::Trace);
+        }
         let (stop, stopped) = oneshot::channel();
         let (say_port, port) = mpsc::channel();
         thread::spawn(move || {
@@ -395,11 +446,9 @@ impl Browser {
             self.agent.run(request.body(body).unwrap())
         };
         let mut reply = reply.unwrap_or_else(|e| panic!("{method} {path}: {e}"));
-        Reply {
-            status: reply.status().as_u16(),
-            headers: reply.headers().clone(),
-            body: reply.body_mut().read_to_string().unwrap(),
-        }
+        let body = reply.body_mut().read_to_string().unwrap();
+        assert_no_secret(&format!("{:?} {body}", reply.headers()));
+        Reply { status: reply.status().as_u16(), headers: reply.headers().clone(), body }
     }
 }
 
@@ -463,6 +512,7 @@ impl Program {
         let status = self.child.wait().unwrap();
         let mut output = self.stderr.recv_timeout(PATIENCE).unwrap();
         self.stdout.read_to_string(&mut output).unwrap();
+        assert_no_secret(&format!("{}{output}", self.summary));
         (status, output)
     }
 }
@@ -472,6 +522,10 @@ impl Drop for Program {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let output = self.stderr.recv_timeout(PATIENCE).unwrap_or_default();
+        if !thread::panicking() {
+            assert_no_secret(&output);
+        }
     }
 }
 

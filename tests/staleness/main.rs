@@ -15,6 +15,7 @@
     unreachable_pub,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stderr,
     clippy::print_stdout,
     clippy::unwrap_used
 )]

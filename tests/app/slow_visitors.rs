@@ -1,0 +1,49 @@
+//! Visitors who take their time.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+};
+
+use tempfile::tempdir;
+
+use crate::support::{Browser, Program, SECRET_KEY, command};
+
+const SLOW: usize = 1000;
+
+/// The beginnings of requests: of a head, of a body, and one whose answer is never read.
+const BEGINNINGS: [&str; 3] = [
+    "GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ",
+    "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+     Content-Length: 100\r\n\r\nname=",
+    "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+];
+
+#[test]
+fn a_thousand_slow_connections_do_not_stop_other_visitors() {
+    // This process holds as many sockets as the app.
+    rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    let folder = tempdir().unwrap();
+    let settings = [("PORT", "0"), ("HOST", "127.0.0.1"), ("SECRET_KEY", SECRET_KEY)];
+    let program = Program::start(command(folder.path(), &settings));
+    let mut slow: Vec<_> = (0..SLOW)
+        .map(|number| {
+            let mut stream = program.connect();
+            stream.write_all(BEGINNINGS[number % BEGINNINGS.len()].as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    for _ in 0..20 {
+        let browser = Browser::new(program.address());
+        assert_eq!(browser.post_form("/", &[("name", "Milk")]).status, 303);
+        assert_eq!(browser.get("/").status, 200);
+    }
+    assert_eq!(Browser::new(program.address()).get("/").task_names().len(), 20);
+    // They were really there, and the app has let none of them wait for ever.
+    assert!(slow.iter_mut().all(is_answered));
+}
+
+fn is_answered(stream: &mut TcpStream) -> bool {
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).is_ok() && answer.starts_with(b"HTTP/1.1 ")
+}
