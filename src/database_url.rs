@@ -68,7 +68,7 @@ impl FromStr for DatabaseUrl {
             "sqlite" => return Err(not_built_in("SQLite", "sqlite")),
             #[cfg(feature = "postgres")]
             "postgres" | "postgresql" => {
-                (DatabaseKind::Postgres, server_and_name(rest)?, url.to_owned())
+                (DatabaseKind::Postgres, server_and_name(rest)?, with_time_limits(url))
             }
             #[cfg(not(feature = "postgres"))]
             "postgres" | "postgresql" => return Err(not_built_in("PostgreSQL", "postgres")),
@@ -122,6 +122,21 @@ fn server_and_name(rest: &str) -> Result<String, String> {
         return Err("has a port that is no number; write host:5432".to_owned());
     }
     Ok(place.split(['?', '#']).next().unwrap_or_default().to_owned())
+}
+
+/// A server that has vanished without a word is noticed within seconds, not when TCP gives up: so long
+/// may connecting take (in seconds), and sent data be unconfirmed (in milliseconds).
+#[cfg(feature = "postgres")]
+fn with_time_limits(url: &str) -> String {
+    let mut limited = url.to_owned();
+    for limit in ["connect_timeout=3", "tcp_user_timeout=20000"] {
+        let (name, _) = limit.split_once('=').unwrap_or((limit, ""));
+        if !url.contains(name) {
+            limited.push(if limited.contains('?') { '&' } else { '?' });
+            limited.push_str(limit);
+        }
+    }
+    limited
 }
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
@@ -246,6 +261,17 @@ mod tests {
             assert!(url.parse::<DatabaseUrl>().is_ok(), "{url}");
         }
     }
+    #[test]
+    #[cfg(feature = "postgres")]
+    fn a_postgres_url_has_time_limits_unless_it_sets_them() {
+        let full =
+            |url: &str| url.parse::<DatabaseUrl>().unwrap().secret.expose_secret().to_owned();
+        let (connect, confirm) = ("connect_timeout=3", "tcp_user_timeout=20000");
+        assert_eq!(full("postgres://h/d"), format!("postgres://h/d?{connect}&{confirm}"));
+        let own = "postgres://h/d?sslmode=require&connect_timeout=9";
+        assert_eq!(full(own), format!("{own}&{confirm}"));
+    }
+
     #[test]
     #[cfg(feature = "mysql")]
     fn a_mysql_database_may_be_named_after_its_user() {
