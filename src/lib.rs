@@ -20,6 +20,7 @@ mod flash;
 mod handlers;
 mod headers;
 mod history;
+mod https;
 mod key_rotation;
 mod ledger;
 mod metrics;

@@ -18,7 +18,7 @@ use actix_web::{
     App, HttpServer,
     cookie::{Key, SameSite, time},
     dev::Server,
-    middleware::from_fn,
+    middleware::{Condition, from_fn},
     rt,
     web::{Data, ServiceConfig},
 };
@@ -37,6 +37,7 @@ use crate::{
     flash::{self, Marker},
     headers,
     history::History,
+    https,
     key_rotation::KeyRotation,
     ledger::DbLedger,
     metrics::Metrics,
@@ -117,6 +118,7 @@ impl Application {
                 .wrap(from_fn(request_body::read_within_bounds))
                 .wrap(from_fn(csrf::refuse_cross_site))
                 .wrap(from_fn(error::error_pages))
+                .wrap(Condition::new(production, from_fn(https::insist)))
                 .wrap(headers::security(production))
                 .wrap(from_fn(shutdown::close_connections))
                 .wrap(from_fn(access_log::write_line))

@@ -67,6 +67,13 @@ impl TrustedProxies {
         client
     }
 
+    /// Whether the visitor came without TLS, as a trusted proxy tells.
+    pub(crate) fn is_plain(&self, req: &HttpRequest) -> bool {
+        let peer = req.peer_addr().map(|peer| peer.ip().to_canonical());
+        let scheme = req.headers().get("x-forwarded-proto");
+        self.trusts(peer) && scheme.is_some_and(|scheme| scheme.as_bytes() == b"http")
+    }
+
     /// The id that a proxy has given to the request, if it is fit for a log.
     pub(crate) fn request_id<'r>(&self, req: &'r HttpRequest) -> Option<&'r str> {
         let id = req.headers().get("x-request-id")?.to_str().ok()?;

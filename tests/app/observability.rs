@@ -110,6 +110,23 @@ fn every_request_is_a_line_of_pairs_whose_id_is_on_the_error_page() {
 }
 
 #[test]
+fn in_production_who_came_to_a_trusted_proxy_without_tls_is_sent_to_https() {
+    let trusting = [("APP_ENV", "production"), ("TRUSTED_PROXIES", "127.0.0.1")];
+    let ask = |settings: &[(&str, &str)], path: &str, scheme: &str| {
+        let app = TestApp::with(TestDatabase::sqlite(), settings);
+        let headers = [("x-forwarded-proto", scheme), ("host", "tasks.example:80")];
+        let reply = app.browser().send("GET", path, &headers, "");
+        (reply.status, reply.header("location").to_owned())
+    };
+    let sent_on = (308, "https://tasks.example/?a=b".to_owned());
+    assert_eq!(ask(&trusting, "/?a=b", "http"), sent_on);
+    assert_eq!(ask(&trusting, "/", "https").0, 200);
+    assert_eq!(ask(&trusting, "/healthz", "http").0, 200);
+    assert_eq!(ask(&trusting[..1], "/", "http").0, 200, "anyone can say so");
+    assert_eq!(ask(&trusting[1..], "/", "http").0, 200, "there is no TLS in development");
+}
+
+#[test]
 fn a_trusted_proxy_names_the_visitor_and_the_request() {
     let told = [("x-forwarded-for", "198.51.100.1, 203.0.113.7"), ("x-request-id", "abc-123")];
     let (page, lines) = logged(&[("TRUSTED_PROXIES", "127.0.0.0/8")], &told);

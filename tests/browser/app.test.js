@@ -2,20 +2,16 @@
 // TASKLIST names the program; default: the debug build.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
 import { after, afterEach, before, beforeEach, describe, test } from "node:test";
-import { fileURLToPath } from "node:url";
 
 import { chromium } from "playwright-core";
 
-const root = resolve(fileURLToPath(import.meta.url), "../../..");
-const program = process.env.TASKLIST ?? join(root, "target/debug/tasklist");
+import { CHROMIUM, CHROMIUM_FLAGS, startApp } from "./support.js";
+
 const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 const ODD_NAMES = [
@@ -27,21 +23,6 @@ const ODD_NAMES = [
 
 let browser;
 let app;
-
-async function startApp() {
-  const folder = await mkdtemp(join(tmpdir(), "tasklist-"));
-  const env = { PORT: "0", HOST: "127.0.0.1", RUST_LOG: "error" };
-  const child = spawn(program, { cwd: folder, env, stdio: ["ignore", "pipe", "inherit"] });
-  const [line] = await once(child.stdout.setEncoding("utf8"), "data");
-  return {
-    url: line.match(/http:\S+/)[0],
-    async stop() {
-      child.kill("SIGKILL");
-      await once(child, "exit");
-      await rm(folder, { recursive: true });
-    },
-  };
-}
 
 // A page whose every console message and request is kept.
 async function visit({ context: options = {}, path = "/" } = {}) {
@@ -65,17 +46,7 @@ const names = (page) => page.locator(".task-name").allTextContents();
 const flashes = (page) => page.getByRole("status").locator("p").allTextContents();
 
 before(async () => {
-  browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: [
-      "--no-sandbox", // CI runs as root
-      "--disable-gpu",
-      "--disable-quic",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-    ],
-  });
+  browser = await chromium.launch({ executablePath: CHROMIUM, args: CHROMIUM_FLAGS });
 });
 after(() => browser.close());
 beforeEach(async () => {
