@@ -130,6 +130,8 @@ fn lookups(cache: &Cache) -> (u64, u64) {
 /// A chart of bars, each of two parts.
 #[derive(Debug, Serialize)]
 pub(crate) struct Chart {
+    /// For the stylesheet.
+    kind: &'static str,
     title: &'static str,
     /// The same in words, for those who do not see it.
     summary: String,
@@ -173,6 +175,7 @@ fn lookups_chart(steps: &[Step], minutes: u64) -> Chart {
     let hits: u64 = parts.iter().map(|part| part.0).sum();
     let misses: u64 = parts.iter().map(|part| part.1).sum();
     Chart {
+        kind: "lookups",
         title: "Hits and misses",
         summary: format!("Last {minutes} min: {hits} hits, {misses} misses in all layers"),
         legend: ["hits", "misses"],
@@ -190,6 +193,7 @@ fn times_chart(steps: &[Step], minutes: u64) -> Chart {
     let micros: u64 = steps.iter().map(|step| step.micros).sum();
     let mean = in_millis(micros.checked_div(requests).unwrap_or(0));
     Chart {
+        kind: "times",
         title: "Time per request",
         summary: format!(
             "Last {minutes} min: {requests} requests, {mean} each, the slowest {}",
