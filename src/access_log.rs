@@ -34,9 +34,16 @@ impl RequestId {
         Self::Own(SEED.hash_one(NEXT.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// The id that [`write_line`] gave to `req`.
-    pub(crate) fn of(req: &HttpRequest) -> Option<Self> {
-        req.extensions().get().cloned()
+    /// The id of `req`, made when somebody first asks for it.
+    pub(crate) fn of(req: &HttpRequest) -> Self {
+        if let Some(known) = req.extensions().get::<Self>() {
+            return known.clone();
+        }
+        let observers = req.app_data::<Data<Observers>>();
+        let given = observers.and_then(|observers| observers.proxies.request_id(req));
+        let id = given.map_or_else(Self::new, |id| Self::Given(id.into()));
+        req.extensions_mut().insert(id.clone());
+        id
     }
 }
 
@@ -76,22 +83,20 @@ pub(crate) async fn write_line(
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let begun = Instant::now();
-    let observers = req.app_data::<Data<Observers>>().cloned();
-    let given = observers.as_ref().and_then(|o| o.proxies.request_id(req.request()));
-    let id = given.map_or_else(RequestId::new, |id| RequestId::Given(id.into()));
-    req.extensions_mut().insert(id.clone());
     let res = next.call(req).await?;
-    let took = begun.elapsed();
-    if let Some(observers) = &observers {
-        observers.metrics.answered(res.request(), res.status(), took);
+    let (took, req) = (begun.elapsed(), res.request());
+    let observers = req.app_data::<Data<Observers>>();
+    if let Some(observers) = observers {
+        observers.metrics.answered(req, res.status(), took);
         observers.history.answered(took);
     }
     log::info!(
         target: "tasklist::access",
-        "id={id} client={} method={} path={} status={} micros={}",
-        OrDash(observers.and_then(|observers| observers.proxies.client(res.request()))),
-        res.request().method(),
-        res.request().path(),
+        "id={} client={} method={} path={} status={} micros={}",
+        RequestId::of(req),
+        OrDash(observers.and_then(|observers| observers.proxies.client(req))),
+        req.method(),
+        req.path(),
         res.status().as_u16(),
         took.as_micros(),
     );

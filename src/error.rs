@@ -97,7 +97,7 @@ pub(crate) async fn error_pages(
 
 fn log_cause(res: &ServiceResponse) {
     if let (true, Some(cause)) = (res.status().is_server_error(), res.response().error()) {
-        let id = RequestId::of(res.request()).map(|id| id.to_string()).unwrap_or_default();
+        let id = RequestId::of(res.request());
         log::error!("id={id} status={} cause={cause}", res.status().as_u16());
     }
 }
@@ -123,7 +123,7 @@ struct ErrorPage {
     status: u16,
     title: &'static str,
     message: &'static str,
-    request_id: Option<String>,
+    request_id: String,
 }
 
 async fn page(res: &ServiceResponse) -> String {
@@ -132,7 +132,7 @@ async fn page(res: &ServiceResponse) -> String {
         status: res.status().as_u16(),
         title,
         message,
-        request_id: RequestId::of(res.request()).map(|id| id.to_string()),
+        request_id: RequestId::of(res.request()).to_string(),
     };
     let rendered = match res.request().app_data::<Data<Views>>() {
         Some(views) => views.render("error.html", &page).await.ok(),

@@ -47,23 +47,39 @@ struct Server {
     server: String,
 }
 
-/// What has been answered since the start. Cloning shares it.
-#[derive(Clone, Debug)]
+/// The page of tasks, which is asked for most: its figures are at hand.
+const PAGE: &str = "GET /";
+
+/// What has been answered since the start.
+#[derive(Debug)]
 pub(crate) struct Metrics {
     requests: Family<Answered, Counter>,
     seconds: Family<Route, Histogram, fn() -> Histogram>,
+    pages: Counter,
+    page_seconds: Histogram,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let seconds = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> _);
-        Self { requests: Family::default(), seconds }
+        let requests = Family::<Answered, Counter>::default();
+        Self {
+            pages: requests.get_or_create_owned(&Answered { route: PAGE, status: 200 }),
+            page_seconds: seconds.get_or_create_owned(&Route { route: PAGE }),
+            requests,
+            seconds,
+        }
     }
 }
 
 impl Metrics {
     pub(crate) fn answered(&self, req: &HttpRequest, status: StatusCode, took: Duration) {
         let route = route(req.method(), req.path());
+        if route == PAGE && status == StatusCode::OK {
+            self.pages.inc();
+            self.page_seconds.observe(took.as_secs_f64());
+            return;
+        }
         self.requests.get_or_create(&Answered { route, status: status.as_u16() }).inc();
         self.seconds.get_or_create(&Route { route }).observe(took.as_secs_f64());
     }
@@ -73,7 +89,7 @@ impl Metrics {
 fn route(method: &Method, path: &str) -> &'static str {
     let is_read = matches!(*method, Method::GET | Method::HEAD);
     match path {
-        "/" if is_read => "GET /",
+        "/" if is_read => PAGE,
         "/" if *method == Method::POST => "POST /",
         "/cache" => "GET /cache",
         "/metrics" => "GET /metrics",

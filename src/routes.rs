@@ -1,6 +1,5 @@
 //! Every URL, and what wraps its handlers besides what wraps the whole app.
 
-use actix_cache::ViewCache;
 use actix_session::SessionMiddleware;
 use actix_web::{
     FromRequest, Handler, Resource, Responder,
@@ -12,19 +11,13 @@ use crate::{
     assets, dashboard, handlers, key_rotation::accept_previous_key, metrics, sessions::Sessions,
 };
 
-/// Around a session is the view cache: a page from there costs no session.
-pub(crate) fn configure(
-    app: &mut ServiceConfig,
-    sessions: &SessionMiddleware<Sessions>,
-    views: &ViewCache,
-) {
+pub(crate) fn configure(app: &mut ServiceConfig, sessions: &SessionMiddleware<Sessions>) {
     let delete = web::resource("/{id:[0-9]+}/delete").route(web::post().to(handlers::delete));
     app.service(
         page("/", handlers::list)
             .route(web::post().to(handlers::add))
             .wrap(sessions.clone())
-            .wrap(from_fn(accept_previous_key))
-            .wrap(views.clone()),
+            .wrap(from_fn(accept_previous_key)),
     )
     .service(delete.wrap(sessions.clone()).wrap(from_fn(accept_previous_key)))
     .service(page("/static/{name}", assets::serve))

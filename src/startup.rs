@@ -44,7 +44,7 @@ use crate::{
     request_body, routes,
     sessions::{DbSessions, Sessions},
     shutdown::{self, Draining},
-    tasks_cache::TasksCache,
+    tasks_cache::{self, TasksCache},
     views::Views,
 };
 
@@ -113,17 +113,19 @@ impl Application {
             let store = shared.sessions.clone();
             let sessions = sessions(&session, store, &shared.keys, production);
             // The last one wraps all others. What is refused must still get its page, its headers
-            // and its line in the log.
+            // and its line in the log. A cached page costs what stands below it here, no more.
             App::new()
                 .wrap(from_fn(request_body::read_within_bounds))
                 .wrap(from_fn(csrf::refuse_cross_site))
                 .wrap(from_fn(error::error_pages))
-                .wrap(Condition::new(production, from_fn(https::insist)))
                 .wrap(headers::security(production))
+                .wrap(shared.pages.clone())
+                .wrap(Condition::new(production, from_fn(https::insist)))
+                .wrap(headers::caching())
                 .wrap(from_fn(shutdown::close_connections))
                 .wrap(from_fn(access_log::write_line))
                 .configure(|app| shared.register(app))
-                .configure(|app| routes::configure(app, &sessions, &shared.pages))
+                .configure(|app| routes::configure(app, &sessions))
         })
         .workers(config.server.workers)
         .keep_alive(KEEP_ALIVE)
@@ -180,7 +182,8 @@ impl Shared {
         let assets = Assets::load();
         let views = Views::load(assets.clone(), cache.fragment.clone())?;
         let pages = ViewCache::builder(cache.view.clone())
-            .version(views.version())
+            .version(views.version() ^ headers::version(config.server.production))
+            .path(tasks_cache::PAGE)
             .bypass_cookie(flash::MARKER)
             .build();
         Ok(Self {

@@ -27,7 +27,7 @@ const TASKS: Memo<(), Vec<Task>> = Memo::new("tasks.all", Lifetime::Default);
 const FRAGMENT: &str = "task-fragment";
 
 /// The path of the page that shows the tasks.
-const PAGE: &str = "/";
+pub(crate) const PAGE: &str = "/";
 
 /// The layers of the cache. One that is switched off is neither read nor filled; a write deletes
 /// the keys of all.

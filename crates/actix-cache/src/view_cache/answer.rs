@@ -20,6 +20,10 @@ use super::{conditional::is_known, page::Page};
 const IN_NOT_MODIFIED: [HeaderName; 4] =
     [header::CACHE_CONTROL, header::CONTENT_LOCATION, header::EXPIRES, header::VARY];
 
+/// The status of a page from the cache, and what `Cache-Status` says then.
+pub(super) const HIT: &str = "hit";
+const MARKED_HIT: &str = "actix-cache; hit";
+
 /// The response for whoever sent `headers`; `at` if the page is from the cache.
 pub(super) async fn sent(
     headers: &HeaderMap,
@@ -42,7 +46,11 @@ pub(super) async fn sent(
     if let Some(at) = at {
         res.headers_mut().insert(header::AGE, now().saturating_sub(at).into());
     }
-    mark(res.headers_mut(), status);
+    if status == HIT {
+        res.headers_mut().append(header::CACHE_STATUS, HeaderValue::from_static(MARKED_HIT));
+    } else {
+        mark(res.headers_mut(), status);
+    }
     res
 }
 

@@ -21,7 +21,7 @@ use bytes::Bytes;
 
 use super::{
     Settings, ViewCache,
-    answer::{mark, sent},
+    answer::{HIT, mark, sent},
     entry::{Looked, Made, Place},
     passes,
     policy::{self, Refusal},
@@ -93,7 +93,8 @@ impl Settings {
         B: MessageBody + 'static,
     {
         let is_safe = matches!(*req.method(), Method::GET | Method::HEAD);
-        if !is_safe || matches!(self.cache.backend(), Backend::Null) {
+        let is_meant = self.paths.is_empty() || self.paths.iter().any(|path| path == req.path());
+        if !is_safe || !is_meant || matches!(self.cache.backend(), Backend::Null) {
             return Ok(service.call(req).await?.map_into_left_body());
         }
         let (key, query) = match self.admit(&req) {
@@ -113,7 +114,7 @@ impl Settings {
         policy::admits_request(req.headers(), &self.bypass_cookies)?;
         // Such a URL names a host besides the one in the headers.
         let is_absolute = req.version() < Version::HTTP_2 && req.uri().authority().is_some();
-        if is_absolute || policy::usual_spelling(req.path()) != req.path() {
+        if is_absolute || !policy::is_usual(req.path()) {
             return Err(Refusal::Spelling);
         }
         if self.unless.as_ref().is_some_and(|unless| unless(req)) {
@@ -141,7 +142,7 @@ impl Settings {
             let found = match self.look_up(&place).await {
                 Looked::Page(page, at) => {
                     self.cache.count(Event::Hit { bytes: page.length() });
-                    let res = sent(req.headers(), &page, Some(at), "hit").await;
+                    let res = sent(req.headers(), &page, Some(at), HIT).await;
                     return Ok(req.into_response(res.map_into_right_body()));
                 }
                 Looked::Variants(generation, names) if !place.is_variant() => {

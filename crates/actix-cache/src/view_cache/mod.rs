@@ -81,6 +81,7 @@ struct Settings {
     passes: Passes,
     version: u64,
     lifetime: Lifetime,
+    paths: Vec<String>,
     query: Vec<String>,
     bypass_cookies: Vec<String>,
     unless: Condition<ServiceRequest>,
@@ -110,6 +111,7 @@ impl ViewCache {
             passes: Passes::new(),
             version: 0,
             lifetime: Lifetime::Default,
+            paths: Vec::new(),
             query: Vec::new(),
             bypass_cookies: Vec::new(),
             unless: None,
@@ -168,6 +170,17 @@ impl ViewCacheBuilder {
     #[must_use]
     pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
         self.settings.lifetime = lifetime;
+        self
+    }
+
+    /// Only requests for this path, as it stands in the URL, are looked at; all others pass as if
+    /// this were not there. May be called several times. Default: all paths.
+    ///
+    /// So one view cache can be wrapped around the whole app, outside of what a page that is found
+    /// does not need: routing, sessions, what sets the same headers each time.
+    #[must_use]
+    pub fn path(mut self, path: impl Into<String>) -> Self {
+        self.settings.paths.push(path.into());
         self
     }
 

@@ -147,6 +147,9 @@ pub(super) fn key(path: &str, query: &str, named: &[String]) -> (String, String)
     let mut key = String::with_capacity(path.len() + 8);
     key.push_str("view/");
     key.push_str(&usual_spelling(path));
+    if query.is_empty() || named.is_empty() {
+        return (key, String::new());
+    }
     let mut pairs: Vec<_> = form_urlencoded::parse(query.as_bytes())
         .filter(|(name, _)| named.iter().any(|wanted| wanted == name))
         .collect();
@@ -165,6 +168,12 @@ pub(super) fn own_key(text: &str) -> String {
     let mut key = "view/".to_owned();
     append_escaped(&mut key, text, Some('?'));
     key
+}
+
+/// Whether a path is spelled as browsers send it.
+pub(super) fn is_usual(path: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    path.bytes().all(is_plain) || usual_spelling(path) == path
 }
 
 /// A path as browsers send it (the "path percent-encode set" of the URL standard): only one
