@@ -6,10 +6,8 @@
 
 use std::{
     collections::VecDeque,
-    future::Future,
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
+    task::Waker,
     time::Instant,
 };
 
@@ -22,21 +20,21 @@ use crate::{
     protocol::{Request, Response, opcode, status},
 };
 
+mod entry;
+mod ticket;
+
+pub(crate) use entry::Reply;
+use entry::{Entry, Shape};
+pub(crate) use ticket::Ticket;
+
+/// So many of the latest gets that have not been written can be shared.
+const SHARED_GETS: usize = 8;
+
 /// Bytes that may wait to be written before no more operations are taken.
 const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 
 /// The most statistics that one server may send: real ones are some hundred.
 const MAX_LIST: usize = 10_000;
-
-/// Responses of one operation.
-#[derive(Debug)]
-pub(crate) enum Reply {
-    One(Response),
-    /// Of a batch: what the server answered to each quiet request, `None` where it kept silent.
-    Batch(Vec<Option<Response>>),
-    /// Statistics, each with its name as key.
-    List(Vec<Response>),
-}
 
 /// A response that belongs to no request: the connection cannot be trusted any more.
 #[derive(Debug, Error)]
@@ -46,49 +44,34 @@ pub(crate) struct Unexpected {
     opcode: u8,
 }
 
-/// What waits for responses, in the order in which it was sent.
-#[derive(Debug)]
-struct Entry {
-    /// The first of the opaques of its frames, which count up.
-    first: u32,
-    shape: Shape,
-    slot: usize,
-    deadline: Instant,
-    done: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Shape {
-    One { opcode: u8 },
-    Batch { opcode: u8, quiet: u32 },
-    List { opcode: u8 },
-}
-
-impl Shape {
-    /// The opcode of the response to a frame.
-    fn opcode_of(self, frame: u32) -> u8 {
-        match self {
-            Self::Batch { quiet, .. } if frame == quiet => opcode::NOOP,
-            Self::One { opcode } | Self::Batch { opcode, .. } | Self::List { opcode } => opcode,
-        }
-    }
-
-    fn frames(self) -> u32 {
-        match self {
-            Self::One { .. } | Self::List { .. } => 1,
-            Self::Batch { quiet, .. } => quiet + 1,
-        }
-    }
-}
-
 /// More answers than one request has.
 struct Repeated;
 
 #[derive(Debug)]
 enum Slot {
-    Waiting { waker: Option<Waker>, so_far: Reply },
+    Waiting {
+        waker: Option<Waker>,
+        so_far: Reply,
+        followers: Vec<usize>,
+    },
     Ready(Result<Reply, Error>),
-    Abandoned,
+    /// Nobody waits here any more, but perhaps those who share the answer.
+    Abandoned {
+        followers: Vec<usize>,
+    },
+}
+
+impl Slot {
+    fn waiting(so_far: Reply) -> Self {
+        Self::Waiting { waker: None, so_far, followers: Vec::new() }
+    }
+
+    fn followers(&mut self) -> Option<&mut Vec<usize>> {
+        match self {
+            Self::Waiting { followers, .. } | Self::Abandoned { followers } => Some(followers),
+            Self::Ready(_) => None,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +80,9 @@ struct State {
     entries: VecDeque<Entry>,
     slots: Slab<Slot>,
     next_opaque: u32,
+    /// Gets among the bytes that nobody has taken yet, and after which nothing was changed: their
+    /// keys and slots. What they will find is as new as what another get would.
+    unsent_gets: Vec<(Box<[u8]>, usize)>,
     /// The task that writes what is pushed, while it is idle.
     writer: Option<Waker>,
 }
@@ -120,7 +106,7 @@ impl Pipeline {
     /// Whether no more may wait: so many operations, or too many bytes.
     pub(crate) fn is_full(&self, limit: usize) -> bool {
         let state = self.state();
-        state.entries.len() >= limit || state.out.len() > MAX_WAITING_BYTES
+        state.slots.len() >= limit || state.out.len() > MAX_WAITING_BYTES
     }
 
     /// Adds a request with one response.
@@ -130,6 +116,18 @@ impl Pipeline {
             opcode => Shape::One { opcode },
         };
         let mut state = self.state();
+        if request.opcode == opcode::GET {
+            if let Some(slot) = state.share(request.key) {
+                return Ticket { pipeline: self.clone(), slot: Some(slot) };
+            }
+            let slot = state.slots.vacant_key();
+            if state.unsent_gets.len() == SHARED_GETS {
+                state.unsent_gets.remove(0);
+            }
+            state.unsent_gets.push((request.key.into(), slot));
+        } else {
+            state.unsent_gets.clear();
+        }
         request.opaque = state.next_opaque;
         request.encode(&mut state.out);
         self.enter(state, shape, deadline)
@@ -143,6 +141,9 @@ impl Pipeline {
         deadline: Instant,
     ) -> Ticket {
         let mut state = self.state();
+        if opcode != opcode::GETQ {
+            state.unsent_gets.clear();
+        }
         let mut quiet = 0;
         for mut request in requests {
             (request.opcode, request.opaque) = (opcode, state.next_opaque.wrapping_add(quiet));
@@ -159,7 +160,7 @@ impl Pipeline {
             Shape::Batch { quiet, .. } => Reply::Batch(vec![None; quiet as usize]),
             Shape::One { .. } | Shape::List { .. } => Reply::List(Vec::new()),
         };
-        let slot = state.slots.insert(Slot::Waiting { waker: None, so_far });
+        let slot = state.slots.insert(Slot::waiting(so_far));
         let first = state.next_opaque;
         state.next_opaque = first.wrapping_add(shape.frames());
         state.entries.push_back(Entry { first, shape, slot, deadline, done: false });
@@ -179,6 +180,7 @@ impl Pipeline {
             state.wake_when_asked(writer);
         } else {
             std::mem::swap(&mut state.out, spare);
+            state.unsent_gets.clear();
         }
     }
 
@@ -226,6 +228,7 @@ impl Pipeline {
         let mut woken = Vec::new();
         let mut state = self.state();
         state.out = BytesMut::new();
+        state.unsent_gets.clear();
         while let Some(entry) = state.entries.pop_front() {
             if !entry.done {
                 state.finish(entry.slot, Err(error.clone()), &mut woken);
@@ -237,6 +240,15 @@ impl Pipeline {
 }
 
 impl State {
+    /// A slot that gets what a get of the same key will find, if there is one that nobody has taken.
+    fn share(&mut self, key: &[u8]) -> Option<usize> {
+        let (_, leader) = self.unsent_gets.iter().find(|(unsent, _)| **unsent == *key)?;
+        let leader = *leader;
+        let slot = self.slots.insert(Slot::waiting(Reply::List(Vec::new())));
+        self.slots[leader].followers()?.push(slot);
+        Some(slot)
+    }
+
     fn wake_when_asked(&mut self, writer: &Waker) {
         if !self.writer.as_ref().is_some_and(|waker| waker.will_wake(writer)) {
             self.writer = Some(writer.clone());
@@ -328,14 +340,18 @@ impl State {
     fn finish_gathered(&mut self, slot: usize, woken: &mut Vec<Waker>) {
         let gathered = match &mut self.slots[slot] {
             Slot::Waiting { so_far, .. } => std::mem::replace(so_far, Reply::List(Vec::new())),
-            Slot::Ready(_) | Slot::Abandoned => Reply::List(Vec::new()),
+            Slot::Ready(_) | Slot::Abandoned { .. } => Reply::List(Vec::new()),
         };
         self.finish(slot, Ok(gathered), woken);
     }
 
     fn finish(&mut self, slot: usize, outcome: Result<Reply, Error>, woken: &mut Vec<Waker>) {
+        let followers = self.slots[slot].followers().map(std::mem::take).unwrap_or_default();
+        for follower in followers {
+            self.finish(follower, outcome.clone(), woken);
+        }
         match &mut self.slots[slot] {
-            Slot::Abandoned => {
+            Slot::Abandoned { .. } => {
                 self.slots.remove(slot);
             }
             Slot::Waiting { waker, .. } => {
@@ -343,50 +359,6 @@ impl State {
                 self.slots[slot] = Slot::Ready(outcome);
             }
             Slot::Ready(_) => {}
-        }
-    }
-}
-
-/// Waits for the responses of one operation. Dropping it does not take the operation back.
-#[derive(Debug)]
-pub(crate) struct Ticket {
-    pipeline: Pipeline,
-    /// `None` once the outcome has been handed over.
-    slot: Option<usize>,
-}
-
-impl Future for Ticket {
-    type Output = Result<Reply, Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(slot) = self.slot else {
-            return Poll::Pending;
-        };
-        let mut state = self.pipeline.state();
-        if let Slot::Waiting { waker, .. } = &mut state.slots[slot] {
-            if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                *waker = Some(cx.waker().clone());
-            }
-            return Poll::Pending;
-        }
-        let taken = state.slots.remove(slot);
-        drop(state);
-        self.slot = None;
-        match taken {
-            Slot::Ready(outcome) => Poll::Ready(outcome),
-            Slot::Waiting { .. } | Slot::Abandoned => Poll::Pending,
-        }
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        let Some(slot) = self.slot else { return };
-        let mut state = self.pipeline.state();
-        if matches!(state.slots[slot], Slot::Ready(_)) {
-            state.slots.remove(slot);
-        } else {
-            state.slots[slot] = Slot::Abandoned;
         }
     }
 }

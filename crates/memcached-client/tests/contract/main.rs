@@ -17,3 +17,4 @@ mod login;
 mod peers;
 mod ring;
 mod servers;
+mod sharing;
