@@ -284,8 +284,12 @@ fn a_wrong_method_is_a_styled_405_that_names_the_right_ones() {
 fn every_kind_of_answer_carries_the_security_headers() {
     let (_app, browser) = app();
     let asset = stylesheet(&browser);
-    for path in ["/", "/nowhere", "/1/delete", "/healthz", asset.as_str()] {
-        let reply = browser.get(path);
+    let tag = browser.get("/").header("etag").to_owned();
+    let not_modified = browser.send("GET", "/", &[("if-none-match", &tag)], "");
+    assert_eq!(not_modified.status, 304);
+    let paths = ["/", "/nowhere", "/1/delete", "/healthz", asset.as_str()];
+    let replies = paths.map(|path| (path, browser.get(path)));
+    for (path, reply) in replies.into_iter().chain([("304", not_modified)]) {
         let policy = reply.header("content-security-policy");
         assert!(policy.starts_with("default-src 'none';"), "{path}: {policy}");
         assert!(policy.contains("frame-ancestors 'none'"), "{path}: {policy}");

@@ -16,10 +16,6 @@ use bytes::Bytes;
 
 use super::{conditional::is_known, page::Page};
 
-/// Of the headers of a page those that its 304 carries (RFC 9110, section 15.4.5).
-const IN_NOT_MODIFIED: [HeaderName; 4] =
-    [header::CACHE_CONTROL, header::CONTENT_LOCATION, header::EXPIRES, header::VARY];
-
 /// The status of a page from the cache, and what `Cache-Status` says then.
 pub(super) const HIT: &str = "hit";
 const MARKED_HIT: &str = "actix-cache; hit";
@@ -34,7 +30,7 @@ pub(super) async fn sent(
     let accept_encoding = text(headers, header::ACCEPT_ENCODING);
     let accept_encoding = accept_encoding.as_deref();
     let known = text(headers, header::IF_NONE_MATCH)
-        .and_then(|listed| page.etags(accept_encoding).find(|tag| is_known(&listed, tag)));
+        .and_then(|listed| page.etags(accept_encoding).find(|tag| is_listed(&listed, tag)));
     let mut res = if let Some(tag) = known {
         not_modified(page, tag)
     } else {
@@ -66,15 +62,14 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<Cow<'_, str>> {
     })
 }
 
-fn not_modified(page: &Page, tag: String) -> HttpResponse<Bytes> {
+fn is_listed(listed: &str, tag: &HeaderValue) -> bool {
+    tag.to_str().is_ok_and(|tag| is_known(listed, tag))
+}
+
+fn not_modified(page: &Page, tag: &HeaderValue) -> HttpResponse<Bytes> {
     let mut res = HttpResponse::with_body(StatusCode::NOT_MODIFIED, Bytes::new());
-    let headers = page.headers().iter().filter(|(name, _)| IN_NOT_MODIFIED.contains(name));
-    for (name, value) in headers {
-        res.headers_mut().append(name.clone(), value.clone());
-    }
-    if let Ok(tag) = HeaderValue::try_from(tag) {
-        res.headers_mut().insert(header::ETAG, tag);
-    }
+    *res.headers_mut() = page.in_not_modified.clone();
+    res.headers_mut().insert(header::ETAG, tag.clone());
     res
 }
 

@@ -19,6 +19,9 @@ pub(super) enum Form {
 }
 
 impl Form {
+    /// In the order of their numbers.
+    pub(super) const ALL: [Self; 3] = [Self::Plain, Self::Brotli, Self::Gzip];
+
     /// As in `Content-Encoding`; nothing for the plain one.
     pub(super) fn coding(self) -> &'static str {
         match self {

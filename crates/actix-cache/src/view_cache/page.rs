@@ -39,6 +39,17 @@ const NOT_KEPT: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
+/// Of the headers of a page those that describe the body that a 304 does not have (RFC 9110, section
+/// 15.4.5).
+const NOT_IN_NOT_MODIFIED: [HeaderName; 6] = [
+    header::CONTENT_DISPOSITION,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LANGUAGE,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::LAST_MODIFIED,
+];
+
 /// For browsers and what lies between, unless the handler says otherwise: they must ask each time,
 /// for nobody could tell them of a change.
 const ASK_EACH_TIME: &str = "private, no-cache";
@@ -58,6 +69,10 @@ pub(super) struct Ready {
 pub(super) struct Page {
     pub(super) id: PageId,
     plain: Arc<Ready>,
+    /// The entity tags of its forms, in the order of [`Form::ALL`].
+    tags: [HeaderValue; 3],
+    /// What its 304 carries besides the tag.
+    pub(super) in_not_modified: HeaderMap,
     is_compressible: bool,
     brotli: OnceCell<Arc<Ready>>,
     gzip: OnceCell<Arc<Ready>>,
@@ -99,14 +114,16 @@ impl Page {
         if is_compressible {
             headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
         }
-        headers.insert(header::ETAG, HeaderValue::try_from(etag(id, Form::Plain)).ok()?);
+        let mut in_not_modified = HeaderMap::new();
+        let kept = headers.iter().filter(|(name, _)| !NOT_IN_NOT_MODIFIED.contains(name));
+        for (name, value) in kept {
+            in_not_modified.append(name.clone(), value.clone());
+        }
+        let tags = Form::ALL.map(|form| etag(id, form));
+        headers.insert(header::ETAG, tags[Form::Plain as usize].clone());
         let plain = Arc::new(Ready { headers, body });
-        Some(Self { id, plain, is_compressible, brotli: OnceCell::new(), gzip: OnceCell::new() })
-    }
-
-    /// The headers of the plain form.
-    pub(super) fn headers(&self) -> &HeaderMap {
-        &self.plain.headers
+        let (brotli, gzip) = (OnceCell::new(), OnceCell::new());
+        Some(Self { id, plain, tags, in_not_modified, is_compressible, brotli, gzip })
     }
 
     /// Bytes of the plain form's body.
@@ -121,8 +138,11 @@ impl Page {
     }
 
     /// The entity tags of the forms that a visitor takes.
-    pub(super) fn etags(&self, accept_encoding: Option<&str>) -> impl Iterator<Item = String> {
-        self.forms(accept_encoding).map(|form| etag(self.id, form))
+    pub(super) fn etags(
+        &self,
+        accept_encoding: Option<&str>,
+    ) -> impl Iterator<Item = &HeaderValue> {
+        self.forms(accept_encoding).map(|form| &self.tags[form as usize])
     }
 
     fn forms(&self, accept_encoding: Option<&str>) -> impl Iterator<Item = Form> {
@@ -146,12 +166,11 @@ impl Page {
         let body = self.plain.body.clone();
         // Takes milliseconds, which the other visitors of this worker should not wait.
         let compressed = web::block(move || form.compress(&body)).await.ok().and_then(Result::ok);
-        let tag = HeaderValue::try_from(etag(self.id, form));
-        match (compressed, tag) {
-            (Some(body), Ok(tag)) if body.len() < self.length() => {
+        match compressed {
+            Some(body) if body.len() < self.length() => {
                 let mut headers = self.plain.headers.clone();
                 headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(form.coding()));
-                headers.insert(header::ETAG, tag);
+                headers.insert(header::ETAG, self.tags[form as usize].clone());
                 Arc::new(Ready { headers, body: body.into() })
             }
             _ => Arc::clone(&self.plain),
@@ -164,9 +183,10 @@ fn id_of(stored: &[u8]) -> PageId {
     digest[..16].iter().fold(0, |id, byte| id << 8 | PageId::from(*byte))
 }
 
-fn etag(id: PageId, form: Form) -> String {
+fn etag(id: PageId, form: Form) -> HeaderValue {
     let separator = if form == Form::Plain { "" } else { "-" };
-    format!("\"{id:032x}{separator}{}\"", form.coding())
+    let tag = format!("\"{id:032x}{separator}{}\"", form.coding());
+    HeaderValue::try_from(tag).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
 /// The pages that this process has at hand, and the servers that have them all.
