@@ -131,8 +131,13 @@ fn with_time_limits(url: &str) -> String {
     let mut limited = url.to_owned();
     for limit in ["connect_timeout=3", "tcp_user_timeout=20000"] {
         let (name, _) = limit.split_once('=').unwrap_or((limit, ""));
-        if !url.contains(name) {
-            limited.push(if limited.contains('?') { '&' } else { '?' });
+        let options = url.split_once('?').map_or("", |(_, options)| options);
+        if !options.split('&').any(|option| option.split('=').next() == Some(name)) {
+            match limited.split_once('?') {
+                None => limited.push('?'),
+                Some((_, "")) => {}
+                Some(_) => limited.push('&'),
+            }
             limited.push_str(limit);
         }
     }
@@ -268,6 +273,7 @@ mod tests {
             |url: &str| url.parse::<DatabaseUrl>().unwrap().secret.expose_secret().to_owned();
         let (connect, confirm) = ("connect_timeout=3", "tcp_user_timeout=20000");
         assert_eq!(full("postgres://h/d"), format!("postgres://h/d?{connect}&{confirm}"));
+        assert_eq!(full("postgres://h/d?"), format!("postgres://h/d?{connect}&{confirm}"));
         let own = "postgres://h/d?sslmode=require&connect_timeout=9";
         assert_eq!(full(own), format!("{own}&{confirm}"));
     }

@@ -1,6 +1,7 @@
 //! The database: which one, its pool of connections, and transactions. Knows no table.
 
 use std::{
+    future::Future,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -151,6 +152,14 @@ impl Db {
         F: FnOnce(&mut DbConnection) -> QueryResult<T> + Send + 'static,
         T: Send + 'static,
     {
+        within_deadline(self.run_to_end(query)).await
+    }
+
+    async fn run_to_end<T, F>(&self, query: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&mut DbConnection) -> QueryResult<T> + Send + 'static,
+        T: Send + 'static,
+    {
         if let Some(reason) = self.away() {
             return Err(DbError::Unavailable(reason));
         }
@@ -159,10 +168,7 @@ impl Db {
             let mut conn = pool.get().map_err(|e| DbError::Unavailable(e.to_string()))?;
             query(&mut conn).map_err(DbError::from)
         });
-        match timeout(DEADLINE, answer).await {
-            Ok(answer) => answer.map_err(|e| DbError::Unavailable(e.to_string()))?,
-            Err(_) => Err(DbError::Unavailable(format!("no answer within {DEADLINE:?}"))),
-        }
+        answer.await.map_err(|e| DbError::Unavailable(e.to_string()))?
     }
 
     /// Why there is no connection and will be none soon.
@@ -185,6 +191,15 @@ impl Db {
         (state.connections, state.idle_connections)
     }
 
+    /// Likewise, however long it takes: for whoever must know what has become of it.
+    pub(crate) async fn write_to_end<T, F>(&self, change: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&mut DbConnection) -> QueryResult<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.run_to_end(|conn| conn.write_transaction(change)).await
+    }
+
     /// Asks the database for nothing, to see whether it answers.
     pub async fn ping(&self) -> Result<(), DbError> {
         self.run(R2D2Connection::ping).await
@@ -202,6 +217,14 @@ impl Db {
         let conn = self.manager.connect().map_err(|e| DbError::Unavailable(e.to_string()))?;
         migrations::pending(conn).map_err(|e| DbError::Migration(e.to_string()))
     }
+}
+
+/// Nobody waits longer than that; what is asked goes on.
+pub(crate) async fn within_deadline<T>(
+    answer: impl Future<Output = Result<T, DbError>>,
+) -> Result<T, DbError> {
+    let too_late = |_| DbError::Unavailable(format!("no answer within {DEADLINE:?}"));
+    timeout(DEADLINE, answer).await.map_err(too_late)?
 }
 
 impl DbConnection {

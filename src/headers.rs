@@ -1,4 +1,5 @@
-//! Headers that every answer carries, whatever the handler.
+//! Headers that every answer carries, whatever the handler; but for the redirect to https, which has
+//! no body.
 
 use actix_web::{
     http::header::{self, HeaderName},

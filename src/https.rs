@@ -24,6 +24,8 @@ pub(crate) async fn insist<B: MessageBody>(
             let redirect = HttpResponse::PermanentRedirect()
                 .insert_header((header::LOCATION, url))
                 .insert_header((header::CACHE_CONTROL, "no-store"))
+                // A body would not be read.
+                .force_close()
                 .finish();
             Ok(req.into_response(redirect).map_into_right_body())
         }

@@ -96,7 +96,10 @@ fn run_on_postgres(conn: &mut PgConnection) -> Result<Vec<String>, Failure> {
 /// does no harm when it is run again.
 #[cfg(feature = "mysql")]
 fn run_on_mysql(conn: &mut MysqlConnection) -> Result<Vec<String>, Failure> {
-    conn.batch_execute("SET SESSION lock_wait_timeout = 86400 /*M! , max_statement_time = 0 */")?;
+    conn.batch_execute(
+        "SET SESSION lock_wait_timeout = 86400 /*M! , max_statement_time = 0 */
+         /*!80000 , max_execution_time = 0 */",
+    )?;
     let lock = diesel::select(sql::<Nullable<Integer>>(MYSQL_MIGRATION_LOCK));
     if lock.get_result::<Option<i32>>(conn)? != Some(1) {
         return Err("another process has been at work for a day".into());

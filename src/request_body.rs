@@ -8,6 +8,7 @@ use actix_web::{
     body::{EitherBody, MessageBody},
     dev::{Payload, ServiceRequest, ServiceResponse},
     error::PayloadError,
+    http::header,
     middleware::Next,
     rt::time::timeout,
     web::{Bytes, PayloadConfig},
@@ -25,6 +26,14 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// What the extractor in [`read_within_bounds`] goes by.
 pub(crate) fn limit() -> PayloadConfig {
     PayloadConfig::new(LIMIT)
+}
+
+/// Whether a request announces a body (RFC 9112, section 6). Then it must be read, and be it for a page
+/// that does not want one: what is left of it would stand in the way of the next request.
+pub(crate) fn has_one(req: &ServiceRequest) -> bool {
+    let headers = req.headers();
+    let length = headers.get(header::CONTENT_LENGTH);
+    headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
 }
 
 /// Middleware: 413 for a body that is too long, 408 for one that takes too long.

@@ -185,6 +185,7 @@ impl Shared {
             .version(views.version() ^ headers::version(config.server.production))
             .path(tasks_cache::PAGE)
             .bypass_cookie(flash::MARKER)
+            .unless(request_body::has_one)
             .build();
         Ok(Self {
             access: Data::new(Access::new(config.admin_token.clone(), config.server.production)),

@@ -10,13 +10,15 @@
 //! it makes wrong, what others are made of first; until that is certain, its row in the ledger
 //! remembers it. So no page is ever stale: see "Why entries stay fresh" in `actix-cache`.
 
+use std::sync::{Arc, OnceLock};
+
 use actix_cache::{Cache, Invalidation, Lifetime, Memo, fragment_key, view_key};
 use actix_web::rt;
 use diesel::QueryResult;
 
 use crate::{
     config::Layers,
-    db::{Db, DbConnection, DbError},
+    db::{Db, DbConnection, DbError, within_deadline},
     ledger,
     task::{self, Task, TaskId},
 };
@@ -101,7 +103,9 @@ impl TasksCache {
     {
         let (cache, db) = (self.cache.clone(), db.clone());
         let written = rt::spawn(async move { write_through(&cache, &db, write).await });
-        written.await.map_err(|error| DbError::Unavailable(error.to_string()))?
+        let written =
+            async { written.await.map_err(|error| DbError::Unavailable(error.to_string()))? };
+        within_deadline(written).await
     }
 }
 
@@ -111,21 +115,30 @@ where
     T: Send + 'static,
 {
     let is_shared = cache.is_shared();
-    let (value, invalidation, row) = db
-        .write(move |conn| {
+    // What is wrong if the transaction is committed; nothing, if it has not come so far.
+    let attempted = Arc::new(OnceLock::new());
+    let made_wrong = Arc::clone(&attempted);
+    let written = db
+        .write_to_end(move |conn| {
             let (value, change) = write(conn)?;
             let invalidation = change.map(Change::invalidation);
             let row = match &invalidation {
                 Some(invalidation) if is_shared => Some(ledger::insert(conn, invalidation)?),
                 _ => None,
             };
-            Ok((value, invalidation, row))
+            if let Some(invalidation) = invalidation {
+                let _ = made_wrong.set(invalidation);
+            }
+            Ok((value, row))
         })
-        .await?;
-    if let Some(invalidation) = invalidation
-        && cache.invalidate(&invalidation).await
-        && let Some(row) = row
-    {
+        .await;
+    // Also after an error: a connection that breaks while it commits may have committed.
+    let is_certain = match attempted.get() {
+        Some(invalidation) => cache.invalidate(invalidation).await,
+        None => false,
+    };
+    let (value, row) = written?;
+    if is_certain && let Some(row) = row {
         ledger::remove_confirmed(db, row).await;
     }
     Ok(value)

@@ -33,7 +33,12 @@ impl FromStr for TrustedProxies {
             } else if let Ok(address) = entry.parse::<IpAddr>() {
                 trusted.networks.push(address.to_canonical().into());
             } else {
-                trusted.networks.push(entry.parse().map_err(|_| entry.to_owned())?);
+                let network: IpNet = entry.parse().map_err(|_| entry.to_owned())?;
+                // Peers are known by their IPv4 address: such a network would trust nobody.
+                if matches!(network, IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some()) {
+                    return Err(entry.to_owned());
+                }
+                trusted.networks.push(network);
             }
         }
         Ok(trusted)
@@ -150,6 +155,7 @@ mod tests {
     #[test]
     fn what_is_no_address_is_named() {
         assert_eq!("10.0.0.1, ten".parse::<TrustedProxies>(), Err("ten".to_owned()));
+        assert!("::ffff:10.0.0.0/104".parse::<TrustedProxies>().is_err());
         assert!("unix, 10.0.0.0/8, ::1".parse::<TrustedProxies>().is_ok());
     }
 }

@@ -360,6 +360,20 @@ fn a_body_over_the_limit_is_a_styled_413() {
 }
 
 #[test]
+fn a_cached_page_is_no_way_around_the_bounds_of_a_body() {
+    let (app, browser) = app();
+    browser.get("/");
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", app.port)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunk = format!("2000\r\n{}\r\n", "x".repeat(0x2000));
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(chunk.repeat(2).as_bytes()).unwrap();
+    let reply = RawReply::read(&mut BufReader::new(stream)).unwrap();
+    assert!(reply.head.starts_with("http/1.1 413"), "{}", reply.head);
+}
+
+#[test]
 fn a_body_that_does_not_arrive_is_a_408_after_its_deadline() {
     let app = TestApp::on_sqlite();
     let unending = ["content-length: 9", "transfer-encoding: chunked", "upgrade: websocket"];

@@ -244,8 +244,9 @@ impl State {
     fn share(&mut self, key: &[u8]) -> Option<usize> {
         let (_, leader) = self.unsent_gets.iter().find(|(unsent, _)| **unsent == *key)?;
         let leader = *leader;
-        let slot = self.slots.insert(Slot::waiting(Reply::List(Vec::new())));
-        self.slots[leader].followers()?.push(slot);
+        let slot = self.slots.vacant_key();
+        self.slots.get_mut(leader)?.followers()?.push(slot);
+        self.slots.insert(Slot::waiting(Reply::List(Vec::new())));
         Some(slot)
     }
 
@@ -262,7 +263,9 @@ impl State {
         };
         let Entry { first, shape, slot, done, .. } = self.entries[index];
         let frame = response.opaque.wrapping_sub(first);
-        if done || response.opcode != shape.opcode_of(frame) {
+        // What has not been sent cannot have been answered.
+        let is_unsent = self.unsent_gets.iter().any(|(_, unsent)| *unsent == slot);
+        if done || is_unsent || response.opcode != shape.opcode_of(frame) {
             return Err(unexpected);
         }
         let complete = match shape {
