@@ -164,11 +164,23 @@ describe("Mozilla's HTTP Observatory", () => {
 });
 
 describe("Lighthouse", () => {
-  let chrome;
+  // Each visit has a browser of its own: what is left of a trace disturbs the next one. Now and then the
+  // browser records none (NO_NAVSTART), which is no verdict: it is asked again, twice at most.
+  async function verdict(url) {
+    for (let attempt = 1; ; attempt++) {
+      const chrome = await launchChrome();
+      try {
+        const { lhr } = await lighthouse(url, { port: chrome.port, logLevel: "error" });
+        if (lhr.runtimeError?.code !== "NO_NAVSTART" || attempt === 3) return lhr;
+      } finally {
+        chrome.kill();
+      }
+    }
+  }
 
-  before(async () => {
+  function launchChrome() {
     const publicKey = new X509Certificate(certificate.cert).publicKey.export({ type: "spki", format: "der" });
-    chrome = await launch({
+    return launch({
       chromePath: CHROMIUM,
       chromeFlags: [
         ...CHROMIUM_FLAGS,
@@ -177,13 +189,12 @@ describe("Lighthouse", () => {
         `--ignore-certificate-errors-spki-list=${createHash("sha256").update(publicKey).digest("base64")}`,
       ],
     });
-  });
-  after(() => chrome.kill());
+  }
 
   for (const tasks of [0, 20]) {
     test(`gives 100 in everything to a list of ${tasks} tasks`, async (t) => {
       await addAll(TASKS.slice(0, tasks));
-      const { lhr } = await lighthouse(`https://${SITE}:${proxy.port}/`, { port: chrome.port, logLevel: "error" });
+      const lhr = await verdict(`https://${SITE}:${proxy.port}/`);
       assert.equal(lhr.runtimeError, undefined);
       const scores = Object.values(lhr.categories).map(({ id, score }) => [id, Math.round(score * 100)]);
       t.diagnostic(scores.map((pair) => pair.join(" ")).join(", "));
