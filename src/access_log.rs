@@ -69,11 +69,11 @@ impl<T: fmt::Display> fmt::Display for OrDash<T> {
 }
 
 /// What is kept of each request.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Observers {
     pub(crate) proxies: TrustedProxies,
-    pub(crate) metrics: Data<Metrics>,
-    pub(crate) history: Data<History>,
+    pub(crate) metrics: Metrics,
+    pub(crate) history: History,
 }
 
 /// Middleware: `id=… client=… method=… path=… status=… micros=…`, without the query, which may

@@ -17,9 +17,10 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    access_log::Observers,
     db::Db,
     error::AppError,
-    history::{Chart, History},
+    history::Chart,
     ledger::{self, Backlog},
     tasks_cache::TasksCache,
     views::Views,
@@ -139,7 +140,7 @@ pub(crate) async fn show(
     access: Data<Access>,
     cache: Data<TasksCache>,
     db: Data<Db>,
-    history: Data<History>,
+    observers: Data<Observers>,
     views: Data<Views>,
 ) -> Result<HttpResponse, AppError> {
     access.check(&req)?;
@@ -150,7 +151,7 @@ pub(crate) async fn show(
     let page = Page {
         backend: cache.backend_name(),
         layers: layers.map(LayerRow::from).collect(),
-        charts: history.charts(cache),
+        charts: observers.history.charts(cache),
         servers: servers.into_iter().map(ServerRow::from).collect(),
         ledger: backlog.ok().map(LedgerRow::from),
     };

@@ -128,20 +128,15 @@ fn server_and_name(rest: &str) -> Result<String, String> {
 /// may connecting take (in seconds), and sent data be unconfirmed (in milliseconds).
 #[cfg(feature = "postgres")]
 fn with_time_limits(url: &str) -> String {
-    let mut limited = url.to_owned();
+    let (place, options) = url.split_once('?').unwrap_or((url, ""));
+    let mut options: Vec<_> = options.split('&').filter(|option| !option.is_empty()).collect();
     for limit in ["connect_timeout=3", "tcp_user_timeout=20000"] {
-        let (name, _) = limit.split_once('=').unwrap_or((limit, ""));
-        let options = url.split_once('?').map_or("", |(_, options)| options);
-        if !options.split('&').any(|option| option.split('=').next() == Some(name)) {
-            match limited.split_once('?') {
-                None => limited.push('?'),
-                Some((_, "")) => {}
-                Some(_) => limited.push('&'),
-            }
-            limited.push_str(limit);
+        let name = |option: &str| option.split('=').next().map(str::to_owned);
+        if !options.iter().any(|option| name(option) == name(limit)) {
+            options.push(limit);
         }
     }
-    limited
+    format!("{place}?{}", options.join("&"))
 }
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]

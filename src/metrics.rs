@@ -17,7 +17,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{dashboard::Access, db::Db, error::AppError, ledger, tasks_cache::TasksCache};
+use crate::{
+    access_log::Observers, dashboard::Access, db::Db, error::AppError, ledger,
+    tasks_cache::TasksCache,
+};
 
 /// As `OpenMetrics` names it, which [`text::encode`] writes.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -105,13 +108,13 @@ fn route(method: &Method, path: &str) -> &'static str {
 pub(crate) async fn show(
     req: HttpRequest,
     access: Data<Access>,
-    metrics: Data<Metrics>,
+    observers: Data<Observers>,
     cache: Data<TasksCache>,
     db: Data<Db>,
 ) -> Result<HttpResponse, AppError> {
     access.check(&req)?;
     let mut all = Registry::with_prefix("tasklist");
-    metrics.register(&mut all);
+    observers.metrics.register(&mut all);
     register_layers(&mut all, cache.whole().stats());
     let (reports, backlog) = join(cache.whole().server_reports(), db.run(ledger::backlog)).await;
     let servers = reports.into_iter().map(|report| report.status);

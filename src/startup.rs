@@ -69,9 +69,7 @@ struct Shared {
     db: Data<Db>,
     draining: Data<Draining>,
     keys: Data<KeyRotation>,
-    history: Data<History>,
     marker: Data<Marker>,
-    metrics: Data<Metrics>,
     observers: Data<Observers>,
     origins: Data<PublicOrigins>,
     pages: ViewCache,
@@ -172,13 +170,12 @@ impl Shared {
         let cache = open_cache(config, &db);
         let sessions = session_store(&config.session, &cache, &db);
         let cache = TasksCache::new(cache, config.cache.layers);
-        let (history, metrics) = (Data::new(History::default()), Data::new(Metrics::default()));
-        let observers = Observers {
+        let observers = Data::new(Observers {
             proxies: config.trusted_proxies.clone(),
-            metrics: metrics.clone(),
-            history: history.clone(),
-        };
-        rt::spawn(keep_history(history.clone(), cache.whole().clone()));
+            metrics: Metrics::default(),
+            history: History::default(),
+        });
+        rt::spawn(keep_history(observers.clone(), cache.whole().clone()));
         let assets = Assets::load();
         let views = Views::load(assets.clone(), cache.fragment.clone())?;
         let pages = ViewCache::builder(cache.view.clone())
@@ -197,10 +194,8 @@ impl Shared {
             db: Data::new(db),
             draining: Data::new(draining),
             keys: Data::new(key_rotation(&config.session, config.server.production)),
-            history,
             marker: Data::new(Marker::new(config.server.production)),
-            metrics,
-            observers: Data::new(observers),
+            observers,
             origins: Data::new(PublicOrigins(config.public_origins.clone())),
         })
     }
@@ -213,9 +208,7 @@ impl Shared {
             .app_data(self.db.clone())
             .app_data(self.draining.clone())
             .app_data(self.keys.clone())
-            .app_data(self.history.clone())
             .app_data(self.marker.clone())
-            .app_data(self.metrics.clone())
             .app_data(self.observers.clone())
             .app_data(self.origins.clone())
             .app_data(self.views.clone());
@@ -255,8 +248,8 @@ fn warn_of_pending_migrations(db: Db) {
     });
 }
 
-async fn keep_history(history: Data<History>, cache: Cache) {
-    history.keep(&cache).await;
+async fn keep_history(observers: Data<Observers>, cache: Cache) {
+    observers.history.keep(&cache).await;
 }
 
 /// The cache, and what keeps it fresh in the background.

@@ -56,7 +56,7 @@ impl TrustedProxies {
 
     /// The visitor's address, as far as it can be known.
     pub(crate) fn client(&self, req: &HttpRequest) -> Option<IpAddr> {
-        let peer = req.peer_addr().map(|peer| peer.ip().to_canonical());
+        let peer = peer(req);
         if !self.trusts(peer) {
             return peer;
         }
@@ -74,9 +74,8 @@ impl TrustedProxies {
 
     /// Whether the visitor came without TLS, as a trusted proxy tells.
     pub(crate) fn is_plain(&self, req: &HttpRequest) -> bool {
-        let peer = req.peer_addr().map(|peer| peer.ip().to_canonical());
         let scheme = req.headers().get("x-forwarded-proto");
-        self.trusts(peer) && scheme.is_some_and(|scheme| scheme.as_bytes() == b"http")
+        self.trusts(peer(req)) && scheme.is_some_and(|scheme| scheme.as_bytes() == b"http")
     }
 
     /// The id that a proxy has given to the request, if it is fit for a log.
@@ -84,9 +83,13 @@ impl TrustedProxies {
         let id = req.headers().get("x-request-id")?.to_str().ok()?;
         let is_fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         let is_id = (1..=LONGEST_ID).contains(&id.len()) && id.chars().all(is_fit);
-        let peer = req.peer_addr().map(|peer| peer.ip().to_canonical());
-        (is_id && self.trusts(peer)).then_some(id)
+        (is_id && self.trusts(peer(req))).then_some(id)
     }
+}
+
+/// Who has connected; `None` on the unix socket.
+fn peer(req: &HttpRequest) -> Option<IpAddr> {
+    req.peer_addr().map(|peer| peer.ip().to_canonical())
 }
 
 /// The addresses of all `X-Forwarded-For`, the last one first; `None` for what is none.
