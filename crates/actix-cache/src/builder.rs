@@ -65,7 +65,9 @@ impl CacheBuilder {
     pub fn build(self) -> Cache {
         let version = self.version.map(|version| format!("v{version}:")).unwrap_or_default();
         let prefix = self.prefix + &version;
-        Cache::new((self.backend)(&prefix), prefix, self.secret, self.default_lifetime)
+        let backend = (self.backend)(&prefix);
+        let secret = if backend.is_shared() { self.secret } else { Secret::unneeded() };
+        Cache::new(backend, prefix, secret, self.default_lifetime)
     }
 }
 

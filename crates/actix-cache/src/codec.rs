@@ -21,10 +21,17 @@ pub(crate) const HEADER: usize = SEAL_AT + 8;
 const SEAL_AT: usize = 3 + 1 + 8 + 8;
 
 /// What frames are sealed with, and what they may have been sealed with before.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(crate) struct Secret {
-    current: SipKey,
+    /// `None`: nobody else can write entries, and no seal is needed.
+    current: Option<SipKey>,
     previous: Option<SipKey>,
+}
+
+impl Default for Secret {
+    fn default() -> Self {
+        Self { current: Some(SipKey::default()), previous: None }
+    }
 }
 
 /// The two halves of SipHash-2-4's key.
@@ -68,7 +75,12 @@ pub(crate) enum Frame {
 
 impl Secret {
     pub(crate) fn new(current: [u8; 16], previous: Option<[u8; 16]>) -> Self {
-        Self { current: SipKey::new(current), previous: previous.map(SipKey::new) }
+        Self { current: Some(SipKey::new(current)), previous: previous.map(SipKey::new) }
+    }
+
+    /// For entries that never leave this process.
+    pub(crate) fn unneeded() -> Self {
+        Self { current: None, previous: None }
     }
 
     /// The frame of a value, for this key of the backend.
@@ -87,7 +99,7 @@ impl Secret {
         frame.put_u8(kind);
         frame.put_u64(stamp.schema);
         frame.put_u64(stamp.fingerprint);
-        frame.put_u64(self.current.seal(key, &frame, body));
+        frame.put_u64(self.current.map_or(0, |sip| sip.seal(key, &frame, body)));
         frame.put_slice(body);
         frame.freeze()
     }
@@ -97,8 +109,10 @@ impl Secret {
         let (header, body) = bytes.split_at_checked(HEADER)?;
         let number = |at: usize| header[at..at + 8].try_into().map(u64::from_be_bytes).ok();
         let seal = number(SEAL_AT)?;
-        let mut keys = std::iter::once(self.current).chain(self.previous);
-        if header[..3] != MAGIC || !keys.any(|sip| sip.seal(key, header, body) == seal) {
+        let mut keys = self.current.into_iter().chain(self.previous);
+        let is_sealed =
+            self.current.is_none() || keys.any(|sip| sip.seal(key, header, body) == seal);
+        if header[..3] != MAGIC || !is_sealed {
             return None;
         }
         match header[3] {

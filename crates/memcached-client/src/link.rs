@@ -45,17 +45,18 @@ impl Link {
         }
     }
 
+    /// Callers' futures are kept small: the room for the text protocol's is in a box.
     pub(crate) async fn get(&self, key: &[u8]) -> Result<Option<Value>, Error> {
         match self {
             Self::Binary(link) => link.get(key).await,
-            Self::Text(link) => link.get(key).await,
+            Self::Text(link) => Box::pin(link.get(key)).await,
         }
     }
 
     pub(crate) async fn get_with_cas(&self, key: &[u8]) -> Result<Option<Value>, Error> {
         match self {
             Self::Binary(link) => link.get(key).await,
-            Self::Text(link) => link.get_with_cas(key).await,
+            Self::Text(link) => Box::pin(link.get_with_cas(key)).await,
         }
     }
 

@@ -16,16 +16,16 @@ use bytes::Bytes;
 
 use super::{conditional::is_known, page::Page};
 
-/// The status of a page from the cache, and what `Cache-Status` says then.
-pub(super) const HIT: &str = "hit";
-const MARKED_HIT: &str = "actix-cache; hit";
+/// What `Cache-Status` says of a page from the cache (RFC 9211): ready in its headers.
+pub(super) const HIT: &str = "actix-cache; hit";
 
-/// The response for whoever sent `headers`; `at` if the page is from the cache.
+/// The response for whoever sent `headers`; `at` if the page is from the cache, `status` if it is
+/// not simply a hit.
 pub(super) async fn sent(
     headers: &HeaderMap,
     page: &Page,
     at: Option<u64>,
-    status: &str,
+    status: Option<&str>,
 ) -> HttpResponse<Bytes> {
     let accept_encoding = text(headers, header::ACCEPT_ENCODING);
     let accept_encoding = accept_encoding.as_deref();
@@ -36,13 +36,16 @@ pub(super) async fn sent(
     } else {
         let ready = page.ready(accept_encoding).await;
         let mut res = HttpResponse::with_body(StatusCode::OK, ready.body.clone());
-        *res.headers_mut() = ready.headers.clone();
+        append_all(res.headers_mut(), &ready.headers);
         res
     };
     if let Some(at) = at {
         res.headers_mut().insert(header::AGE, now().saturating_sub(at).into());
     }
-    mark(res.headers_mut(), status);
+    if let Some(status) = status {
+        res.headers_mut().remove(header::CACHE_STATUS);
+        mark(res.headers_mut(), status);
+    }
     res
 }
 
@@ -64,19 +67,21 @@ fn is_listed(listed: &str, tag: &HeaderValue) -> bool {
 
 fn not_modified(page: &Page, tag: &HeaderValue) -> HttpResponse<Bytes> {
     let mut res = HttpResponse::with_body(StatusCode::NOT_MODIFIED, Bytes::new());
-    *res.headers_mut() = page.in_not_modified.clone();
+    append_all(res.headers_mut(), &page.in_not_modified);
     res.headers_mut().insert(header::ETAG, tag.clone());
     res
 }
 
+/// Actix uses the maps of responses again: filling one costs less than making a copy.
+fn append_all(headers: &mut HeaderMap, more: &HeaderMap) {
+    for (name, value) in more {
+        headers.append(name.clone(), value.clone());
+    }
+}
+
 /// Adds what became of the request here (RFC 9211).
 pub(super) fn mark(headers: &mut HeaderMap, status: &str) {
-    let value = match status {
-        // By far the most frequent.
-        HIT => Ok(HeaderValue::from_static(MARKED_HIT)),
-        other => HeaderValue::try_from(format!("actix-cache; {other}")),
-    };
-    if let Ok(value) = value {
+    if let Ok(value) = HeaderValue::try_from(format!("actix-cache; {status}")) {
         headers.append(header::CACHE_STATUS, value);
     }
 }

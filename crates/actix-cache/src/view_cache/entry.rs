@@ -62,31 +62,36 @@ pub(super) enum Looked {
 pub(super) struct Place {
     /// The key that the page is forgotten by, as the backend knows it.
     main: String,
-    /// The key of the page itself: the same, or one variant's.
-    key: String,
     /// The query that the handler may see, if not the whole.
     query: Option<String>,
+    variant: Option<Box<Variant>>,
+}
+
+/// One page of those that a key has.
+struct Variant {
+    key: String,
     /// The request headers that the key depends on.
-    names: Option<BTreeSet<String>>,
+    names: BTreeSet<String>,
 }
 
 impl Place {
     pub(super) fn of_page(main: String, query: Option<String>) -> Self {
-        Self { key: main.clone(), main, query, names: None }
+        Self { main, query, variant: None }
     }
 
+    /// The key of the page itself.
     pub(super) fn key(&self) -> &str {
-        &self.key
+        self.variant.as_ref().map_or(&self.main, |variant| &variant.key)
     }
 
     pub(super) fn is_variant(&self) -> bool {
-        self.names.is_some()
+        self.variant.is_some()
     }
 
     /// From here on the variant for whoever sent `headers`.
     pub(super) fn narrow(&mut self, generation: u64, names: BTreeSet<String>, req: &HttpRequest) {
-        self.key = variant_key(&self.main, generation, &names, req);
-        self.names = Some(names);
+        let key = variant_key(&self.main, generation, &names, req);
+        self.variant = Some(Box::new(Variant { key, names }));
     }
 
     /// The page that the handler is asked for.
@@ -104,7 +109,7 @@ impl Place {
 
 impl Settings {
     pub(super) fn slot<'a>(&self, place: &'a Place) -> Slot<'a> {
-        Slot { key: &place.key, stamp: self.stamp() }
+        Slot { key: place.key(), stamp: self.stamp() }
     }
 
     fn stamp(&self) -> Stamp {
@@ -203,7 +208,7 @@ impl Settings {
         lifetime: Option<Duration>,
     ) -> Result<Entry, Refusal> {
         let kept = Entry::Page { page, at: now() };
-        match &place.names {
+        match place.variant.as_ref().map(|variant| &variant.names) {
             None if names.is_empty() => Ok(kept),
             Some(known) if names.is_subset(known) => Ok(kept),
             None => {

@@ -21,7 +21,7 @@ use bytes::Bytes;
 
 use super::{
     Settings, ViewCache,
-    answer::{HIT, mark, sent},
+    answer::{mark, sent},
     entry::{Looked, Made, Place},
     passes,
     policy::{self, Refusal},
@@ -86,6 +86,7 @@ enum Turn<B> {
     Again(ServiceRequest, u64, BTreeSet<String>),
 }
 
+/// Boxes below keep the room that only misses need out of the future of a hit.
 impl Settings {
     async fn answer<S, B>(&self, req: ServiceRequest, service: &S) -> Answered<B>
     where
@@ -95,18 +96,17 @@ impl Settings {
         let is_safe = matches!(*req.method(), Method::GET | Method::HEAD);
         let is_meant = self.paths.is_empty() || self.paths.iter().any(|path| path == req.path());
         if !is_safe || !is_meant || matches!(self.cache.backend(), Backend::Null) {
-            return Ok(service.call(req).await?.map_into_left_body());
+            return Box::pin(passed(req, service)).await;
         }
-        let (key, query) = match self.admit(&req) {
-            Ok(admitted) => admitted,
+        let mut place = match self.admit(&req) {
+            Ok((key, query)) => Place::of_page(self.cache.full_key(&key), query),
             Err(refusal) => {
                 refused(req.path(), refusal);
-                let res = service.call(req).await?.map_into_left_body();
+                let res = Box::pin(passed(req, service)).await?;
                 return Ok(marked(res, "fwd=bypass"));
             }
         };
-        let main = self.cache.full_key(&key);
-        self.serve(req, service, Place::of_page(main, query)).await
+        self.serve(req, service, &mut place).await
     }
 
     /// The key of a request, and the query that its handler may see.
@@ -132,17 +132,17 @@ impl Settings {
         &self,
         mut req: ServiceRequest,
         service: &S,
-        mut place: Place,
+        place: &mut Place,
     ) -> Answered<B>
     where
         S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
         B: MessageBody + 'static,
     {
         for _ in 0..TURNS {
-            let found = match self.look_up(&place).await {
+            let found = match self.look_up(place).await {
                 Looked::Page(page, at) => {
                     self.cache.count(Event::Hit { bytes: page.length() });
-                    let res = sent(req.headers(), &page, Some(at), HIT).await;
+                    let res = sent(req.headers(), &page, Some(at), None).await;
                     return Ok(req.into_response(res.map_into_right_body()));
                 }
                 Looked::Variants(generation, names) if !place.is_variant() => {
@@ -160,9 +160,9 @@ impl Settings {
             };
             if let Some(refusal) = refusal {
                 refused(req.path(), refusal);
-                return self.made_alone(req, service, &place).await;
+                return Box::pin(self.made_alone(req, service, place)).await;
             }
-            match self.fill_page(req, service, &place, found).await? {
+            match Box::pin(self.fill_page(req, service, place, found)).await? {
                 Turn::Done(res) => return Ok(res),
                 Turn::Again(back, generation, names) => {
                     place.narrow(generation, names, back.request());
@@ -170,7 +170,7 @@ impl Settings {
                 }
             }
         }
-        self.made_alone(req, service, &place).await
+        Box::pin(self.made_alone(req, service, place)).await
     }
 
     /// The page for this request only.
@@ -185,7 +185,7 @@ impl Settings {
         B: MessageBody + 'static,
     {
         place.restrict(&mut req);
-        Ok(marked(service.call(req).await?.map_into_left_body(), place.miss()))
+        Ok(marked(passed(req, service).await?, place.miss()))
     }
 
     /// Has the page made, by this request or another that asks for the same.
@@ -219,7 +219,7 @@ impl Settings {
         match (self.read(&bytes, None).await, waiting.take()) {
             (Looked::Page(page, at), Some(req)) => {
                 let status = format!("{}; collapsed", place.miss());
-                let res = sent(req.headers(), &page, Some(at), &status).await;
+                let res = sent(req.headers(), &page, Some(at), Some(&status)).await;
                 Ok(Turn::Done(req.into_response(res.map_into_right_body())))
             }
             (Looked::Variants(generation, names), Some(req)) if !place.is_variant() => {
@@ -272,16 +272,24 @@ async fn finished<B>(
             let stored = if is_stored { "; stored" } else { "" };
             let status = format!("{}{stored}", place.miss());
             let res = match entry {
-                Ok(_) => sent(req.headers(), &page, None, &status).await,
+                Ok(_) => sent(req.headers(), &page, None, Some(&status)).await,
                 Err(refusal) => {
                     refused(req.path(), refusal);
                     // What is sent only once is not worth compressing.
-                    sent(&HeaderMap::new(), &page, None, &status).await
+                    sent(&HeaderMap::new(), &page, None, Some(&status)).await
                 }
             };
             ServiceResponse::new(req, res.map_into_right_body())
         }
     }
+}
+
+/// As the handler answers it.
+async fn passed<S, B>(req: ServiceRequest, service: &S) -> Answered<B>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
+{
+    Ok(service.call(req).await?.map_into_left_body())
 }
 
 fn marked<B>(mut res: ServiceResponse<B>, status: &str) -> ServiceResponse<B> {

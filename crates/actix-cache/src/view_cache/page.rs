@@ -4,7 +4,10 @@
 //! page itself never changes: whoever has it, has it for good. So a process keeps the pages that
 //! it has sent, and asks the servers just for the little entry.
 
-use std::sync::Arc;
+use std::{
+    hash::{BuildHasherDefault, Hasher},
+    sync::Arc,
+};
 
 use actix_web::{
     http::header::{self, HeaderMap, HeaderName, HeaderValue},
@@ -16,6 +19,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 
 use super::{
+    answer::HIT,
     form::{Form, is_compressible},
     policy::may_be_transformed,
 };
@@ -105,7 +109,8 @@ impl Page {
         let length = u32::from_be_bytes(stored.get(..4)?.try_into().ok()?);
         let body_at = usize::try_from(length).ok()?.checked_add(4)?;
         let kept: Vec<(String, Vec<u8>)> = codec::deserialize(stored.get(4..body_at)?)?;
-        let mut headers = HeaderMap::with_capacity(kept.len() + 4);
+        let mut headers = HeaderMap::with_capacity(kept.len() + 5);
+        headers.insert(header::CACHE_STATUS, HeaderValue::from_static(HIT));
         for (name, value) in kept {
             headers.append(HeaderName::try_from(name).ok()?, HeaderValue::from_bytes(&value).ok()?);
         }
@@ -159,7 +164,10 @@ impl Page {
             Form::Brotli => &self.brotli,
             Form::Gzip => &self.gzip,
         };
-        Arc::clone(cell.get_or_init(|| self.compressed(form)).await)
+        match cell.get() {
+            Some(ready) => Arc::clone(ready),
+            None => Arc::clone(Box::pin(cell.get_or_init(|| self.compressed(form))).await),
+        }
     }
 
     async fn compressed(&self, form: Form) -> Arc<Ready> {
@@ -192,8 +200,29 @@ fn etag(id: PageId, form: Form) -> HeaderValue {
 /// The pages that this process has at hand, and the servers that have them all.
 #[derive(Debug)]
 pub(super) struct Pages {
-    at_hand: moka::sync::Cache<PageId, Arc<Page>>,
+    at_hand: moka::sync::Cache<PageId, Arc<Page>, BuildHasherDefault<OfDigest>>,
     bound: usize,
+}
+
+/// A digest needs no other hash.
+#[derive(Debug, Default)]
+struct OfDigest(u64);
+
+impl Hasher for OfDigest {
+    fn write_u128(&mut self, digest: u128) {
+        let [_, _, _, _, _, _, _, _, half @ ..] = digest.to_be_bytes();
+        self.0 = u64::from_be_bytes(half);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl Pages {
@@ -204,7 +233,7 @@ impl Pages {
             .max_capacity(bound as u64)
             .weigher(weigh)
             .eviction_policy(EvictionPolicy::lru())
-            .build();
+            .build_with_hasher(BuildHasherDefault::default());
         Self { at_hand, bound }
     }
 
@@ -232,12 +261,14 @@ impl Pages {
 
     /// A page that has been kept.
     pub(super) async fn find(&self, cache: &Cache, id: PageId) -> Option<Arc<Page>> {
-        if let Some(page) = self.at_hand.get(&id) {
-            return Some(page);
+        match self.at_hand.get(&id) {
+            None if cache.backend().is_shared() => Box::pin(self.fetch(cache, id)).await,
+            at_hand => at_hand,
         }
-        if !cache.backend().is_shared() {
-            return None;
-        }
+    }
+
+    /// A page that the servers have, which is at hand from now on.
+    async fn fetch(&self, cache: &Cache, id: PageId) -> Option<Arc<Page>> {
         let key = key(cache, id);
         let found = cache.backend().get(&key, false).await;
         let found = found.inspect_err(|failure| cache.failed(*failure)).ok()??;

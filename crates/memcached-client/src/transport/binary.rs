@@ -5,11 +5,13 @@
 //! the connection; the next request starts another.
 
 use std::{
+    future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use bytes::Buf;
+use futures_util::future::{Either, ready};
 
 use super::{Cas, Checked, Deletion, Swap, Value, Verb};
 use crate::{
@@ -133,16 +135,24 @@ impl Link {
         Ok((reply, sent.connection))
     }
 
-    async fn response(&self, sent: Sent) -> Result<(Response, u64), Error> {
-        match self.reply(sent).await? {
-            (Reply::One(response), connection) => Ok((response, connection)),
-            (Reply::Batch(_) | Reply::List(_), _) => Err(self.wrong_shape()),
+    /// The answer to a request that has one.
+    async fn response(&self, Sent { ticket, connection }: Sent) -> Result<(Response, u64), Error> {
+        let reply = ticket.await.inspect_err(|error| self.counters.failed(error))?;
+        match reply {
+            Reply::One(response) => Ok((response, connection)),
+            Reply::Batch(_) | Reply::List(_) => Err(self.wrong_shape()),
         }
     }
 
-    async fn ask(self: &Arc<Self>, request: Request<'_>) -> Result<(Response, u64), Error> {
-        let sent = self.send(|pipeline, deadline| pipeline.push(request, deadline))?;
-        self.response(sent).await
+    /// Sends at once; the future, which is small, only waits.
+    fn ask<'a>(
+        self: &'a Arc<Self>,
+        request: Request<'_>,
+    ) -> impl Future<Output = Result<(Response, u64), Error>> + use<'a> {
+        match self.send(|pipeline, deadline| pipeline.push(request, deadline)) {
+            Ok(sent) => Either::Left(self.response(sent)),
+            Err(error) => Either::Right(ready(Err(error))),
+        }
     }
 
     fn wrong_shape(&self) -> Error {
@@ -166,8 +176,8 @@ impl Link {
     }
 
     pub(crate) async fn get(self: &Arc<Self>, key: &[u8]) -> Result<Option<Value>, Error> {
-        let request = Request { opcode: opcode::GET, key, ..Request::default() };
-        let (response, connection) = self.ask(request).await?;
+        let answer = self.ask(Request { opcode: opcode::GET, key, ..Request::default() });
+        let (response, connection) = answer.await?;
         match response.status {
             status::OK => {
                 self.counters.found(1, 1);
