@@ -258,6 +258,12 @@ impl Cache {
         self.delete_each(keys).await.into_iter().all(|is_certain| is_certain)
     }
 
+    /// Whether that deletes one after the other, in their order.
+    pub(crate) fn keeps_order(&self, keys: &[&str]) -> bool {
+        let keys: Vec<_> = keys.iter().map(|key| self.full_key(key)).collect();
+        self.inner.backend.keeps_order(&keys)
+    }
+
     /// Likewise; whether it is certain of each.
     pub(crate) async fn delete_each(&self, keys: &[&str]) -> Vec<bool> {
         let keys: Vec<_> = keys.iter().map(|key| self.full_key(key)).collect();

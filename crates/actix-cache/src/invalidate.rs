@@ -137,12 +137,17 @@ pub trait Ledger: Send + Sync {
 }
 
 impl Cache {
-    /// Deletes the entries, each level confirmed before the next is sent. Whether all of it is
-    /// certain; if it is not, the row must stay.
+    /// Deletes the entries, each level before the next: all in one round trip if they are on one
+    /// server, which keeps the order, else each level confirmed before the next is sent. Whether all
+    /// of it is certain; if it is not, the row must stay.
     ///
     /// A level that cannot be confirmed does not hold up the others: what a server that is away
     /// holds must not keep pages on another one stale. The replay puts it all in order.
     pub async fn invalidate(&self, invalidation: &Invalidation) -> bool {
+        let all: Vec<_> = invalidation.levels.iter().flatten().map(String::as_str).collect();
+        if self.keeps_order(&all) {
+            return self.delete_many(&all).await;
+        }
         let mut certain = true;
         for keys in &invalidation.levels {
             let keys: Vec<_> = keys.iter().map(String::as_str).collect();

@@ -77,6 +77,21 @@ impl Client {
         Ok(&self.shared.config.servers[self.shared.ring.owner_of(&key)])
     }
 
+    /// Whether all of `keys` are on one server whatever happens, so that a batch about them is carried
+    /// out in their order. Never with [`Failover::Eject`] and several servers.
+    pub fn are_on_one_server<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<bool, Error> {
+        let config = &self.shared.config;
+        if config.servers.len() > 1 && config.failover == Failover::Eject {
+            return Ok(false);
+        }
+        let owners = keys.iter().map(|key| {
+            let key = self.on_wire(key.as_ref())?;
+            Ok(self.shared.ring.owner_of(&key))
+        });
+        let owners = owners.collect::<Result<Vec<_>, Error>>()?;
+        Ok(owners.windows(2).all(|pair| pair[0] == pair[1]))
+    }
+
     /// In a hook: the server that is about to be used again ([`Client::with_hook`]).
     #[must_use]
     pub fn returning(&self) -> Option<&ServerAddress> {
@@ -219,8 +234,8 @@ impl Client {
         self.link(self.place(&key).await?).delete_if_unchanged(&key, cas).await
     }
 
-    /// Deletes entries, in one round trip per server. Returns when all servers have confirmed it
-    /// or failed.
+    /// Deletes entries, in one round trip per server, and in their order on each. Returns when all
+    /// servers have confirmed it or failed.
     pub async fn delete_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Deletion, Error>> {
         let keys = self.all_on_wire(keys);
         let (links, shares) = (self.shared.links(), shares(&keys, |key| &**key));
@@ -320,11 +335,14 @@ impl Client {
     /// Gives way to the probe when there is nowhere to go: nothing else may let it run on a runtime
     /// that does nothing but ask.
     async fn place(&self, key: &[u8]) -> Result<Place, Error> {
-        let place = self.find_place(key);
-        if place.is_err() {
-            tokio::task::yield_now().await;
+        match self.find_place(key) {
+            Ok(place) => Ok(place),
+            Err(error) => {
+                // In a box: callers' futures are kept small.
+                Box::pin(tokio::task::yield_now()).await;
+                Err(error)
+            }
         }
-        place
     }
 
     fn find_place(&self, key: &[u8]) -> Result<Place, Error> {

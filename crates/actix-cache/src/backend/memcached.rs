@@ -84,6 +84,10 @@ impl Memcached {
         Ok(())
     }
 
+    pub(crate) fn keeps_order(&self, keys: &[String]) -> bool {
+        self.0.are_on_one_server(keys).unwrap_or(false)
+    }
+
     pub(crate) async fn delete_many(&self, keys: &[String]) -> Vec<Result<(), Failure>> {
         let outcomes = self.0.delete_many(keys).await.into_iter();
         outcomes.map(|outcome| outcome.map(drop).map_err(Failure::from)).collect()

@@ -165,6 +165,15 @@ impl Backend {
             m => m.delete_if_unchanged(key, mark).await)
     }
 
+    /// Whether [`delete_many`](Self::delete_many) deletes these in their order.
+    pub(crate) fn keeps_order(&self, keys: &[String]) -> bool {
+        match self {
+            #[cfg(feature = "memcached")]
+            Self::Memcached(memcached) => memcached.keeps_order(keys),
+            _ => true,
+        }
+    }
+
     /// Deletes; each is confirmed or failed.
     pub(crate) async fn delete_many(&self, keys: &[String]) -> Vec<Result<(), Failure>> {
         match self {

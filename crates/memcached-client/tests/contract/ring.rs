@@ -1,6 +1,6 @@
 //! Keys live where pylibmc puts them.
 
-use memcached_client::{Client, Config, ServerAddress};
+use memcached_client::{Client, Config, Failover, ServerAddress};
 
 /// Measured with pylibmc 1.6.3: key, index of the server that held it, name of the server list.
 const VECTORS: &str = include_str!("../ketama-vectors.tsv");
@@ -25,4 +25,26 @@ fn every_key_is_on_the_server_where_pylibmc_put_it() {
         }
     }
     assert_eq!(checked, 5997);
+}
+
+#[test]
+fn keys_are_on_one_server_if_it_is_the_only_one_or_no_other_ever_takes_its_place() {
+    let client = |list: &str, failover| {
+        let servers = ServerAddress::parse_list(list).unwrap();
+        let mut config = Config::new(servers);
+        config.failover = failover;
+        Client::new(config)
+    };
+    let keys: Vec<_> = (0..100).map(|n| format!("key{n}")).collect();
+    let two = client("a:1,b:1", Failover::Miss);
+    let of_a: Vec<_> = keys
+        .iter()
+        .filter(|key| two.server_of(key).unwrap() == two.server_of("x").unwrap())
+        .collect();
+    assert!(of_a.len() > 1 && of_a.len() < keys.len());
+    assert_eq!(two.are_on_one_server(&of_a), Ok(true));
+    assert_eq!(two.are_on_one_server(&keys), Ok(false));
+    assert_eq!(client("a:1,b:1", Failover::Eject).are_on_one_server(&of_a), Ok(false));
+    assert_eq!(client("a:1", Failover::Eject).are_on_one_server(&keys), Ok(true));
+    assert!(two.are_on_one_server(&["not a key"]).is_err());
 }
