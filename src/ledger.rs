@@ -4,11 +4,14 @@
 use std::time::Duration;
 
 use actix_cache::{Invalidation, Ledger};
+use actix_web::rt::{self, time::sleep};
 use diesel::{
     dsl::sql,
     prelude::*,
     sql_types::{BigInt, Bool},
 };
+
+use tokio::sync::mpsc::{self, UnboundedSender};
 
 use crate::db::{Db, DbConnection, DbError};
 
@@ -33,10 +36,43 @@ pub(crate) fn insert(conn: &mut DbConnection, invalidation: &Invalidation) -> Qu
     Ok(id)
 }
 
-/// Removes the row of a write whose invalidation is certain. If that fails, it is replayed: no harm.
-pub(crate) async fn remove_confirmed(db: &Db, row: i64) {
-    if let Err(error) = db.write(move |conn| remove(conn, &[row])).await {
-        log::warn!("a row stays in cache_invalidations for now: {error}");
+/// Takes rows whose invalidation is certain out of the ledger, those of many writes in one
+/// transaction. Nobody waits for it: a row that stays is replayed, which does no harm.
+#[derive(Clone, Debug)]
+pub(crate) struct Settled(UnboundedSender<i64>);
+
+/// How long rows are gathered: long enough for a busy process, and far from
+/// [`actix_cache::REPLAY_AGE`], when other processes take a row for left.
+const GATHERED: Duration = Duration::from_millis(10);
+
+/// So many rows at once at most.
+const TOGETHER: usize = 1000;
+
+impl Settled {
+    /// Works on the current Actix system until that stops.
+    pub(crate) fn start(db: Db) -> Self {
+        let (sender, mut settled) = mpsc::unbounded_channel();
+        rt::spawn(async move {
+            let mut rows = Vec::new();
+            while settled.recv_many(&mut rows, TOGETHER).await > 0 {
+                sleep(GATHERED).await;
+                while rows.len() < TOGETHER
+                    && let Ok(row) = settled.try_recv()
+                {
+                    rows.push(row);
+                }
+                let together = std::mem::take(&mut rows);
+                if let Err(error) = db.write(move |conn| remove(conn, &together)).await {
+                    log::warn!("rows stay in cache_invalidations for now: {error}");
+                }
+            }
+        });
+        Self(sender)
+    }
+
+    pub(crate) fn remove(&self, row: i64) {
+        // Without a receiver the process is about to end.
+        let _ = self.0.send(row);
     }
 }
 

@@ -169,7 +169,7 @@ impl Shared {
         prepare_database(&db, config)?;
         let cache = open_cache(config, &db);
         let sessions = session_store(&config.session, &cache, &db);
-        let cache = TasksCache::new(cache, config.cache.layers);
+        let cache = TasksCache::new(cache, config.cache.layers, &db);
         let observers = Data::new(Observers {
             proxies: config.trusted_proxies.clone(),
             metrics: Metrics::default(),

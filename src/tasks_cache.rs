@@ -19,7 +19,7 @@ use diesel::QueryResult;
 use crate::{
     config::Layers,
     db::{Db, DbConnection, DbError, within_deadline},
-    ledger,
+    ledger::{self, Settled},
     task::{self, Task, TaskId},
 };
 
@@ -41,6 +41,7 @@ pub(crate) struct TasksCache {
     pub(crate) fragment: Cache,
     /// For the view cache that wraps the page.
     pub(crate) view: Cache,
+    settled: Settled,
 }
 
 /// What a write has changed.
@@ -63,12 +64,13 @@ impl Change {
 }
 
 impl TasksCache {
-    pub(crate) fn new(cache: Cache, layers: Layers) -> Self {
+    pub(crate) fn new(cache: Cache, layers: Layers, db: &Db) -> Self {
         let layer = |name, is_on| if is_on { cache.layer(name) } else { Cache::null().build() };
         Self {
             query: layer("query", layers.query),
             fragment: layer("fragment", layers.fragment),
             view: layer("view", layers.view),
+            settled: Settled::start(db.clone()),
             cache,
         }
     }
@@ -93,7 +95,7 @@ impl TasksCache {
     }
 
     /// Every write goes through here: `write` in a transaction, with a row in the ledger if it has
-    /// changed anything; then what it makes wrong is deleted, and the row goes when that is certain.
+    /// changed anything; then what it makes wrong is deleted; when that is certain, the row goes soon.
     ///
     /// It goes on to its end also when nobody waits for it any more.
     pub(crate) async fn write<T, F>(&self, db: &Db, write: F) -> Result<T, DbError>
@@ -101,15 +103,20 @@ impl TasksCache {
         F: FnOnce(&mut DbConnection) -> QueryResult<(T, Option<Change>)> + Send + 'static,
         T: Send + 'static,
     {
-        let (cache, db) = (self.cache.clone(), db.clone());
-        let written = rt::spawn(async move { write_through(&cache, &db, write).await });
+        let (cache, settled, db) = (self.cache.clone(), self.settled.clone(), db.clone());
+        let written = rt::spawn(async move { write_through(&cache, &settled, &db, write).await });
         let written =
             async { written.await.map_err(|error| DbError::Unavailable(error.to_string()))? };
         within_deadline(written).await
     }
 }
 
-async fn write_through<T, F>(cache: &Cache, db: &Db, write: F) -> Result<T, DbError>
+async fn write_through<T, F>(
+    cache: &Cache,
+    settled: &Settled,
+    db: &Db,
+    write: F,
+) -> Result<T, DbError>
 where
     F: FnOnce(&mut DbConnection) -> QueryResult<(T, Option<Change>)> + Send + 'static,
     T: Send + 'static,
@@ -139,7 +146,7 @@ where
     };
     let (value, row) = written?;
     if is_certain && let Some(row) = row {
-        ledger::remove_confirmed(db, row).await;
+        settled.remove(row);
     }
     Ok(value)
 }

@@ -96,7 +96,7 @@ fn check_tells_of_each_part_whether_it_works() {
     ];
     let (code, out, _) = run(&settings, &["check"]);
     assert_eq!(code, 1);
-    assert!(out.contains("migrations: PROBLEM: 3 pending; run `tasklist migrate`"), "{out}");
+    assert!(out.contains("migrations: PROBLEM: 4 pending; run `tasklist migrate`"), "{out}");
     assert_eq!(run(&settings, &["migrate"]).0, 0);
     let (code, out, err) = run(&settings, &["check"]);
     assert_eq!((code, err.as_str()), (0, ""), "{out}");

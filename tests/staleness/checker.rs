@@ -1,7 +1,7 @@
 //! Knows what has been acknowledged, and when a page must show it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::Mutex,
     time::{Duration, Instant},
 };
@@ -9,12 +9,19 @@ use std::{
 /// "Within one second", where a server could not be reached or a writer was killed.
 const PUT_RIGHT: Duration = Duration::from_secs(1);
 
+/// How long after it was asked for a page is judged: by then writers have found out what had to be
+/// seen when.
+pub const JUDGED_AFTER: Duration = Duration::from_millis(500);
+
+/// Longer than pages wait to be judged.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+
 /// One task, by its name, which is never used again.
 #[derive(Clone, Copy, Debug, Default)]
 struct Task {
     /// From when on pages must show it.
     shown_from: Option<Instant>,
-    delete_begun: bool,
+    delete_begun: Option<Instant>,
     /// From when on no page must show it.
     gone_from: Option<Instant>,
 }
@@ -27,6 +34,8 @@ struct State {
     tasks: HashMap<String, Task>,
     /// Those that are there and that nobody has begun to delete.
     alive: Vec<String>,
+    /// Those that somebody has begun to delete not long ago.
+    leaving: VecDeque<(Instant, String)>,
     faults: usize,
     /// Known during a fault that is not over, and whether it is there: put right when it is over.
     waiting: Vec<(String, bool)>,
@@ -48,10 +57,12 @@ pub enum Write {
     Delete,
 }
 
-/// What a page must show and must not, if it was asked for at this time.
-pub struct Expected {
-    at: Instant,
-    shown: Vec<String>,
+/// A page that somebody has seen.
+#[derive(Debug)]
+pub struct Seen {
+    pub asked: Instant,
+    pub received: Instant,
+    pub names: Vec<String>,
 }
 
 impl Checker {
@@ -72,28 +83,38 @@ impl Checker {
 
     pub fn delete_begins(&self, name: &str) {
         let mut state = self.0.lock().unwrap();
+        let now = Instant::now();
         state.alive.retain(|alive| alive != name);
-        state.tasks.entry(name.to_owned()).or_default().delete_begun = true;
+        state.tasks.entry(name.to_owned()).or_default().delete_begun = Some(now);
+        state.leaving.push_back((now, name.to_owned()));
+        while state.leaving.front().is_some_and(|(begun, _)| begun.elapsed() > FORGOTTEN_AFTER) {
+            state.leaving.pop_front();
+        }
     }
 
     /// A write has been answered, or its process is dead and the database has told what has become
-    /// of it. It must be seen from now on if it is certain that the cache knows.
-    pub fn is_known(&self, name: &str, is_there: bool, is_certain: bool) -> Grace {
+    /// of it. It must be seen since the answer if it was certain then that the cache knows.
+    pub fn is_known(
+        &self,
+        name: &str,
+        is_there: bool,
+        answered: Instant,
+        is_certain: bool,
+    ) -> Grace {
         let mut state = self.0.lock().unwrap();
         if is_there {
             // Also by a delete that has not come to pass.
-            state.tasks.entry(name.to_owned()).or_default().delete_begun = false;
+            state.tasks.entry(name.to_owned()).or_default().delete_begun = None;
         }
-        let now = Instant::now();
         if is_certain {
             state.strict += 1;
-            state.settle(name, is_there, now);
+            state.settle(name, is_there, answered);
             Grace::None
         } else if state.faults > 0 {
             state.waiting.push((name.to_owned(), is_there));
             Grace::ASecondAfterTheFault
         } else {
-            state.settle(name, is_there, now + PUT_RIGHT);
+            state.settle(name, is_there, Instant::now() + PUT_RIGHT);
             Grace::ASecond
         }
     }
@@ -112,28 +133,22 @@ impl Checker {
         self.0.lock().unwrap().strict
     }
 
-    pub fn expected(&self) -> Expected {
+    /// Why a page was stale.
+    pub fn staleness(&self, page: &Seen) -> Option<String> {
         let state = self.0.lock().unwrap();
-        let at = Instant::now();
-        let is_shown = |name: &&String| {
-            state.tasks.get(*name).and_then(|task| task.shown_from).is_some_and(|from| from <= at)
+        let leaving = state.leaving.iter().map(|(_, name)| name);
+        let must_be_shown = |name: &&String| {
+            let task = state.tasks.get(*name).copied().unwrap_or_default();
+            task.shown_from.is_some_and(|from| from <= page.asked)
+                && task.delete_begun.is_none_or(|begun| begun > page.received)
         };
-        Expected { at, shown: state.alive.iter().filter(is_shown).cloned().collect() }
-    }
-
-    /// Why a page that was asked for then is stale.
-    pub fn staleness(&self, expected: &Expected, page: &[&str]) -> Option<String> {
-        let state = self.0.lock().unwrap();
-        let missing = expected.shown.iter().find(|name| {
-            !page.contains(&name.as_str())
-                && state.tasks.get(*name).is_some_and(|task| !task.delete_begun)
-        });
-        if let Some(name) = missing {
+        let mut expected = state.alive.iter().chain(leaving).filter(must_be_shown);
+        if let Some(name) = expected.find(|name| !page.names.contains(name)) {
             return Some(format!("{name} is missing"));
         }
-        let ghost = page.iter().find(|name| {
-            let task = state.tasks.get(**name);
-            task.and_then(|task| task.gone_from).is_some_and(|from| from <= expected.at)
+        let ghost = page.names.iter().find(|name| {
+            let task = state.tasks.get(*name);
+            task.and_then(|task| task.gone_from).is_some_and(|from| from <= page.asked)
         });
         ghost.map(|name| format!("{name} is still there"))
     }
@@ -144,7 +159,7 @@ impl State {
         let task = self.tasks.entry(name.to_owned()).or_default();
         if !is_there {
             task.gone_from = Some(from);
-        } else if !task.delete_begun {
+        } else if task.delete_begun.is_none() {
             task.shown_from = Some(from);
             if !self.alive.iter().any(|alive| alive == name) {
                 self.alive.push(name.to_owned());
