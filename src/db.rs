@@ -15,6 +15,7 @@ use diesel::{
 };
 use secrecy::ExposeSecret;
 use thiserror::Error;
+use tokio::sync as fair;
 
 use crate::{
     config::{DatabaseConfig, DatabaseKind, DatabaseUrl},
@@ -127,6 +128,7 @@ pub struct Db {
     pool: Pool<Manager>,
     failures: Failures,
     manager: Manager,
+    turns: WriteTurns,
 }
 
 impl Db {
@@ -143,7 +145,8 @@ impl Db {
             .connection_timeout(CONNECTION_PATIENCE)
             .error_handler(Box::new(failures.clone()))
             .build_unchecked(manager.clone());
-        Self { pool, failures, manager }
+        let turns = WriteTurns::new(config.url.kind);
+        Self { pool, failures, manager, turns }
     }
 
     /// Runs `query` on a thread for blocking work.
@@ -182,7 +185,7 @@ impl Db {
         F: FnOnce(&mut DbConnection) -> QueryResult<T> + Send + 'static,
         T: Send + 'static,
     {
-        self.run(|conn| conn.write_transaction(change)).await
+        within_deadline(self.write_to_end(change)).await
     }
 
     /// How many connections are open, and how many of them are not in use.
@@ -197,7 +200,13 @@ impl Db {
         F: FnOnce(&mut DbConnection) -> QueryResult<T> + Send + 'static,
         T: Send + 'static,
     {
-        self.run_to_end(|conn| conn.write_transaction(change)).await
+        let turn = self.turns.wait().await;
+        self.run_to_end(move |conn| {
+            let written = conn.write_transaction(change);
+            drop(turn);
+            written
+        })
+        .await
     }
 
     /// Asks the database for nothing, to see whether it answers.
@@ -216,6 +225,30 @@ impl Db {
     pub fn pending_migrations(&self) -> Result<usize, DbError> {
         let conn = self.manager.connect().map_err(|e| DbError::Unavailable(e.to_string()))?;
         migrations::pending(conn).map_err(|e| DbError::Migration(e.to_string()))
+    }
+}
+
+/// SQLite has one writer at a time, and those who wait for it sleep, ever longer, and wake by chance.
+/// So the writers of this process take turns, in the order in which they came.
+#[derive(Clone, Debug)]
+struct WriteTurns(Option<Arc<fair::Mutex<()>>>);
+
+impl WriteTurns {
+    fn new(kind: DatabaseKind) -> Self {
+        match kind {
+            #[cfg(feature = "sqlite")]
+            DatabaseKind::Sqlite => Self(Some(Arc::default())),
+            #[cfg(any(feature = "postgres", feature = "mysql"))]
+            _ => Self(None),
+        }
+    }
+
+    /// Resolves when it is the caller's turn, which lasts until the guard is dropped.
+    async fn wait(&self) -> Option<fair::OwnedMutexGuard<()>> {
+        match &self.0 {
+            Some(turns) => Some(Arc::clone(turns).lock_owned().await),
+            None => None,
+        }
     }
 }
 
