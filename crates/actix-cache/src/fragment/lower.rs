@@ -13,7 +13,8 @@
 //! {% if __fragment_missed() %}{% filter __fragment_store %}BODY{% endfilter %}{% endif %}
 //! ```
 //!
-//! where SITE is the number of the tag. A template without the tag stays as it is.
+//! where SITE is the number of the tag. Where nothing is kept it becomes `{% if true %}BODY{% endif %}`.
+//! A template without the tag stays as it is.
 
 use std::{borrow::Cow, collections::BTreeSet};
 
@@ -28,6 +29,8 @@ pub(super) const STORE: &str = "__fragment_store";
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Lowered<'a> {
     pub(super) source: Cow<'a, str>,
+    /// The same for where nothing is kept.
+    pub(super) plain: Cow<'a, str>,
     /// The tags, in their order.
     pub(super) tags: Vec<Tag>,
     /// The templates that this one includes or extends.
@@ -94,6 +97,7 @@ enum Kind {
 struct Lowering<'a> {
     source: &'a str,
     output: String,
+    plain: String,
     /// How much of the source has been put out.
     done: usize,
     first_site: usize,
@@ -105,12 +109,14 @@ impl<'a> Lowering<'a> {
     fn new(source: &'a str, first_site: usize) -> Self {
         let lowered = Lowered {
             source: Cow::Borrowed(source),
+            plain: Cow::Borrowed(source),
             tags: Vec::new(),
             references: BTreeSet::new(),
             components: Components::default(),
             captures: false,
         };
-        Self { source, output: String::new(), done: 0, first_site, open: Vec::new(), lowered }
+        let (output, plain) = (String::new(), String::new());
+        Self { source, output, plain, done: 0, first_site, open: Vec::new(), lowered }
     }
 
     fn tag(&mut self, code: &Code<'a>) -> Result<(), Fault> {
@@ -240,7 +246,8 @@ impl<'a> Lowering<'a> {
         let lowered = format!(
             "{{{{{before} [{site}, {list}] | {LOOKUP} }}}}{{% if {MISSED}() %}}{{% filter {STORE} "
         );
-        self.replace(code, &lowered, &format!("{after}%}}"));
+        let plain = format!("{{%{before} if true ");
+        self.replace(code, &lowered, &plain, &format!("{after}%}}"));
         self.open("endcache", Kind::Cache, code);
         Ok(())
     }
@@ -259,19 +266,24 @@ impl<'a> Lowering<'a> {
             return Err(self.fault(code.start, format!("`{{% endcache %}}` {what}")));
         }
         let (before, after) = (trim(code.trims_before), trim(code.trims_after));
-        self.replace(code, &format!("{{%{before} endfilter %}}{{% endif "), &format!("{after}%}}"));
+        let lowered = format!("{{%{before} endfilter %}}{{% endif ");
+        let plain = format!("{{%{before} endif ");
+        self.replace(code, &lowered, &plain, &format!("{after}%}}"));
         Ok(())
     }
 
-    /// Puts `lowered` where `code` stands, in as many lines: what `lowered` lacks comes before
+    /// Puts `lowered` and `plain` where `code` stands, in as many lines: what they lack comes before
     /// `end`.
-    fn replace(&mut self, code: &Code<'a>, lowered: &str, end: &str) {
+    fn replace(&mut self, code: &Code<'a>, lowered: &str, plain: &str, end: &str) {
         let lines = |text: &str| text.matches('\n').count();
-        let missing = lines(&self.source[code.start..code.end]).saturating_sub(lines(lowered));
-        self.output.push_str(&self.source[self.done..code.start]);
-        self.output.push_str(lowered);
-        self.output.extend(std::iter::repeat_n('\n', missing));
-        self.output.push_str(end);
+        let before = &self.source[self.done..code.start];
+        for (output, text) in [(&mut self.output, lowered), (&mut self.plain, plain)] {
+            let missing = lines(&self.source[code.start..code.end]).saturating_sub(lines(text));
+            output.push_str(before);
+            output.push_str(text);
+            output.extend(std::iter::repeat_n('\n', missing));
+            output.push_str(end);
+        }
         self.done = code.end;
     }
 
@@ -286,8 +298,9 @@ impl<'a> Lowering<'a> {
 
     fn finish(mut self) -> Lowered<'a> {
         if self.done > 0 {
-            self.output.push_str(&self.source[self.done..]);
-            self.lowered.source = Cow::Owned(self.output);
+            let rest = &self.source[self.done..];
+            self.lowered.source = Cow::Owned(self.output + rest);
+            self.lowered.plain = Cow::Owned(self.plain + rest);
         }
         self.lowered
     }
@@ -429,6 +442,13 @@ mod tests {
     }
 
     #[test]
+    fn where_nothing_is_kept_nothing_is_looked_up() {
+        let source = "a {%- cache 300, \"row\", id, of=task -%} x {%- endcache -%} b";
+        let plain = lower(source, 7).unwrap().plain;
+        assert_eq!(plain, "a {%- if true -%} x {%- endif -%} b");
+    }
+
+    #[test]
     fn white_space_control_stays_at_the_edges() {
         assert_eq!(
             lowered("a {%- cache 1, \"n\" -%} x {%- endcache -%} b"),
@@ -440,14 +460,12 @@ mod tests {
     #[test]
     fn lines_stay_where_they_are() {
         let source = "{%\ncache\n1,\n\"n\"\n,of\n=\n2\n%}\nx\n{%\nendcache\n%}\ny";
-        let lowered = lowered(source);
+        let Lowered { source: lowered, plain, .. } = lower(source, 7).unwrap();
         let line_of =
             |text: &str, what: &str| text[..text.find(what).unwrap()].matches('\n').count();
-        for what in ["x", "y"] {
-            assert_eq!(
-                line_of(&lowered, &format!("\n{what}")),
-                line_of(source, &format!("\n{what}"))
-            );
+        for what in ["\nx", "\ny"] {
+            assert_eq!(line_of(&lowered, what), line_of(source, what));
+            assert_eq!(line_of(&plain, what), line_of(source, what));
         }
     }
 
@@ -469,7 +487,8 @@ mod tests {
             "{ % cache %}",
             "{{ cache }} {% set cache = 1 %}",
         ] {
-            assert_eq!(lower(source, 0).unwrap().source, Cow::Borrowed(source));
+            let lowered = lower(source, 0).unwrap();
+            assert_eq!((&*lowered.source, &*lowered.plain), (source, source));
         }
     }
 

@@ -78,6 +78,8 @@ const PASSES: usize = 16;
 #[derive(Clone)]
 pub struct Templates {
     tera: Arc<Tera>,
+    /// For where nothing is kept.
+    plain: Arc<Tera>,
     sites: Arc<[Site]>,
     /// Whether what Tera has put out stands on the page as it is, so that a fragment can be put in
     /// afterwards.
@@ -118,6 +120,7 @@ impl Templates {
         if let Some(name) = tera.get_template_names().next() {
             return Err(TemplatesError::NotEmpty(name.to_owned()));
         }
+        let mut plain = tera.clone();
         pass::register(&mut tera);
         let sources: Vec<_> = sources.into_iter().collect();
         let mut sites = Vec::new();
@@ -143,7 +146,10 @@ impl Templates {
         let can_splice = !templates()
             .any(|template| template.captures || (has_components && template.components.captured));
         tera.add_raw_templates(lowered.iter().map(|(name, _, template)| (name, &template.source)))?;
-        Ok(Self { tera: Arc::new(tera), sites: sites.into(), can_splice, digest })
+        plain
+            .add_raw_templates(lowered.iter().map(|(name, _, template)| (name, &template.plain)))?;
+        let (tera, plain) = (Arc::new(tera), Arc::new(plain));
+        Ok(Self { tera, plain, sites: sites.into(), can_splice, digest })
     }
 
     /// Serves only entries of the same version (and of those given before): for what is shown that stands in no template and
@@ -169,7 +175,7 @@ impl Templates {
         context: &Context,
     ) -> TeraResult<String> {
         if self.sites.is_empty() || matches!(cache.backend(), Backend::Null) {
-            return self.tera.render(template, context);
+            return self.plain.render(template, context);
         }
         let mut pass = Pass::new(Arc::clone(&self.sites), cache.full_key(""));
         let mut turn = 1;

@@ -481,6 +481,25 @@ async fn with_the_cache_away_every_page_is_rendered_and_nothing_is_stored() {
 }
 
 #[tokio::test]
+async fn a_page_is_the_same_with_and_without_a_cache() {
+    for source in [
+        "a {%- cache none, \"x\" -%} b {%- endcache -%} c",
+        "{% for n in [1, 2] %}{% cache none, \"x\", n %} {{ n }}{% if n > 1 %}!{% endif %}\n{% endcache %}{% endfor %}",
+        "{% cache none, \"x\" %}{% cache none, \"y\" %}<{{ \"<\" }}{% endcache %}{% endcache %}",
+        "{% filter upper %}{% cache none, \"x\" %}{{ \"a\" }}b{% endcache %}{% endfilter %}",
+        "{% cache \"del\", \"x\" %}a{% endcache %}{% cache 0, \"y\" %}b{% endcache %}",
+    ] {
+        let templates = one(source);
+        let (without, with) = (Cache::null().build(), memory());
+        let plain = templates.render(&without, "page.html", &Context::new()).await.unwrap();
+        for _ in 0..2 {
+            let page = templates.render(&with, "page.html", &Context::new()).await.unwrap();
+            assert_eq!(page, plain, "{source}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn bytes_that_are_no_fragment_are_a_miss_and_replaced() {
     on_every_backend(async |cache: &Cache| {
         let templates = one("{% cache none, \"x\" %}x{% endcache %}");
