@@ -30,6 +30,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// in that time, so a database that is back is found within half of it.
 const CONNECTION_PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long a writer waits for its turn: with the other two below [`DEADLINE`].
+const TURN_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How long a request waits for the database in all: what a server that hangs does not keep to.
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -200,7 +203,7 @@ impl Db {
         F: FnOnce(&mut DbConnection) -> QueryResult<T> + Send + 'static,
         T: Send + 'static,
     {
-        let turn = self.turns.wait().await;
+        let turn = self.turns.wait().await?;
         self.run_to_end(move |conn| {
             let written = conn.write_transaction(change);
             drop(turn);
@@ -243,12 +246,13 @@ impl WriteTurns {
         }
     }
 
-    /// Resolves when it is the caller's turn, which lasts until the guard is dropped.
-    async fn wait(&self) -> Option<fair::OwnedMutexGuard<()>> {
-        match &self.0 {
-            Some(turns) => Some(Arc::clone(turns).lock_owned().await),
-            None => None,
-        }
+    /// Resolves when it is the caller's turn, which lasts until the guard is dropped. Nobody waits so
+    /// long that the write would come after its visitor has been told that it failed ([`DEADLINE`]).
+    async fn wait(&self) -> Result<Option<fair::OwnedMutexGuard<()>>, DbError> {
+        let Some(turns) = &self.0 else { return Ok(None) };
+        let too_late = |_| DbError::Unavailable("those who write before take too long".to_owned());
+        let turn = timeout(TURN_PATIENCE, Arc::clone(turns).lock_owned()).await;
+        turn.map(Some).map_err(too_late)
     }
 }
 

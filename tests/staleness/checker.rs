@@ -60,6 +60,7 @@ pub enum Write {
 /// A page that somebody has seen.
 #[derive(Debug)]
 pub struct Seen {
+    pub process: usize,
     pub asked: Instant,
     pub received: Instant,
     pub names: Vec<String>,
@@ -93,22 +94,16 @@ impl Checker {
     }
 
     /// A write has been answered, or its process is dead and the database has told what has become
-    /// of it. It must be seen since the answer if it was certain then that the cache knows.
-    pub fn is_known(
-        &self,
-        name: &str,
-        is_there: bool,
-        answered: Instant,
-        is_certain: bool,
-    ) -> Grace {
+    /// of it. It must be seen from when it is certain that the cache knows.
+    pub fn is_known(&self, name: &str, is_there: bool, certain_from: Option<Instant>) -> Grace {
         let mut state = self.0.lock().unwrap();
         if is_there {
             // Also by a delete that has not come to pass.
             state.tasks.entry(name.to_owned()).or_default().delete_begun = None;
         }
-        if is_certain {
+        if let Some(from) = certain_from {
             state.strict += 1;
-            state.settle(name, is_there, answered);
+            state.settle(name, is_there, from);
             Grace::None
         } else if state.faults > 0 {
             state.waiting.push((name.to_owned(), is_there));
@@ -160,7 +155,7 @@ impl State {
         if !is_there {
             task.gone_from = Some(from);
         } else if task.delete_begun.is_none() {
-            task.shown_from = Some(from);
+            task.shown_from.get_or_insert(from);
             if !self.alive.iter().any(|alive| alive == name) {
                 self.alive.push(name.to_owned());
             }

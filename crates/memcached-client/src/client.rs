@@ -78,10 +78,12 @@ impl Client {
     }
 
     /// Whether all of `keys` are on one server whatever happens, so that a batch about them is carried
-    /// out in their order. Never with [`Failover::Eject`] and several servers.
+    /// out in their order. Never with [`Failover::Eject`] and several servers, nor with the text
+    /// protocol, which proxies before several servers speak.
     pub fn are_on_one_server<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<bool, Error> {
         let config = &self.shared.config;
-        if config.servers.len() > 1 && config.failover == Failover::Eject {
+        let may_move = config.servers.len() > 1 && config.failover == Failover::Eject;
+        if may_move || config.protocol == Protocol::Text {
             return Ok(false);
         }
         let owners = keys.iter().map(|key| {

@@ -1,2 +1,2 @@
--- There are never many rows, and each write inserts and removes one.
-DROP INDEX cache_invalidations_by_age ON cache_invalidations;
+-- Nothing: only SQLite and PostgreSQL gain by it, and here an index that is gone could not be dropped again.
+DO 0;

@@ -51,7 +51,8 @@ const PASSES: usize = 16;
 /// within fragments that have been missing, in one more per level.
 ///
 /// A page with fragments that are missing is rendered more than once, so what templates call must
-/// not count or draw lots.
+/// not count or draw lots. With a cache that keeps nothing ([`Cache::null`]) the arguments are not
+/// looked at: a mistake in them shows with any other.
 ///
 /// An entry serves only templates that have not changed since, nor what they include and extend.
 ///

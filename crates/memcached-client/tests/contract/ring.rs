@@ -1,6 +1,6 @@
 //! Keys live where pylibmc puts them.
 
-use memcached_client::{Client, Config, Failover, ServerAddress};
+use memcached_client::{Client, Config, Failover, Protocol, ServerAddress};
 
 /// Measured with pylibmc 1.6.3: key, index of the server that held it, name of the server list.
 const VECTORS: &str = include_str!("../ketama-vectors.tsv");
@@ -47,4 +47,7 @@ fn keys_are_on_one_server_if_it_is_the_only_one_or_no_other_ever_takes_its_place
     assert_eq!(client("a:1,b:1", Failover::Eject).are_on_one_server(&of_a), Ok(false));
     assert_eq!(client("a:1", Failover::Eject).are_on_one_server(&keys), Ok(true));
     assert!(two.are_on_one_server(&["not a key"]).is_err());
+    let mut behind_a_proxy = Config::new(ServerAddress::parse_list("a:1").unwrap());
+    behind_a_proxy.protocol = Protocol::Text;
+    assert_eq!(Client::new(behind_a_proxy).are_on_one_server(&keys), Ok(false));
 }
