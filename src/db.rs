@@ -15,11 +15,11 @@ use diesel::{
 };
 use secrecy::ExposeSecret;
 use thiserror::Error;
-use tokio::sync as fair;
 
 use crate::{
     config::{DatabaseConfig, DatabaseKind, DatabaseUrl},
     migrations,
+    write_turns::WriteTurns,
 };
 
 /// How long a statement waits for another's lock.
@@ -29,9 +29,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a request waits for a connection of the pool. The pool tries to connect at least twice
 /// in that time, so a database that is back is found within half of it.
 const CONNECTION_PATIENCE: Duration = Duration::from_secs(3);
-
-/// How long a writer waits for its turn: with the other two below [`DEADLINE`].
-const TURN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a request waits for the database in all: what a server that hangs does not keep to.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -228,31 +225,6 @@ impl Db {
     pub fn pending_migrations(&self) -> Result<usize, DbError> {
         let conn = self.manager.connect().map_err(|e| DbError::Unavailable(e.to_string()))?;
         migrations::pending(conn).map_err(|e| DbError::Migration(e.to_string()))
-    }
-}
-
-/// SQLite has one writer at a time, and those who wait for it sleep, ever longer, and wake by chance.
-/// So the writers of this process take turns, in the order in which they came.
-#[derive(Clone, Debug)]
-struct WriteTurns(Option<Arc<fair::Mutex<()>>>);
-
-impl WriteTurns {
-    fn new(kind: DatabaseKind) -> Self {
-        match kind {
-            #[cfg(feature = "sqlite")]
-            DatabaseKind::Sqlite => Self(Some(Arc::default())),
-            #[cfg(any(feature = "postgres", feature = "mysql"))]
-            _ => Self(None),
-        }
-    }
-
-    /// Resolves when it is the caller's turn, which lasts until the guard is dropped. Nobody waits so
-    /// long that the write would come after its visitor has been told that it failed ([`DEADLINE`]).
-    async fn wait(&self) -> Result<Option<fair::OwnedMutexGuard<()>>, DbError> {
-        let Some(turns) = &self.0 else { return Ok(None) };
-        let too_late = |_| DbError::Unavailable("those who write before take too long".to_owned());
-        let turn = timeout(TURN_PATIENCE, Arc::clone(turns).lock_owned()).await;
-        turn.map(Some).map_err(too_late)
     }
 }
 

@@ -10,7 +10,6 @@ use diesel::{
     prelude::*,
     sql_types::{BigInt, Bool},
 };
-
 use tokio::sync::mpsc::{self, UnboundedSender};
 
 use crate::db::{Db, DbConnection, DbError};

@@ -35,3 +35,4 @@ pub mod task;
 mod tasks_cache;
 mod trusted_proxies;
 mod views;
+mod write_turns;

@@ -258,16 +258,15 @@ impl Cache {
         self.delete_each(keys).await.into_iter().all(|is_certain| is_certain)
     }
 
-    /// Whether that deletes one after the other, in their order.
-    pub(crate) fn keeps_order(&self, keys: &[&str]) -> bool {
-        let keys: Vec<_> = keys.iter().map(|key| self.full_key(key)).collect();
-        self.inner.backend.keeps_order(&keys)
-    }
-
     /// Likewise; whether it is certain of each.
     pub(crate) async fn delete_each(&self, keys: &[&str]) -> Vec<bool> {
         let keys: Vec<_> = keys.iter().map(|key| self.full_key(key)).collect();
-        let outcomes = self.inner.backend.delete_many(&keys).await.into_iter();
+        self.delete_full(&keys).await
+    }
+
+    /// Likewise of keys as the backend knows them.
+    pub(crate) async fn delete_full(&self, keys: &[String]) -> Vec<bool> {
+        let outcomes = self.inner.backend.delete_many(keys).await.into_iter();
         outcomes
             .map(|outcome| outcome.inspect_err(|failure| self.failed(*failure)).is_ok())
             .collect()

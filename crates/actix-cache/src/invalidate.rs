@@ -144,9 +144,10 @@ impl Cache {
     /// A level that cannot be confirmed does not hold up the others: what a server that is away
     /// holds must not keep pages on another one stale. The replay puts it all in order.
     pub async fn invalidate(&self, invalidation: &Invalidation) -> bool {
-        let all: Vec<_> = invalidation.levels.iter().flatten().map(String::as_str).collect();
-        if self.keeps_order(&all) {
-            return self.delete_many(&all).await;
+        let all: Vec<_> =
+            invalidation.levels.iter().flatten().map(|key| self.full_key(key)).collect();
+        if self.backend().keeps_order(&all) {
+            return self.delete_full(&all).await.into_iter().all(|is_certain| is_certain);
         }
         let mut certain = true;
         for keys in &invalidation.levels {
