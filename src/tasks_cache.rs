@@ -25,7 +25,7 @@ use crate::{
 
 const TASKS: Memo<(), Vec<Task>> = Memo::new("tasks.all", Lifetime::Default);
 
-/// As in `templates/_task.html`.
+/// As in `templates/index.html`.
 const FRAGMENT: &str = "task-fragment";
 
 /// The path of the page that shows the tasks.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use actix_cache::{Cache, Templates, TemplatesError};
 use rust_embed::RustEmbed;
 use serde::Serialize;
-use tera::{Context, Kwargs, State, Tera, TeraResult};
+use tera::{Kwargs, State, Tera, TeraResult};
 
 use crate::assets::Assets;
 
@@ -43,8 +43,7 @@ impl Views {
 
     /// Renders a template with the fields of `page` as its variables.
     pub(crate) async fn render(&self, template: &str, page: &impl Serialize) -> TeraResult<String> {
-        let context = Context::from_serialize(page)?;
-        self.templates.render(&self.fragments, template, &context).await
+        self.templates.render_serialized(&self.fragments, template, page).await
     }
 }
 

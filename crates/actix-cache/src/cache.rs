@@ -155,6 +155,7 @@ impl Cache {
     /// The values of `keys`, in their order, in one round trip per server.
     pub async fn get_many<T: DeserializeOwned>(&self, keys: &[&str]) -> Vec<Option<T>> {
         let keys: Vec<_> = keys.iter().map(|key| self.full_key(key)).collect();
+        let keys: Vec<_> = keys.iter().map(String::as_str).collect();
         let found = self.inner.backend.get_many(&keys).await.into_iter();
         let found = found.map(|found| found.map(|found| found.map(|found| found.bytes)));
         keys.iter().zip(found).map(|(key, found)| self.value(key, found)).collect()
@@ -175,10 +176,10 @@ impl Cache {
         });
         let value = body.and_then(|body| Some((codec::deserialize(&body)?, body.len())));
         let Some((value, bytes)) = value else {
-            self.count(Event::Miss);
+            self.count(Event::Misses(1));
             return None;
         };
-        self.count(Event::Hit { bytes });
+        self.count(Event::Hits { hits: 1, bytes });
         Some(value)
     }
 
@@ -359,7 +360,7 @@ impl Cache {
         let found = match self.lookup(slot).await {
             Lookup::Hit(body, mark) => match codec::deserialize(&body) {
                 Some(value) => {
-                    self.count(Event::Hit { bytes: body.len() });
+                    self.count(Event::Hits { hits: 1, bytes: body.len() });
                     return Ok(value);
                 }
                 // Another type's: it is replaced like foreign bytes.
@@ -367,7 +368,7 @@ impl Cache {
             },
             other => other,
         };
-        self.count(Event::Miss);
+        self.count(Event::Misses(1));
         let encode = |value: &T| {
             let bytes = is_kept(value).then(|| codec::serialize(value)).flatten()?;
             Some(Encoded { size: bytes.len(), bytes, lifetime })

@@ -16,25 +16,28 @@ pub fn join_key<P: AsRef<str>>(name: &str, parts: impl IntoIterator<Item = P>) -
     let mut key = String::with_capacity(name.len() + 16);
     append_escaped(&mut key, name, Some(SEPARATOR));
     for part in parts {
-        key.push(SEPARATOR);
+        key.push(char::from(SEPARATOR));
         append_escaped(&mut key, part.as_ref(), Some(SEPARATOR));
     }
     key
 }
 
 /// Stands between the parts of a key.
-const SEPARATOR: char = '/';
+const SEPARATOR: u8 = b'/';
 
 /// Percent-encodes what separates parts, what begins an escape, and what no key may hold.
-pub(crate) fn append_escaped(key: &mut String, part: &str, separator: Option<char>) {
-    for c in part.chars() {
-        if c <= ' ' || matches!(c, '\u{7f}' | '%') || Some(c) == separator {
-            // Writing to a String cannot fail; all these are below 0x80.
-            let _ = write!(key, "%{:02x}", u32::from(c));
-        } else {
-            key.push(c);
+pub(crate) fn append_escaped(key: &mut String, part: &str, separator: Option<u8>) {
+    let mut plain = 0;
+    for (at, byte) in part.bytes().enumerate() {
+        // All of them are characters of one byte.
+        if byte <= b' ' || matches!(byte, 0x7f | b'%') || Some(byte) == separator {
+            key.push_str(&part[plain..at]);
+            // Writing to a String cannot fail.
+            let _ = write!(key, "%{byte:02x}");
+            plain = at + 1;
         }
     }
+    key.push_str(&part[plain..]);
 }
 
 /// What a function's result is kept by: arguments as parts of a key.

@@ -27,9 +27,15 @@ pub(crate) struct Counters {
 /// What has happened.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event {
-    Hit { bytes: usize },
-    Miss,
-    Fill { bytes: usize },
+    /// The bytes are those of all of them.
+    Hits {
+        hits: usize,
+        bytes: usize,
+    },
+    Misses(usize),
+    Fill {
+        bytes: usize,
+    },
     RefusedFill,
     Wait,
     Error,
@@ -42,11 +48,11 @@ impl Counters {
             counter.fetch_add(number, Ordering::Relaxed);
         };
         match event {
-            Event::Hit { bytes } => {
-                add(&self.hits, 1);
+            Event::Hits { hits, bytes } => {
+                add(&self.hits, hits as u64);
                 add(&self.bytes_read, bytes as u64);
             }
-            Event::Miss => add(&self.misses, 1),
+            Event::Misses(misses) => add(&self.misses, misses as u64),
             Event::Fill { bytes } => {
                 add(&self.fills, 1);
                 add(&self.bytes_written, bytes as u64);

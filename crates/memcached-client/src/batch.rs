@@ -31,7 +31,9 @@ pub(crate) fn shares<'b, B, P>(
         let Ok((part, place)) = placed else { continue };
         let index = shares.iter().position(|share| share.server == place.server);
         let index = index.unwrap_or_else(|| {
-            let (positions, parts) = (Vec::new(), Vec::new());
+            // Mostly there is one server.
+            let rest = batch.len() - position;
+            let (positions, parts) = (Vec::with_capacity(rest), Vec::with_capacity(rest));
             shares.push(Share { server: place.server, positions, parts });
             shares.len() - 1
         });

@@ -38,7 +38,7 @@ impl Memcached {
         Ok(value?.map(found))
     }
 
-    pub(crate) async fn get_many(&self, keys: &[String]) -> Vec<Result<Option<Found>, Failure>> {
+    pub(crate) async fn get_many(&self, keys: &[&str]) -> Vec<Result<Option<Found>, Failure>> {
         let values = self.0.get_many(keys).await.into_iter();
         values.map(|value| Ok(value?.map(found))).collect()
     }

@@ -105,7 +105,7 @@ impl Backend {
         ask!(self, Ok(None), m => Ok(m.get(key)), m => m.get(key, with_mark).await)
     }
 
-    pub(crate) async fn get_many(&self, keys: &[String]) -> Vec<Result<Option<Found>, Failure>> {
+    pub(crate) async fn get_many(&self, keys: &[&str]) -> Vec<Result<Option<Found>, Failure>> {
         match self {
             Self::Memory(memory) => keys.iter().map(|key| Ok(memory.get(key))).collect(),
             #[cfg(feature = "memcached")]

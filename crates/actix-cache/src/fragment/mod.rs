@@ -8,9 +8,10 @@ mod lower;
 mod pass;
 mod scan;
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{borrow::Borrow, collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use serde::Serialize;
 use tera::{Context, Tera, TeraResult};
 
 pub use self::pass::fragment_key;
@@ -175,14 +176,35 @@ impl Templates {
         template: &str,
         context: &Context,
     ) -> TeraResult<String> {
+        self.render_with(cache, template, || Ok(context)).await
+    }
+
+    /// Likewise, with the fields of `page` as variables: a copy of them for Tera, which is larger,
+    /// is not kept while the cache is asked.
+    pub async fn render_serialized(
+        &self,
+        cache: &Cache,
+        template: &str,
+        page: &impl Serialize,
+    ) -> TeraResult<String> {
+        self.render_with(cache, template, || Context::from_serialize(page)).await
+    }
+
+    async fn render_with<C: Borrow<Context>>(
+        &self,
+        cache: &Cache,
+        template: &str,
+        context: impl Fn() -> TeraResult<C>,
+    ) -> TeraResult<String> {
         if self.sites.is_empty() || matches!(cache.backend(), Backend::Null) {
-            return self.plain.render(template, context);
+            return self.plain.render(template, context()?.borrow());
         }
         let mut pass = Pass::new(Arc::clone(&self.sites), cache.full_key(""));
         let mut turn = 1;
         loop {
             let may_ask = turn < PASSES;
-            let mut rendered = pass.run(may_ask, || self.tera.render(template, context));
+            let render = || self.tera.render(template, context()?.borrow());
+            let mut rendered = pass.run(may_ask, render);
             if rendered.asked.is_empty() {
                 return cache.keep_fragments(rendered).await;
             }
@@ -210,28 +232,27 @@ impl fmt::Debug for Templates {
 
 impl Cache {
     async fn find_fragments(&self, asked: &[Asked]) -> Vec<Known> {
-        let keys: Vec<_> = asked.iter().map(|asked| asked.key.clone()).collect();
+        let keys: Vec<_> = asked.iter().map(|asked| asked.key.as_str()).collect();
         let found = self.backend().get_many(&keys).await.into_iter();
-        let known = found.zip(asked).map(|(found, asked)| {
-            let known = match found {
-                Ok(found) => Known::Found(found.and_then(|found| {
-                    match self.secret().open(&asked.key, &found.bytes)? {
-                        Frame::Entry { stamp, body } => Some((stamp, body)),
-                        Frame::Lease(_) => None,
-                    }
-                })),
-                Err(failure) => {
-                    self.failed(failure);
-                    Known::Unknown
+        let known = found.zip(asked).map(|(found, asked)| match found {
+            Ok(found) => Known::Found(found.and_then(|found| {
+                match self.secret().open(&asked.key, &found.bytes)? {
+                    Frame::Entry { stamp, body } => Some((stamp, body.try_into().ok()?)),
+                    Frame::Lease(_) => None,
                 }
-            };
-            self.count(match known.content(asked.stamp) {
-                Some(content) => Event::Hit { bytes: content.len() },
-                None => Event::Miss,
-            });
-            known
+            })),
+            Err(failure) => {
+                self.failed(failure);
+                Known::Unknown
+            }
         });
-        known.collect()
+        let known: Vec<_> = known.collect();
+        let contents = known.iter().zip(asked).filter_map(|(k, asked)| k.content(asked.stamp));
+        let (hits, bytes) =
+            contents.fold((0, 0), |(hits, bytes), content| (hits + 1, bytes + content.len()));
+        self.count(Event::Hits { hits, bytes });
+        self.count(Event::Misses(known.len() - hits));
+        known
     }
 
     /// Stores what has been rendered, deletes what is to be deleted, and returns the page.

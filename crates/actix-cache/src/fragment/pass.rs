@@ -8,12 +8,11 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
-    fmt::Write,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytestring::ByteString;
 use tera::{Error, Kwargs, State, Tera, TeraResult, Value};
 
 use super::{
@@ -59,7 +58,7 @@ pub(super) struct Asked {
 /// What the cache has under a key.
 #[derive(Clone, Debug)]
 pub(super) enum Known {
-    Found(Option<(Stamp, Bytes)>),
+    Found(Option<(Stamp, ByteString)>),
     /// It could not be asked.
     Unknown,
 }
@@ -68,7 +67,7 @@ impl Known {
     /// The fragment, if it is one of this stamp.
     pub(super) fn content(&self, stamp: Stamp) -> Option<&str> {
         match self {
-            Self::Found(Some((found, body))) if *found == stamp => std::str::from_utf8(body).ok(),
+            Self::Found(Some((found, body))) if *found == stamp => Some(body),
             _ => None,
         }
     }
@@ -118,23 +117,33 @@ impl Rendered {
     }
 }
 
-/// Stands behind the number of a mark.
-const MARK_END: char = '\u{2}';
+/// Begins each mark.
+const MARK: char = '\u{1}';
+/// Hexadecimal digits of a mark: those that nobody can have known, and its number.
+const SECRET_DIGITS: usize = 12;
+const NUMBER_DIGITS: usize = 8;
 
 /// `text` with `contents` for its marks, and the numbers of the marks; `None` if one is damaged.
 fn spliced(text: &str, mark: &str, contents: &[&str]) -> Option<(String, Vec<usize>)> {
-    let mut parts = text.split(mark);
     let length = text.len() + contents.iter().map(|content| content.len()).sum::<usize>();
     let mut whole = String::with_capacity(length);
     let mut numbers = Vec::with_capacity(contents.len());
-    whole.push_str(parts.next()?);
-    for part in parts {
-        let (number, text) = part.split_once(MARK_END)?;
-        let number = number.parse().ok()?;
-        whole.push_str(contents.get::<usize>(number)?);
-        whole.push_str(text);
-        numbers.push(number);
+    let mut rest = text;
+    while let Some(at) = rest.find(MARK) {
+        let (before, from_mark) = rest.split_at(at);
+        whole.push_str(before);
+        if let Some(after) = from_mark.strip_prefix(mark) {
+            let (number, after) = after.split_at_checked(NUMBER_DIGITS)?;
+            let number = usize::from_str_radix(number, 16).ok()?;
+            whole.push_str(contents.get(number)?);
+            numbers.push(number);
+            rest = after;
+        } else {
+            whole.push(MARK);
+            rest = &from_mark[MARK.len_utf8()..];
+        }
     }
+    whole.push_str(rest);
     Some((whole, numbers))
 }
 
@@ -178,7 +187,7 @@ impl Pass {
             sites,
             prefix,
             known: HashMap::new(),
-            mark: format!("\u{1}{:011x}", rand::random::<u64>() >> 20),
+            mark: format!("{MARK}{:0SECRET_DIGITS$x}", rand::random::<u64>() >> 16),
             may_ask: true,
             missed: true,
             open: Vec::new(),
@@ -241,12 +250,25 @@ impl Pass {
             },
             None if self.may_ask => {
                 self.missed = false;
-                let mark = format!("{}{}{MARK_END}", self.mark, self.asked.len());
+                let mark = self.next_mark();
                 self.asked.push(asked);
-                Ok(Value::safe_string(&mark))
+                Ok(mark)
             }
             None | Some(Known::Unknown) => Ok(self.render(None)),
         }
+    }
+
+    /// What stands for the next fragment that is asked for. It is short enough for Tera to keep it
+    /// without an allocation.
+    fn next_mark(&mut self) -> Value {
+        let secret = self.mark.len();
+        let number = self.asked.len();
+        for digit in (0..NUMBER_DIGITS).rev() {
+            self.mark.push(char::from(b"0123456789abcdef"[number >> (4 * digit) & 15]));
+        }
+        let mark = Value::safe_string(&self.mark);
+        self.mark.truncate(secret);
+        mark
     }
 
     fn render(&mut self, asked: Option<Asked>) -> Value {
@@ -349,15 +371,14 @@ fn append_key<'v>(key: &mut String, values: impl Iterator<Item = &'v Value>) {
             key.push('/');
         }
         if let Some(text) = value.as_str() {
-            append_escaped(key, text, Some('/'));
+            append_escaped(key, text, Some(b'/'));
         } else if let Some(number) = value.as_i64() {
-            // Writing to a String cannot fail.
-            let _ = write!(key, "{number}");
+            key.push_str(itoa::Buffer::new().format(number));
         } else if value.is_none() {
             // An escape is longer, so this is nobody else's.
             key.push('%');
         } else {
-            append_escaped(key, &value.to_string(), Some('/'));
+            append_escaped(key, &value.to_string(), Some(b'/'));
         }
     }
 }

@@ -141,7 +141,7 @@ impl Settings {
         for _ in 0..TURNS {
             let found = match self.look_up(place).await {
                 Looked::Page(page, at) => {
-                    self.cache.count(Event::Hit { bytes: page.length() });
+                    self.cache.count(Event::Hits { hits: 1, bytes: page.length() });
                     let res = sent(req.headers(), &page, Some(at), None).await;
                     return Ok(req.into_response(res.map_into_right_body()));
                 }
@@ -152,7 +152,7 @@ impl Settings {
                 Looked::Variants(..) => Lookup::Miss(None),
                 Looked::Nothing(found) => found,
             };
-            self.cache.count(Event::Miss);
+            self.cache.count(Event::Misses(1));
             let refusal = match *req.method() {
                 Method::HEAD => Some(Refusal::Head),
                 _ if self.passes.contains(place.key()) => Some(Refusal::Pass),

@@ -166,7 +166,7 @@ pub(super) fn key(path: &str, query: &str, named: &[String]) -> (String, String)
 /// The key for what the app's own function gives.
 pub(super) fn own_key(text: &str) -> String {
     let mut key = "view/".to_owned();
-    append_escaped(&mut key, text, Some('?'));
+    append_escaped(&mut key, text, Some(b'?'));
     key
 }
 
@@ -224,7 +224,7 @@ pub(super) fn variant(
     for name in names {
         key.push('/');
         if let Some(authority) = authority.filter(|_| name == "host") {
-            append_escaped(&mut key, authority, Some('/'));
+            append_escaped(&mut key, authority, Some(b'/'));
             key.push('@');
         }
         for value in headers.get_all(name.as_str()) {
