@@ -35,3 +35,36 @@ impl WriteTurns {
         turn.map(Some).map_err(too_late)
     }
 }
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use std::cell::RefCell;
+
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    #[actix_web::test]
+    async fn writers_come_in_the_order_in_which_they_asked() {
+        let turns = WriteTurns::new(DatabaseKind::Sqlite);
+        let came = RefCell::new(Vec::new());
+        let writers = (0..5).map(async |writer| {
+            let _turn = turns.wait().await.unwrap();
+            // The next one is not let in meanwhile.
+            for _ in 0..3 {
+                came.borrow_mut().push(writer);
+                actix_web::rt::task::yield_now().await;
+            }
+        });
+        join_all(writers).await;
+        let expected: Vec<_> = (0..5).flat_map(|writer| [writer; 3]).collect();
+        assert_eq!(came.into_inner(), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_writer_who_waits_too_long_is_told_so() {
+        let turns = WriteTurns::new(DatabaseKind::Sqlite);
+        let _turn = turns.wait().await.unwrap();
+        assert!(matches!(turns.wait().await, Err(DbError::Unavailable(_))));
+    }
+}

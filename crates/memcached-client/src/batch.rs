@@ -31,9 +31,9 @@ pub(crate) fn shares<'b, B, P>(
         let Ok((part, place)) = placed else { continue };
         let index = shares.iter().position(|share| share.server == place.server);
         let index = index.unwrap_or_else(|| {
-            // Mostly there is one server.
-            let rest = batch.len() - position;
-            let (positions, parts) = (Vec::with_capacity(rest), Vec::with_capacity(rest));
+            // Mostly all of it goes to one server.
+            let room = if shares.is_empty() { batch.len() - position } else { 0 };
+            let (positions, parts) = (Vec::with_capacity(room), Vec::with_capacity(room));
             shares.push(Share { server: place.server, positions, parts });
             shares.len() - 1
         });

@@ -70,7 +70,8 @@ pub(super) fn versioned(digest: u64, version: &str) -> u64 {
     hasher.finish()
 }
 
-/// The fingerprint of a value: equal for equal values, whatever the order of a map.
+/// The fingerprint of a value: equal for values of one kind that are shown alike, whatever the order
+/// of a map.
 pub(super) fn of_value(value: &Value) -> u64 {
     let mut hasher = SipHasher13::new();
     feed(value, &mut hasher);
@@ -93,8 +94,8 @@ enum Part {
 /// values are fed alike. In few calls: this is done for each fragment of a page.
 fn feed(value: &Value, hasher: &mut SipHasher13) {
     if let Some(text) = value.as_str() {
-        begin(if value.is_safe() { Part::SafeText } else { Part::Text }, text.len(), hasher);
-        hasher.write(text.as_bytes());
+        let part = if value.is_safe() { Part::SafeText } else { Part::Text };
+        feed_text(part, text, hasher);
     } else if let Some(number) = value.as_i64() {
         begin(Part::Integer, 0, hasher);
         hasher.write_i64(number);
@@ -107,7 +108,10 @@ fn feed(value: &Value, hasher: &mut SipHasher13) {
         begin(Part::Map, map.len(), hasher);
         let entries = map.iter().map(|(key, value)| {
             let mut hasher = SipHasher13::new();
-            key.hash(&mut hasher);
+            match key.as_str() {
+                Some(text) => feed_text(Part::Text, text, &mut hasher),
+                None => feed(&key.as_value(), &mut hasher),
+            }
             feed(value, &mut hasher);
             hasher.finish()
         });
@@ -119,6 +123,11 @@ fn feed(value: &Value, hasher: &mut SipHasher13) {
         begin(Part::Other, 0, hasher);
         (value.kind(), value.to_string()).hash(hasher);
     }
+}
+
+fn feed_text(part: Part, text: &str, hasher: &mut SipHasher13) {
+    begin(part, text.len(), hasher);
+    hasher.write(text.as_bytes());
 }
 
 fn begin(part: Part, length: usize, hasher: &mut SipHasher13) {
@@ -143,6 +152,12 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_number_has_one_fingerprint_whatever_its_type() {
+        let numbers = [Value::from(7_u64), Value::from(7_i64), Value::from(7_u128)];
+        assert!(numbers.iter().all(|number| of_value(number) == of_value(&numbers[0])));
+    }
+
+    #[test]
     fn values_that_differ_have_different_fingerprints() {
         let text = |text: &str| Value::from(text);
         let list = |items: &[Value]| Value::from(items.to_vec());
@@ -158,6 +173,9 @@ mod tests {
             text(""),
             text("1"),
             Value::safe_string("1"),
+            Value::bytes("1"),
+            text(&"1".repeat(256)),
+            text(&"1".repeat(257)),
             list(&[]),
             list(&[text("")]),
             list(&[text(""), text("")]),
@@ -167,6 +185,9 @@ mod tests {
             list(&[list(&[text("a"), text("b")])]),
             map([]),
             map([("a", text("b"))]),
+            Value::from(Map::from_iter([(Key::Bool(false), text("b"))])),
+            Value::from(Map::from_iter([(Key::U64(0), text("b"))])),
+            Value::from(Map::from_iter([(Key::Str("0"), text("b"))])),
             map([("b", text("a"))]),
             map([("ab", text(""))]),
             map([("a", text("1")), ("b", text("2"))]),

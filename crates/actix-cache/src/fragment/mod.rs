@@ -51,8 +51,9 @@ const PASSES: usize = 16;
 /// fragments of a page that are not within others are fetched in one round trip per server; those
 /// within fragments that have been missing, in one more per level.
 ///
-/// A page with fragments that are missing is rendered more than once, so what templates call must
-/// not count or draw lots. With a cache that keeps nothing ([`Cache::null`]) the arguments are not
+/// A page with fragments that are missing is rendered more than once, and one that makes a value of
+/// what holds fragments (`{% filter %}`, `{% set %}`, `super()` within an expression) always, so what
+/// templates call must not count or draw lots. With a cache that keeps nothing ([`Cache::null`]) the arguments are not
 /// looked at: a mistake in them shows with any other.
 ///
 /// An entry serves only templates that have not changed since, nor what they include and extend.
@@ -179,8 +180,9 @@ impl Templates {
         self.render_with(cache, template, || Ok(context)).await
     }
 
-    /// Likewise, with the fields of `page` as variables: a copy of them for Tera, which is larger,
-    /// is not kept while the cache is asked.
+    /// Likewise, with the fields of `page`, a struct or a map, as variables. For Tera they are copied
+    /// to a form that is several times as large, which is not kept while the cache is asked; where
+    /// fragments are missing, `page` is serialized again.
     pub async fn render_serialized(
         &self,
         cache: &Cache,

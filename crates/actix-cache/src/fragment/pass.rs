@@ -103,11 +103,16 @@ impl Rendered {
             contents.map(|(known, asked)| known.content(asked.stamp)).collect();
         let Some(contents) = contents else { return false };
         let Ok(page) = &self.page else { return false };
-        let Some((page, marks)) = spliced(page, &self.mark, &contents) else { return false };
+        let length = page.len() + contents.iter().map(|content| content.len()).sum::<usize>();
+        let spliced_page = spliced(page, length, &self.mark, &contents);
+        let Some((page, marks)) = spliced_page else { return false };
         if !marks.into_iter().eq(0..contents.len()) {
             return false;
         }
-        let bodies = self.filled.iter().map(|filled| spliced(&filled.body, &self.mark, &contents));
+        let bodies = self.filled.iter().map(|Filled { body, .. }| {
+            // Most hold no others.
+            spliced(body, body.len(), &self.mark, &contents)
+        });
         let Some(bodies) = bodies.collect::<Option<Vec<_>>>() else { return false };
         self.page = Ok(page);
         for (filled, (body, _)) in self.filled.iter_mut().zip(bodies) {
@@ -123,11 +128,16 @@ const MARK: char = '\u{1}';
 const SECRET_DIGITS: usize = 12;
 const NUMBER_DIGITS: usize = 8;
 
-/// `text` with `contents` for its marks, and the numbers of the marks; `None` if one is damaged.
-fn spliced(text: &str, mark: &str, contents: &[&str]) -> Option<(String, Vec<usize>)> {
-    let length = text.len() + contents.iter().map(|content| content.len()).sum::<usize>();
+/// `text` with `contents` for its marks, about as long as `length`, and the numbers of the marks;
+/// `None` if one is damaged.
+fn spliced(
+    text: &str,
+    length: usize,
+    mark: &str,
+    contents: &[&str],
+) -> Option<(String, Vec<usize>)> {
     let mut whole = String::with_capacity(length);
-    let mut numbers = Vec::with_capacity(contents.len());
+    let mut numbers = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find(MARK) {
         let (before, from_mark) = rest.split_at(at);
@@ -403,4 +413,78 @@ pub(super) fn register(tera: &mut Tera) {
         });
         body
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAMP: Stamp = Stamp { schema: 1, fingerprint: 2 };
+
+    /// A page with these marks, of which two have been asked for; `@` stands for the secret part.
+    fn rendered(page: &str) -> Rendered {
+        let mark = "\u{1}0123456789ab".to_owned();
+        let asked = Asked { key: "k".to_owned(), stamp: STAMP, lifetime: Lifetime::Forever };
+        Rendered {
+            page: Ok(page.replace('@', &mark)),
+            mark,
+            asked: vec![asked; 2],
+            filled: Vec::new(),
+            deleted: Vec::new(),
+        }
+    }
+
+    fn found() -> [Known; 2] {
+        ["one", "two"].map(|content| Known::Found(Some((STAMP, content.into()))))
+    }
+
+    #[test]
+    fn what_has_been_found_stands_where_its_mark_was() {
+        let mut rendered = rendered("é@00000000é@00000001");
+        assert!(rendered.splice(&found()));
+        assert_eq!(rendered.page.unwrap(), "éoneétwo");
+    }
+
+    #[test]
+    fn text_that_resembles_a_mark_is_text() {
+        let lookalike = "\u{1}\u{1}0123456789ac00000000\u{1}";
+        let mut rendered = rendered(&format!("{lookalike}@00000000{lookalike}@00000001\u{1}"));
+        assert!(rendered.splice(&found()));
+        let expected = format!("{lookalike}one{lookalike}two\u{1}");
+        assert_eq!(rendered.page.unwrap(), expected);
+    }
+
+    #[test]
+    fn a_page_whose_marks_are_not_as_they_were_put_is_left_alone() {
+        for page in [
+            "@00000000",
+            "@00000001@00000000",
+            "@00000000@00000000",
+            "@00000000@00000001@00000000",
+            "@00000000@00000002",
+            "@00000000@0000000g",
+            "@00000000@0000001",
+            "@00000000@000000é1",
+        ] {
+            let mut rendered = rendered(page);
+            let before = rendered.page.as_ref().unwrap().clone();
+            assert!(!rendered.splice(&found()), "{page}");
+            assert_eq!(rendered.page.unwrap(), before);
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_of_another_stamp_is_not_put_in() {
+        let other = Stamp { fingerprint: 3, ..STAMP };
+        for known in [Known::Unknown, Known::Found(None), Known::Found(Some((other, "x".into())))] {
+            let [one, _] = found();
+            assert!(!rendered("@00000000@00000001").splice(&[one, known]));
+        }
+    }
+
+    #[test]
+    fn nobody_can_know_a_mark_before() {
+        let mark = || Pass::new(Arc::default(), String::new()).mark;
+        assert_ne!(mark(), mark());
+    }
 }

@@ -539,6 +539,52 @@ async fn none_and_the_empty_text_vary_differently() {
     assert_ne!(fragment_key("x", [None::<u64>]), fragment_key("x", [""]));
 }
 
+#[derive(Serialize)]
+struct Page {
+    rows: Vec<Row>,
+}
+
+#[tokio::test]
+async fn what_can_be_serialized_is_rendered_like_its_context() {
+    let templates = Templates::new(Trace::default().tera(), [("page.html", LIST)]).unwrap();
+    let page = Page { rows: rows(3) };
+    let render = async |cache: &Cache| templates.render_serialized(cache, "page.html", &page).await;
+    assert_eq!(render(&Cache::null().build()).await.unwrap(), list(&page.rows));
+    on_every_backend(async |cache: &Cache| {
+        for _ in 0..2 {
+            assert_eq!(render(cache).await.unwrap(), list(&page.rows));
+        }
+        assert_eq!(cache.stats()["cache"].hits, 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_has_no_fields_is_an_error() {
+    for cache in [Cache::null().build(), memory()] {
+        assert!(
+            one("{% cache none, \"x\" %}x{% endcache %}")
+                .render_serialized(&cache, "page.html", &7)
+                .await
+                .is_err()
+        );
+    }
+}
+
+#[tokio::test]
+async fn each_fragment_of_a_page_is_counted() {
+    on_every_backend(async |cache: &Cache| {
+        let templates = Templates::new(Trace::default().tera(), [("page.html", LIST)]).unwrap();
+        templates.render(cache, "page.html", &context("rows", &rows(2))).await.unwrap();
+        cache.reset_stats();
+        templates.render(cache, "page.html", &context("rows", &rows(3))).await.unwrap();
+        let stats = cache.stats()["cache"];
+        assert_eq!((stats.hits, stats.misses, stats.fills), (2, 1, 1));
+        assert_eq!(stats.bytes_read, 2 * "<li>row 1</li>".len() as u64);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_page_without_fragments_asks_nothing() {
     let server = Memcached::start(Kind::Plain);

@@ -46,7 +46,8 @@ fn leaf() -> impl Strategy<Value = Pair> {
         "{%- raw -%} {{ x }} {%- endraw -%}",
         "{{ n }}",
         "{{ '\\'' ~ `\"` }}",
-        "\u{1}\u{2}",
+        "\u{1}",
+        "\u{1}0123456789ab00000000",
     ];
     prop::sample::select(texts.to_vec()).prop_map(Pair::same)
 }
