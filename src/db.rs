@@ -19,7 +19,7 @@ use thiserror::Error;
 use crate::{
     config::{DatabaseConfig, DatabaseKind, DatabaseUrl},
     migrations,
-    write_turns::WriteTurns,
+    write_turns::{self, WriteTurns},
 };
 
 /// How long a statement waits for another's lock.
@@ -32,6 +32,12 @@ const CONNECTION_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long a request waits for the database in all: what a server that hangs does not keep to.
 const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Nobody is told that a write has failed which then comes to pass.
+const _: () = assert!(
+    write_turns::PATIENCE.as_millis() + CONNECTION_PATIENCE.as_millis() + PATIENCE.as_millis()
+        < DEADLINE.as_millis()
+);
 
 /// How long a connection may idle in the pool: less than any server's patience (PythonAnywhere's
 /// MySQL ends it after 300 s).

@@ -23,7 +23,10 @@ use crate::{
     task::{self, Task, TaskId},
 };
 
-const TASKS: Memo<(), Vec<Task>> = Memo::new("tasks.all", Lifetime::Default);
+/// For those only who have the same `task.rs`: one with another field must not read `None` where
+/// an older process has stored nothing.
+const TASKS: Memo<(), Vec<Task>> =
+    Memo::new("tasks.all", Lifetime::Default).versioned_by(include_str!("task.rs"));
 
 /// As in `templates/index.html`.
 const FRAGMENT: &str = "task-fragment";

@@ -9,7 +9,7 @@ use crate::{config::DatabaseKind, db::DbError};
 
 /// How long a writer waits for its turn: with what a connection and SQLite's own lock may take, less
 /// than a request's deadline.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// SQLite has one writer at a time, and those who wait for it sleep, ever longer, and wake by chance.
 /// So the writers of this process take turns, in the order in which they came.

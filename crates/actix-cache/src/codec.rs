@@ -126,8 +126,9 @@ impl Secret {
     }
 }
 
-/// A typed value as bytes: MessagePack with the names of fields, so that bytes of a type that has
-/// been changed since are recognised instead of being read as something else.
+/// A typed value as bytes: MessagePack with the names of fields, so that bytes without a field that is
+/// required are recognised instead of being read as something else. A new `Option` is not missed:
+/// see [`Memo::versioned_by`](crate::Memo::versioned_by).
 pub(crate) fn serialize<T: Serialize>(value: &T) -> Option<Vec<u8>> {
     rmp_serde::to_vec_named(value)
         .inspect_err(|error| log::error!("a value cannot be cached: {error}"))
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_a_type_that_has_been_changed_is_a_miss() {
+    fn a_value_without_a_required_field_is_a_miss() {
         #[derive(serde::Serialize)]
         struct Old {
             id: i64,

@@ -46,6 +46,7 @@ use crate::{
 pub struct Memo<A: ?Sized, T, G = Single> {
     name: &'static str,
     lifetime: Lifetime,
+    schema: u64,
     types: PhantomData<fn(&A, G) -> T>,
 }
 
@@ -74,7 +75,35 @@ impl<A: ?Sized, T> Memo<A, T, Single> {
     /// `name` must be no other function's.
     #[must_use]
     pub const fn new(name: &'static str, lifetime: Lifetime) -> Self {
-        Self { name, lifetime, types: PhantomData }
+        Self { name, lifetime, schema: 0, types: PhantomData }
+    }
+}
+
+impl<A: ?Sized, T, G> Memo<A, T, G> {
+    /// Serves only results that were stored with the same version (and those given before).
+    ///
+    /// For types that change while old processes still run, or with entries that outlive them: a
+    /// result without a field that is now required is a miss in any case, but serde reads an
+    /// `Option` that is missing as `None`, and passes over fields that it does not know. Processes
+    /// of either version still forget each other's results, for the key is the same.
+    ///
+    /// ```text
+    /// // Another version whenever the file changes that the type stands in.
+    /// const TASKS: Memo<(), Vec<Task>> =
+    ///     Memo::new("tasks", Lifetime::Forever).versioned_by(include_str!("task.rs"));
+    /// ```
+    #[must_use]
+    pub const fn versioned_by(mut self, version: &str) -> Self {
+        // FNV-1a, which can be computed while compiling, over the length and the text.
+        let bytes = version.as_bytes();
+        let mut hash = self.schema ^ 0xcbf2_9ce4_8422_2325 ^ bytes.len() as u64;
+        let mut at = 0;
+        while at < bytes.len() {
+            hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01b3);
+            at += 1;
+        }
+        self.schema = hash;
+        self
     }
 }
 
@@ -82,7 +111,7 @@ impl<A: ?Sized, T> Memo<A, T, Grouped> {
     /// Likewise; all results can be forgotten at once.
     #[must_use]
     pub const fn grouped(name: &'static str, lifetime: Lifetime) -> Self {
-        Self { name, lifetime, types: PhantomData }
+        Self { name, lifetime, schema: 0, types: PhantomData }
     }
 
     /// The key that stands for all results, for an [`Invalidation`](crate::Invalidation).
@@ -136,7 +165,7 @@ impl<A: KeyParts + ?Sized, T: Serialize + DeserializeOwned, G: Grouping> Memo<A,
         let Some(fingerprint) = G::generation(cache, self.name).await else {
             return compute().await;
         };
-        let stamp = Stamp { schema: 0, fingerprint };
+        let stamp = Stamp { schema: self.schema, fingerprint };
         cache.get_or_compute_if(&key, stamp, self.lifetime, is_kept, compute).await
     }
 

@@ -464,13 +464,32 @@ mod tests {
             "@00000000@00000002",
             "@00000000@0000000g",
             "@00000000@0000001",
-            "@00000000@000000é1",
+            "@00000000@0000000é",
+            "@00000000@",
         ] {
             let mut rendered = rendered(page);
             let before = rendered.page.as_ref().unwrap().clone();
             assert!(!rendered.splice(&found()), "{page}");
             assert_eq!(rendered.page.unwrap(), before);
         }
+    }
+
+    #[test]
+    fn what_has_been_rendered_is_kept_with_what_stands_in_it() {
+        let filled = |body: &str| Filled {
+            asked: Asked { key: "f".to_owned(), stamp: STAMP, lifetime: Lifetime::Forever },
+            body: body.replace('@', "\u{1}0123456789ab"),
+            took: Duration::ZERO,
+        };
+        let mut outer = rendered("@00000000@00000001");
+        outer.filled = vec![filled("[@00000001]"), filled("plain")];
+        assert!(outer.splice(&found()));
+        let bodies: Vec<_> = outer.filled.iter().map(|filled| filled.body.as_str()).collect();
+        assert_eq!(bodies, ["[two]", "plain"]);
+
+        outer = rendered("@00000000@00000001");
+        outer.filled = vec![filled("[@0000")];
+        assert!(!outer.splice(&found()));
     }
 
     #[test]
@@ -483,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_can_know_a_mark_before() {
+    fn each_page_has_marks_of_its_own() {
         let mark = || Pass::new(Arc::default(), String::new()).mark;
         assert_ne!(mark(), mark());
     }

@@ -7,6 +7,7 @@ use actix_cache::{
     testing::{Keeps, backend_suite},
 };
 use memcached_client::Protocol;
+use serde::{Deserialize, Serialize};
 
 use crate::servers::{Kind, Memcached};
 
@@ -173,6 +174,34 @@ async fn servers_tell_their_own_figures_beside_ours() {
     server.kill();
     assert!(cache.server_reports().await[0].stats.is_empty());
     assert!(Cache::memory(1000).build().server_reports().await.is_empty());
+}
+
+#[derive(Deserialize, Serialize)]
+struct Old {
+    id: u64,
+}
+
+#[derive(Debug, Deserialize, Eq, PartialEq, Serialize)]
+struct New {
+    id: u64,
+    due: Option<String>,
+}
+
+#[tokio::test]
+async fn a_result_of_another_version_is_not_served_but_forgotten() {
+    const OLD: Memo<(), Old> = Memo::new("task", Lifetime::Forever).versioned_by("1");
+    const NEW: Memo<(), New> = Memo::new("task", Lifetime::Forever).versioned_by("2");
+    let cache = Cache::memory(1 << 20).build();
+    let old = async || OLD.call(&cache, &(), async || Ok::<_, ()>(Old { id: 1 })).await;
+    let new = async |due: &str| {
+        let task = New { id: 1, due: Some(due.to_owned()) };
+        NEW.call(&cache, &(), async || Ok::<_, ()>(task)).await.unwrap().due.unwrap()
+    };
+    assert_eq!(old().await.unwrap().id, 1);
+    assert_eq!(new("today").await, "today");
+    assert_eq!(new("not computed").await, "today");
+    assert!(OLD.forget(&cache, &()).await);
+    assert_eq!(new("tomorrow").await, "tomorrow");
 }
 
 const DOUBLE: Memo<u64, u64, Grouped> = Memo::grouped("double", Lifetime::Forever);
