@@ -129,7 +129,8 @@ impl Cache {
         lifetime.resolve(self.inner.default_lifetime)
     }
 
-    /// The value of `key`; `None` if there is none of this type.
+    /// The value of `key`; `None` if there is none of this type. A field that is an `Option` and was
+    /// not stored reads as `None`: when a type gets one, give keys or the cache another version.
     pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
         let key = self.full_key(key);
         let found = self.inner.backend.get(&key, false).await;
