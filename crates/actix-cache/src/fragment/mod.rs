@@ -53,8 +53,8 @@ const PASSES: usize = 16;
 ///
 /// A page with fragments that are missing is rendered more than once, and one that makes a value of
 /// what holds fragments (`{% filter %}`, `{% set %}`, `super()` within an expression) always, so what
-/// templates call must not count or draw lots. With a cache that keeps nothing ([`Cache::null`]) the arguments are not
-/// looked at: a mistake in them shows with any other.
+/// templates call must not count or draw lots. With a cache that keeps nothing ([`Cache::null`]) the
+/// arguments are not looked at: a mistake in them shows with any other.
 ///
 /// An entry serves only templates that have not changed since, nor what they include and extend.
 ///
