@@ -249,12 +249,21 @@ impl TestDatabase {
         self.execute(lock)
     }
 
+    /// A connection that waits for the locks of others, as the app's do. An app that has been
+    /// stopped may still be writing.
+    #[cfg(feature = "sqlite")]
+    fn open_sqlite(&self) -> diesel::SqliteConnection {
+        let mut conn = diesel::SqliteConnection::establish(&self.url).unwrap();
+        conn.batch_execute("PRAGMA busy_timeout = 5000").unwrap();
+        conn
+    }
+
     /// On SQLite, asked behind the app's back.
     #[cfg(feature = "sqlite")]
     pub fn number_of_tasks(&self) -> usize {
-        use diesel::{Connection, RunQueryDsl, dsl::sql, select, sql_types::BigInt};
-        let mut conn = diesel::SqliteConnection::establish(&self.url).unwrap();
-        conn.batch_execute("PRAGMA busy_timeout = 5000").unwrap();
+        use diesel::{RunQueryDsl, dsl::sql, select, sql_types::BigInt};
+
+        let mut conn = self.open_sqlite();
         let count = select(sql::<BigInt>("(SELECT COUNT(*) FROM task)"));
         usize::try_from(count.get_result::<i64>(&mut conn).unwrap()).unwrap()
     }
@@ -269,7 +278,7 @@ impl TestDatabase {
             #[diesel(sql_type = Text)]
             integrity_check: String,
         }
-        let mut conn = diesel::SqliteConnection::establish(&self.url).unwrap();
+        let mut conn = self.open_sqlite();
         let found = sql_query("PRAGMA integrity_check").load::<Found>(&mut conn).unwrap();
         found.into_iter().map(|found| found.integrity_check).collect()
     }
@@ -316,18 +325,18 @@ impl TestDatabase {
 
     /// Runs SQL behind the app's back, on a connection of its own that ends when it is dropped.
     pub fn execute(&self, sql: &str) -> Box<dyn std::any::Any> {
-        fn run<C: Connection + 'static>(url: &str, sql: &str) -> Box<dyn std::any::Any> {
-            let mut conn = C::establish(url).unwrap();
+        fn run(mut conn: impl Connection + 'static, sql: &str) -> Box<dyn std::any::Any> {
             conn.batch_execute(sql).unwrap();
             Box::new(conn)
         }
+        let url = &self.url;
         match self.kind() {
             #[cfg(feature = "postgres")]
-            "postgres" => run::<diesel::PgConnection>(&self.url, sql),
+            "postgres" => run(diesel::PgConnection::establish(url).unwrap(), sql),
             #[cfg(feature = "mysql")]
-            "mysql" => run::<diesel::MysqlConnection>(&self.url, sql),
+            "mysql" => run(diesel::MysqlConnection::establish(url).unwrap(), sql),
             #[cfg(feature = "sqlite")]
-            "sqlite" => run::<diesel::SqliteConnection>(&self.url, sql),
+            "sqlite" => run(self.open_sqlite(), sql),
             other => panic!("no database for {other}"),
         }
     }
