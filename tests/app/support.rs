@@ -329,12 +329,11 @@ impl TestDatabase {
             conn.batch_execute(sql).unwrap();
             Box::new(conn)
         }
-        let url = &self.url;
         match self.kind() {
             #[cfg(feature = "postgres")]
-            "postgres" => run(diesel::PgConnection::establish(url).unwrap(), sql),
+            "postgres" => run(diesel::PgConnection::establish(&self.url).unwrap(), sql),
             #[cfg(feature = "mysql")]
-            "mysql" => run(diesel::MysqlConnection::establish(url).unwrap(), sql),
+            "mysql" => run(diesel::MysqlConnection::establish(&self.url).unwrap(), sql),
             #[cfg(feature = "sqlite")]
             "sqlite" => run(self.open_sqlite(), sql),
             other => panic!("no database for {other}"),

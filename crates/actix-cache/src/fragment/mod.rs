@@ -1,12 +1,14 @@
 //! `{% cache %}` for Tera: parts of a page that are kept.
 //!
 //! What knows what: `scan` and `lower` know the language of templates and nothing else; `pass` is
-//! what happens while Tera renders, and asks no cache; here is the only place that does.
+//! what happens while Tera renders, `splice` puts fragments into what has been rendered, and neither
+//! asks a cache; here is the only place that does.
 
 mod digest;
 mod lower;
 mod pass;
 mod scan;
+mod splice;
 
 use std::{borrow::Borrow, collections::HashMap, fmt, sync::Arc, time::Duration};
 

@@ -18,6 +18,7 @@ use tera::{Error, Kwargs, State, Tera, TeraResult, Value};
 use super::{
     digest,
     lower::{LOOKUP, MISSED, STORE, Tag},
+    splice::Marks,
 };
 use crate::{codec::Stamp, key::append_escaped, lifetime::Lifetime};
 
@@ -86,75 +87,12 @@ pub(super) struct Filled {
 pub(super) struct Rendered {
     /// Or what Tera complains of, which marks may have caused.
     pub(super) page: TeraResult<String>,
-    mark: String,
+    pub(super) marks: Marks,
     /// The fragments that the marks stand for.
     pub(super) asked: Vec<Asked>,
     pub(super) filled: Vec<Filled>,
     /// Keys.
     pub(super) deleted: Vec<String>,
-}
-
-impl Rendered {
-    /// Puts what has been found where the marks are. Does nothing, and says so, if any is missing
-    /// or a mark is not where it was put.
-    pub(super) fn splice(&mut self, found: &[Known]) -> bool {
-        let contents = found.iter().zip(&self.asked);
-        let contents: Option<Vec<_>> =
-            contents.map(|(known, asked)| known.content(asked.stamp)).collect();
-        let Some(contents) = contents else { return false };
-        let Ok(page) = &self.page else { return false };
-        let length = page.len() + contents.iter().map(|content| content.len()).sum::<usize>();
-        let spliced_page = spliced(page, length, &self.mark, &contents);
-        let Some((page, marks)) = spliced_page else { return false };
-        if !marks.into_iter().eq(0..contents.len()) {
-            return false;
-        }
-        let bodies = self.filled.iter().map(|Filled { body, .. }| {
-            // Most hold no others.
-            spliced(body, body.len(), &self.mark, &contents)
-        });
-        let Some(bodies) = bodies.collect::<Option<Vec<_>>>() else { return false };
-        self.page = Ok(page);
-        for (filled, (body, _)) in self.filled.iter_mut().zip(bodies) {
-            filled.body = body;
-        }
-        true
-    }
-}
-
-/// Begins each mark.
-const MARK: char = '\u{1}';
-/// Hexadecimal digits of a mark: those that nobody can have known, and its number.
-const SECRET_DIGITS: usize = 12;
-const NUMBER_DIGITS: usize = 8;
-
-/// `text` with `contents` for its marks, about as long as `length`, and the numbers of the marks;
-/// `None` if one is damaged.
-fn spliced(
-    text: &str,
-    length: usize,
-    mark: &str,
-    contents: &[&str],
-) -> Option<(String, Vec<usize>)> {
-    let mut whole = String::with_capacity(length);
-    let mut numbers = Vec::new();
-    let mut rest = text;
-    while let Some(at) = rest.find(MARK) {
-        let (before, from_mark) = rest.split_at(at);
-        whole.push_str(before);
-        if let Some(after) = from_mark.strip_prefix(mark) {
-            let (number, after) = after.split_at_checked(NUMBER_DIGITS)?;
-            let number = usize::from_str_radix(number, 16).ok()?;
-            whole.push_str(contents.get(number)?);
-            numbers.push(number);
-            rest = after;
-        } else {
-            whole.push(MARK);
-            rest = &from_mark[MARK.len_utf8()..];
-        }
-    }
-    whole.push_str(rest);
-    Some((whole, numbers))
 }
 
 /// What is known while a page is rendered.
@@ -163,8 +101,7 @@ pub(super) struct Pass {
     sites: Arc<[Site]>,
     prefix: String,
     known: HashMap<String, Known>,
-    /// Begins each mark; nobody can have known it before.
-    mark: String,
+    marks: Marks,
     /// Whether fragments may be left for later.
     may_ask: bool,
     /// Whether the body of the last fragment that was looked up is to be rendered.
@@ -197,7 +134,7 @@ impl Pass {
             sites,
             prefix,
             known: HashMap::new(),
-            mark: format!("{MARK}{:0SECRET_DIGITS$x}", rand::random::<u64>() >> 16),
+            marks: Marks::new(),
             may_ask: true,
             missed: true,
             open: Vec::new(),
@@ -225,7 +162,7 @@ impl Pass {
         self.open.clear();
         Rendered {
             page,
-            mark: self.mark.clone(),
+            marks: self.marks.clone(),
             asked: std::mem::take(&mut self.asked),
             filled: std::mem::take(&mut self.filled),
             deleted: std::mem::take(&mut self.deleted),
@@ -260,25 +197,12 @@ impl Pass {
             },
             None if self.may_ask => {
                 self.missed = false;
-                let mark = self.next_mark();
+                let mark = self.marks.numbered(self.asked.len());
                 self.asked.push(asked);
                 Ok(mark)
             }
             None | Some(Known::Unknown) => Ok(self.render(None)),
         }
-    }
-
-    /// What stands for the next fragment that is asked for. It is short enough for Tera to keep it
-    /// without an allocation.
-    fn next_mark(&mut self) -> Value {
-        let secret = self.mark.len();
-        let number = self.asked.len();
-        for digit in (0..NUMBER_DIGITS).rev() {
-            self.mark.push(char::from(b"0123456789abcdef"[number >> (4 * digit) & 15]));
-        }
-        let mark = Value::safe_string(&self.mark);
-        self.mark.truncate(secret);
-        mark
     }
 
     fn render(&mut self, asked: Option<Asked>) -> Value {
@@ -413,97 +337,4 @@ pub(super) fn register(tera: &mut Tera) {
         });
         body
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const STAMP: Stamp = Stamp { schema: 1, fingerprint: 2 };
-
-    /// A page with these marks, of which two have been asked for; `@` stands for the secret part.
-    fn rendered(page: &str) -> Rendered {
-        let mark = "\u{1}0123456789ab".to_owned();
-        let asked = Asked { key: "k".to_owned(), stamp: STAMP, lifetime: Lifetime::Forever };
-        Rendered {
-            page: Ok(page.replace('@', &mark)),
-            mark,
-            asked: vec![asked; 2],
-            filled: Vec::new(),
-            deleted: Vec::new(),
-        }
-    }
-
-    fn found() -> [Known; 2] {
-        ["one", "two"].map(|content| Known::Found(Some((STAMP, content.into()))))
-    }
-
-    #[test]
-    fn what_has_been_found_stands_where_its_mark_was() {
-        let mut rendered = rendered("é@00000000é@00000001");
-        assert!(rendered.splice(&found()));
-        assert_eq!(rendered.page.unwrap(), "éoneétwo");
-    }
-
-    #[test]
-    fn text_that_resembles_a_mark_is_text() {
-        let lookalike = "\u{1}\u{1}0123456789ac00000000\u{1}";
-        let mut rendered = rendered(&format!("{lookalike}@00000000{lookalike}@00000001\u{1}"));
-        assert!(rendered.splice(&found()));
-        let expected = format!("{lookalike}one{lookalike}two\u{1}");
-        assert_eq!(rendered.page.unwrap(), expected);
-    }
-
-    #[test]
-    fn a_page_whose_marks_are_not_as_they_were_put_is_left_alone() {
-        for page in [
-            "@00000000",
-            "@00000001@00000000",
-            "@00000000@00000000",
-            "@00000000@00000001@00000000",
-            "@00000000@00000002",
-            "@00000000@0000000g",
-            "@00000000@0000001",
-            "@00000000@0000000é",
-            "@00000000@",
-        ] {
-            let mut rendered = rendered(page);
-            let before = rendered.page.as_ref().unwrap().clone();
-            assert!(!rendered.splice(&found()), "{page}");
-            assert_eq!(rendered.page.unwrap(), before);
-        }
-    }
-
-    #[test]
-    fn what_has_been_rendered_is_kept_with_what_stands_in_it() {
-        let filled = |body: &str| Filled {
-            asked: Asked { key: "f".to_owned(), stamp: STAMP, lifetime: Lifetime::Forever },
-            body: body.replace('@', "\u{1}0123456789ab"),
-            took: Duration::ZERO,
-        };
-        let mut outer = rendered("@00000000@00000001");
-        outer.filled = vec![filled("[@00000001]"), filled("plain")];
-        assert!(outer.splice(&found()));
-        let bodies: Vec<_> = outer.filled.iter().map(|filled| filled.body.as_str()).collect();
-        assert_eq!(bodies, ["[two]", "plain"]);
-
-        outer = rendered("@00000000@00000001");
-        outer.filled = vec![filled("[@0000")];
-        assert!(!outer.splice(&found()));
-    }
-
-    #[test]
-    fn what_is_missing_or_of_another_stamp_is_not_put_in() {
-        let other = Stamp { fingerprint: 3, ..STAMP };
-        for known in [Known::Unknown, Known::Found(None), Known::Found(Some((other, "x".into())))] {
-            let [one, _] = found();
-            assert!(!rendered("@00000000@00000001").splice(&[one, known]));
-        }
-    }
-
-    #[test]
-    fn each_page_has_marks_of_its_own() {
-        let mark = || Pass::new(Arc::default(), String::new()).mark;
-        assert_ne!(mark(), mark());
-    }
 }
