@@ -28,7 +28,7 @@ on_every_database_url![
 fn cached_app(database: TestDatabase, settings: &[(&str, &str)]) -> (TestApp, Memcached) {
     let server = Memcached::start(Kind::Plain);
     let address = server.address().to_string();
-    let mut all = vec![("MEMCACHIER_SERVERS", address.as_str()), ("MEMCACHE_TIMEOUT", "10s")];
+    let mut all = vec![("MEMCACHIER_SERVERS", address.as_str())];
     all.extend(settings);
     (TestApp::with(database, &all), server)
 }
@@ -104,6 +104,7 @@ fn costs(app: &TestApp, server: &Memcached, layers: &str, n: u64) {
 
     let owner = app.browser();
     assert_eq!(owner.post_form("/", &[("name", "new")]).status, 303);
+    app.settle();
     expect("after adding one", (fragment * n, view + query + fragment), &look);
     expect("the page with the message", (1 + query + fragment * (n + 1), 0), &|| {
         assert_eq!(owner.get("/").flashes(), ["Added “new”."]);
@@ -117,6 +118,7 @@ fn costs(app: &TestApp, server: &Memcached, layers: &str, n: u64) {
     let page = app.browser().get("/");
     let last = page.task_ids().last().unwrap().to_string();
     assert_eq!(owner.post(&format!("/{last}/delete")).status, 303);
+    app.settle();
     expect("after deleting one", (fragment * n, view + query), &look);
     expect("reload", reload, &look);
 }
@@ -167,6 +169,7 @@ fn a_visitor_with_a_message_leaves_no_trace_of_it_for_others() {
 fn a_new_task_with_a_deleted_ones_id_shows_its_own_name() {
     let (app, server) = cached_app(TestDatabase::sqlite(), &[("CACHE_KEY_PREFIX", "")]);
     app.with_tasks(&["old"]);
+    app.settle();
     app.browser().get("/");
     let client = server.client(Protocol::Binary);
     let fragment = run(client.get("task-fragment/1")).unwrap().expect("the row is kept").data;
@@ -230,6 +233,7 @@ fn a_write_whose_client_has_hung_up_leaves_no_stale_page() {
 fn a_write_that_is_rolled_back_makes_nothing_wrong(database: &TestDatabase) {
     let (app, server) = cached_app(TestDatabase::at(&database.url), &[]);
     app.with_tasks(&["Milk"]);
+    app.settle();
     app.browser().get("/");
     // Such an insert fails after the task has been stored, in the same transaction.
     database.execute("ALTER TABLE cache_invalidations RENAME TO hidden");
@@ -248,6 +252,7 @@ fn a_session_in_the_cache_survives_a_restart_of_the_app() {
         ("HOST", "127.0.0.1"),
         ("SECRET_KEY", SECRET_KEY),
         ("MEMCACHIER_SERVERS", address.as_str()),
+        ("MEMCACHE_TIMEOUT", "10s"),
     ];
     let first = Program::start(command(folder.path(), &settings));
     let added = Browser::new(first.address()).post_form("/", &[("name", "Milk")]);
@@ -266,8 +271,12 @@ fn a_session_survives_a_change_of_the_secret_key_if_the_one_before_is_named() {
         let (folder, server) = (tempdir().unwrap(), Memcached::start(Kind::Plain));
         let address = server.address().to_string();
         let start = |settings: &[(&str, &str)]| {
-            let common =
-                [("PORT", "0"), ("HOST", "127.0.0.1"), ("MEMCACHIER_SERVERS", address.as_str())];
+            let common = [
+                ("PORT", "0"),
+                ("HOST", "127.0.0.1"),
+                ("MEMCACHIER_SERVERS", address.as_str()),
+                ("MEMCACHE_TIMEOUT", "10s"),
+            ];
             Program::start(command(folder.path(), &[&common, settings].concat()))
         };
         let first = start(&[("SECRET_KEY", SECRET_KEY)]);
@@ -315,8 +324,7 @@ fn everything_works(browser: &Browser, with_messages: bool) {
 
 #[test]
 fn with_memcached_never_there_everything_works() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let address = nobody.to_string();
+    let address = format!("{}:11211", crate::servers::own_address());
     let app = TestApp::with(TestDatabase::sqlite(), &[("MEMCACHIER_SERVERS", &address)]);
     everything_works(&app.browser(), false);
     assert!(app.browser().get("/readyz").body.contains("\"cache\":\"degraded\""));
@@ -363,7 +371,6 @@ fn with_memcached_logged_in_to_by_sasl_everything_works() {
         ("MEMCACHIER_SERVERS", address.as_str()),
         ("MEMCACHIER_USERNAME", crate::servers::USER),
         ("MEMCACHIER_PASSWORD", crate::servers::PASSWORD),
-        ("MEMCACHE_TIMEOUT", "10s"),
     ];
     let app = TestApp::with(TestDatabase::sqlite(), &settings);
     everything_works(&app.browser(), true);
@@ -383,7 +390,8 @@ fn with_the_text_protocol_everything_works() {
 fn through_an_outage(begin: impl Fn(&mut Memcached), end: impl Fn(&mut Memcached)) {
     let mut server = Memcached::start(Kind::Plain);
     let address = server.address().to_string();
-    let settings = [("MEMCACHIER_SERVERS", address.as_str())];
+    // So long somebody waits for a server that hangs.
+    let settings = [("MEMCACHIER_SERVERS", address.as_str()), ("MEMCACHE_TIMEOUT", "3s")];
     let app = TestApp::with(TestDatabase::sqlite(), &settings);
     everything_works(&app.browser(), true);
     app.browser().get("/");
@@ -413,7 +421,12 @@ fn with_memcached_hung_everything_works_and_no_old_page_is_shown_when_it_goes_on
 fn an_outage_is_one_line_in_the_log() {
     let (folder, mut server) = (tempdir().unwrap(), Memcached::start(Kind::Plain));
     let address = server.address().to_string();
-    let settings = [("PORT", "0"), ("HOST", "127.0.0.1"), ("MEMCACHIER_SERVERS", address.as_str())];
+    let settings = [
+        ("PORT", "0"),
+        ("HOST", "127.0.0.1"),
+        ("MEMCACHIER_SERVERS", address.as_str()),
+        ("MEMCACHE_TIMEOUT", "10s"),
+    ];
     let mut program = Program::start(command(folder.path(), &settings));
     let browser = Browser::new(program.address());
     browser.get("/");
@@ -433,7 +446,7 @@ fn an_outage_is_one_line_in_the_log() {
 fn lists_of_thousands_of_tasks_are_served_whole_in_few_round_trips() {
     let proxy = CountingProxy::start();
     let address = proxy.address();
-    let settings = [("MEMCACHIER_SERVERS", address.as_str()), ("MEMCACHE_TIMEOUT", "10s")];
+    let settings = [("MEMCACHIER_SERVERS", address.as_str())];
     let app = TestApp::with(TestDatabase::sqlite(), &settings);
     for (number, more) in [(2_000, 2_000), (12_000, 10_000)] {
         insert_tasks(&app.database, more);
@@ -453,6 +466,7 @@ fn lists_of_thousands_of_tasks_are_served_whole_in_few_round_trips() {
 fn who_can_write_to_memcached_can_neither_make_nor_exchange_a_page() {
     let (app, server) = cached_app(TestDatabase::sqlite(), &[("CACHE_KEY_PREFIX", "")]);
     app.with_tasks(&["Milk"]);
+    app.settle();
     app.browser().get("/");
     let client = server.client(Protocol::Binary);
     let page = || app.browser().get("/");

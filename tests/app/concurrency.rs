@@ -10,10 +10,12 @@ const VISITORS: usize = 200;
 
 fn parallel_adds_and_deletes_lose_nothing(app: &TestApp) {
     in_parallel(|n| {
-        let added = app.browser().post_form("/", &[("name", &format!("task {n}"))]);
+        let name = format!("task {n}");
+        let added = app.browser().post_form_patiently("/", &[("name", &name)]);
         assert_eq!(added.status, 303);
     });
     let page = app.browser().get("/");
+    assert_eq!(page.task_ids().len(), VISITORS);
     let names: BTreeSet<_> = page.task_names().into_iter().map(str::to_owned).collect();
     assert_eq!(names, (0..VISITORS).map(|n| format!("task {n}")).collect());
 
@@ -26,7 +28,7 @@ fn parallel_adds_and_deletes_lose_nothing(app: &TestApp) {
         } else {
             (303, "/999999/delete".to_owned())
         };
-        assert_eq!(browser.post(&path).status, status);
+        assert_eq!(browser.post_form_patiently(&path, &[]).status, status);
     });
     assert_eq!(app.browser().get("/").task_ids(), kept);
 }

@@ -44,7 +44,10 @@ fn connections_that_the_server_has_ended_reach_no_visitor(database: TestDatabase
     let browser = app.browser();
     thread::scope(|scope| {
         for _ in 0..8 {
-            scope.spawn(|| app.browser().post_form("/", &[("name", "Milk")]));
+            scope.spawn(|| {
+                let added = app.browser().post_form_patiently("/", &[("name", "Milk")]);
+                assert_eq!(added.status, 303);
+            });
         }
     });
     app.database.end_connections();

@@ -69,6 +69,7 @@ fn what_does_not_work_is_named_with_its_remedy_and_no_password() {
         ("MEMCACHIER_SERVERS", address.as_str()),
         ("MEMCACHIER_USERNAME", "tester"),
         ("MEMCACHIER_PASSWORD", "hunter2"),
+        ("MEMCACHE_TIMEOUT", "10s"),
     ];
     for arguments in [&["cache", "ping"][..], &["cache", "get", "foo"], &["check"]] {
         let (code, out, err) = run(&settings, arguments);
@@ -112,9 +113,9 @@ fn check_tells_of_each_part_whether_it_works() {
 fn the_cache_page_shows_what_has_been_asked_and_what_the_servers_say() {
     let server = Memcached::start(Kind::Plain);
     let address = server.address().to_string();
-    let settings = [("MEMCACHIER_SERVERS", address.as_str()), ("MEMCACHE_TIMEOUT", "10s")];
-    let app = TestApp::with(TestDatabase::sqlite(), &settings);
+    let app = TestApp::with(TestDatabase::sqlite(), &[("MEMCACHIER_SERVERS", &address)]);
     app.with_tasks(&["Milk", "Tea"]);
+    app.settle();
     for _ in 0..3 {
         app.browser().get("/");
     }

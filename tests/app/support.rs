@@ -151,6 +151,9 @@ impl TestApp {
             ("DATABASE_POOL_SIZE", "4"),
             ("SECRET_KEY", SECRET_KEY),
             ("WEB_CONCURRENCY", "2"),
+            // No pause of a busy machine is an outage.
+            ("MEMCACHE_TIMEOUT", "10s"),
+            ("MEMCACHE_CONNECT_TIMEOUT", "10s"),
         ];
         all.extend(settings);
         let config = Config::from_environment(&all.into_iter().collect()).unwrap();
@@ -174,6 +177,14 @@ impl TestApp {
 
     pub fn browser(&self) -> Browser {
         Browser::new(&format!("http://127.0.0.1:{}", self.port))
+    }
+
+    /// Waits until all invalidations are confirmed and their rows are gone: from then on nothing is
+    /// deleted from the cache until the next write.
+    pub fn settle(&self) {
+        wait_until("all is confirmed", || {
+            self.browser().get("/metrics").body.contains("tasklist_ledger_rows 0\n")
+        });
     }
 
     /// Adds tasks, whose ids then count from 1.
@@ -296,7 +307,8 @@ impl TestDatabase {
         #[cfg(feature = "mysql")]
         if self.kind() == "mysql" {
             self.execute(
-                "BEGIN NOT ATOMIC FOR other IN (SELECT id FROM information_schema.processlist \
+                // One may end by itself meanwhile (1094: there is no such thread).
+                "BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR 1094 BEGIN END; FOR other IN (SELECT id FROM information_schema.processlist \
                  WHERE db = DATABASE() AND id <> CONNECTION_ID()) \
                  DO KILL other.id; END FOR; END",
             );
@@ -437,6 +449,17 @@ impl Browser {
         let request = self.agent.post(format!("{}{path}", self.base));
         let reply = request.send_form(fields.iter().copied()).ok()?;
         Some(reply.status().as_u16())
+    }
+
+    /// Asks again while the app says to try again later; then it has done nothing.
+    pub fn post_form_patiently(&self, path: &str, fields: &[(&str, &str)]) -> Reply {
+        let begun = Instant::now();
+        loop {
+            let reply = self.post_form(path, fields);
+            if reply.status != 503 || begun.elapsed() > PATIENCE {
+                return reply;
+            }
+        }
     }
 
     pub fn post_body(&self, path: &str, body: &str) -> Reply {

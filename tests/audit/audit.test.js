@@ -170,9 +170,8 @@ describe("Lighthouse", () => {
     let best;
     for (let visits = 0; visits < 5 && score(best) !== 100; visits++) {
       const lhr = await visit(url);
-      // Now and then the browser records none, which is no verdict.
-      if (lhr.runtimeError?.code === "NO_NAVSTART") best ??= lhr;
-      else if (lhr.runtimeError) return lhr;
+      // Now and then the browser of a busy machine gives none.
+      if (lhr.runtimeError) best ??= lhr;
       else if (!(score(best) >= score(lhr))) best = lhr;
     }
     return best;

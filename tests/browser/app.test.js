@@ -39,7 +39,13 @@ async function visit({ context: options = {}, path = "/" } = {}) {
 
 async function add(page, name) {
   await page.getByRole("textbox", { name: "Task name" }).fill(name);
-  await page.getByRole("button", { name: "Add Task" }).click();
+  await press(page.getByRole("button", { name: "Add Task" }));
+}
+
+// Clicks, and waits for the page that comes of it: a click ends when its first bytes are there.
+async function press(button) {
+  await button.click();
+  await button.page().waitForLoadState("load");
 }
 
 const names = (page) => page.locator(".task-name").allTextContents();
@@ -65,7 +71,7 @@ for (const javaScriptEnabled of [true, false]) {
       assert.deepEqual(await flashes(page), ["Added “Milk”."]);
       await add(page, "Bread");
       assert.deepEqual(await names(page), ["Milk", "Bread"]);
-      await page.getByRole("button", { name: "Delete Milk" }).click();
+      await press(page.getByRole("button", { name: "Delete Milk" }));
       assert.deepEqual(await names(page), ["Bread"]);
       assert.deepEqual(await flashes(page), ["Deleted “Milk”."]);
       assert.equal(await page.title(), "Deleted “Milk” – Task List");
@@ -82,7 +88,7 @@ for (const javaScriptEnabled of [true, false]) {
       assert.equal(await field.inputValue(), typed);
       assert.match(await page.title(), /^Error: Task name is too long/);
       await page.getByText("the limit is 500.").waitFor();
-      assert.equal(await page.locator("#name:focus").count(), 1);
+      await page.locator("#name:focus").waitFor();
     });
   });
 }
@@ -94,13 +100,16 @@ test("the keyboard alone is enough", async () => {
   await page.keyboard.press("Enter");
   await page.getByText("Added “Milk”.").waitFor();
   // The field has the focus again, for the next task.
+  await page.locator("#name:focus").waitFor();
   await page.keyboard.type("Bread");
   await page.keyboard.press("Enter");
   await page.getByText("Added “Bread”.").waitFor();
+  await page.locator("#name:focus").waitFor();
   await page.keyboard.press("Tab"); // the button "Add Task"
   await page.keyboard.press("Tab"); // the first "Delete"
   await page.keyboard.press("Enter");
   await page.getByText("Deleted “Milk”.").waitFor();
+  await page.waitForLoadState("load");
   assert.deepEqual(await names(page), ["Bread"]);
 });
 
@@ -177,7 +186,7 @@ for (const colorScheme of ["light", "dark"]) {
     for (const name of ODD_NAMES) await add(page, name);
     assert.deepEqual(await findings(page), [], "full, with a message");
     await page.goto(app.url);
-    await page.locator("#delete-1").click();
+    await press(page.locator("#delete-1"));
     await page.evaluate(() => document.querySelector("#name").removeAttribute("required"));
     await add(page, "  ");
     assert.deepEqual(await findings(page), [], "with an error");

@@ -53,6 +53,7 @@ impl Platform {
             ("MEMCACHIER_SERVERS", servers.join(",")),
             ("MEMCACHIER_USERNAME", USER.to_owned()),
             ("MEMCACHIER_PASSWORD", PASSWORD.to_owned()),
+            ("MEMCACHE_TIMEOUT", "10s".to_owned()),
             ("SECRET_KEY", "8f".repeat(32)),
         ];
         let slug = env::var("SLUG").expect("SLUG names no folder made by bin/slug").into();

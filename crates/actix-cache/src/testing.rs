@@ -2,7 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::missing_panics_doc, reason = "a failed check is a panic")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{cache::Cache, lifetime::Lifetime};
 
@@ -78,10 +78,18 @@ async fn add_stores_only_what_is_not_there(cache: &Cache, kept: bool) {
 
 async fn a_lifetime_ends(cache: &Cache, kept: bool) {
     let second = Lifetime::For(Duration::from_secs(1));
+    // memcached counts in seconds of its own: one may be over at once.
+    let begun = Instant::now();
+    let is_touched = loop {
+        cache.set("touched", &"v", second).await;
+        let is_touched = cache.touch("touched", Lifetime::Forever).await;
+        if is_touched || !kept || begun.elapsed() > PATIENCE {
+            break is_touched;
+        }
+    };
+    assert_eq!(is_touched, kept);
     cache.set("short", &"v", second).await;
-    cache.set("touched", &"v", second).await;
     cache.set("zero", &"v", Lifetime::For(Duration::ZERO)).await;
-    assert_eq!(cache.touch("touched", Lifetime::Forever).await, kept);
     assert!(!cache.touch("nothing", Lifetime::Forever).await);
     assert_eq!(get(cache, "zero").await, None, "no time is not for ever");
     let waiting = tokio::time::timeout(PATIENCE, async {

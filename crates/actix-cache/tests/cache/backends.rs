@@ -19,14 +19,14 @@ async fn memory() {
 #[tokio::test]
 async fn memcached_binary() {
     let server = Memcached::start(Kind::Plain);
-    let cache = Cache::memcached(server.patient_client(Protocol::Binary)).prefix("app:").version(2);
+    let cache = Cache::memcached(server.client(Protocol::Binary)).prefix("app:").version(2);
     backend_suite(&cache.build(), Keeps::Everything).await;
 }
 
 #[tokio::test]
 async fn memcached_text() {
     let server = Memcached::start(Kind::Plain);
-    let cache = Cache::memcached(server.patient_client(Protocol::Text)).build();
+    let cache = Cache::memcached(server.client(Protocol::Text)).build();
     backend_suite(&cache, Keeps::Everything).await;
 }
 
@@ -46,14 +46,14 @@ async fn one_that_always_fails() {
 async fn a_memcached_that_is_away() {
     let mut server = Memcached::start(Kind::Plain);
     server.kill();
-    let cache = Cache::memcached(server.patient_client(Protocol::Binary)).build();
+    let cache = Cache::memcached(server.client(Protocol::Binary)).build();
     backend_suite(&cache, Keeps::Nothing).await;
 }
 
 #[tokio::test]
 async fn prefixes_and_versions_keep_apart() {
     let server = Memcached::start(Kind::Plain);
-    let builder = || Cache::memcached(server.patient_client(Protocol::Binary));
+    let builder = || Cache::memcached(server.client(Protocol::Binary));
     let caches = [
         builder().build(),
         builder().prefix("a:").build(),
@@ -92,7 +92,7 @@ async fn the_memory_stays_within_its_bound() {
 #[tokio::test]
 async fn a_value_that_is_too_large_is_computed_each_time_and_the_caller_gets_it() {
     let server = Memcached::start(Kind::Plain);
-    let cache = Cache::memcached(server.patient_client(Protocol::Binary)).build();
+    let cache = Cache::memcached(server.client(Protocol::Binary)).build();
     for _ in 0..3 {
         let large = async || Ok::<_, ()>("x".repeat(2 * 1024 * 1024));
         let value = cache.get_or_compute("large", Lifetime::Default, large).await.unwrap();
@@ -106,7 +106,7 @@ async fn a_value_that_is_too_large_is_computed_each_time_and_the_caller_gets_it(
 #[tokio::test]
 async fn a_miss_and_a_hit_are_one_get_each() {
     let server = Memcached::start(Kind::Plain);
-    let cache = Cache::memcached(server.patient_client(Protocol::Binary)).build();
+    let cache = Cache::memcached(server.client(Protocol::Binary)).build();
     let value = async || {
         cache.get_or_compute("k", Lifetime::Forever, async || Ok::<_, ()>(1)).await.unwrap()
     };
@@ -166,7 +166,7 @@ async fn a_memoized_function_is_computed_once_for_each_list_of_arguments() {
 #[tokio::test]
 async fn servers_tell_their_own_figures_beside_ours() {
     let mut server = Memcached::start(Kind::Plain);
-    let cache = Cache::memcached(server.patient_client(Protocol::Binary)).build();
+    let cache = Cache::memcached(server.client(Protocol::Binary)).build();
     cache.get::<u32>("missing").await;
     let report = &cache.server_reports().await[0];
     assert_eq!(report.status.address, server.address());
@@ -211,8 +211,8 @@ async fn all_results_of_a_grouped_function_are_forgotten_at_once() {
     let server = Memcached::start(Kind::Plain);
     for cache in [
         Cache::memory(1 << 20).build(),
-        Cache::memcached(server.patient_client(Protocol::Binary)).build(),
-        Cache::memcached(server.patient_client(Protocol::Text)).prefix("text:").build(),
+        Cache::memcached(server.client(Protocol::Binary)).build(),
+        Cache::memcached(server.client(Protocol::Text)).prefix("text:").build(),
     ] {
         let computed = Mutex::new(Vec::new());
         let double = async |n: u64| {

@@ -58,8 +58,8 @@ fn memory() -> Cache {
 async fn on_every_backend(check: impl AsyncFn(&Cache)) {
     let server = Memcached::start(Kind::Plain);
     check(&memory()).await;
-    check(&Cache::memcached(server.patient_client(Protocol::Binary)).build()).await;
-    check(&Cache::memcached(server.patient_client(Protocol::Text)).prefix("text:").build()).await;
+    check(&Cache::memcached(server.client(Protocol::Binary)).build()).await;
+    check(&Cache::memcached(server.client(Protocol::Text)).prefix("text:").build()).await;
 }
 
 const LIST: &str = "<ul>{% for row in rows %}\
@@ -348,7 +348,7 @@ async fn a_timeout_may_be_seconds_for_ever_the_default_or_an_expression() {
         }
         cache.stats()["cache"].hits
     };
-    for kept in [Value::from(300), Value::from(0.5), Value::none(), Value::from("default")] {
+    for kept in [Value::from(300), Value::from(9.5), Value::none(), Value::from("default")] {
         assert_eq!(hits(kept.clone()).await, 1, "{kept:?}");
     }
     for not_kept in [Value::from(0), Value::from("del")] {
@@ -588,7 +588,7 @@ async fn each_fragment_of_a_page_is_counted() {
 #[tokio::test]
 async fn a_page_without_fragments_asks_nothing() {
     let server = Memcached::start(Kind::Plain);
-    let cache = Cache::memcached(server.patient_client(Protocol::Binary)).build();
+    let cache = Cache::memcached(server.client(Protocol::Binary)).build();
     one("plain").render(&cache, "page.html", &Context::new()).await.unwrap();
     assert_eq!(server.stat("get_misses"), 0);
 }

@@ -14,8 +14,8 @@ use crate::servers::{Kind, Memcached, wait_until};
 async fn on_every_backend(check: impl AsyncFn(&Cache)) {
     let server = Memcached::start(Kind::Plain);
     check(&Cache::memory(1 << 20).build()).await;
-    check(&Cache::memcached(server.patient_client(Protocol::Binary)).build()).await;
-    check(&Cache::memcached(server.patient_client(Protocol::Text)).prefix("text:").build()).await;
+    check(&Cache::memcached(server.client(Protocol::Binary)).build()).await;
+    check(&Cache::memcached(server.client(Protocol::Text)).prefix("text:").build()).await;
 }
 
 /// A value that one task reads, and holds, before it is changed.
@@ -125,7 +125,7 @@ async fn a_value_that_cannot_be_stored_leaves_no_older_one_behind() {
 #[tokio::test]
 async fn a_lease_from_before_a_restart_stores_nothing() {
     let mut server = Memcached::start(Kind::Plain);
-    let cache = Cache::memcached(server.patient_client(Protocol::Binary)).build();
+    let cache = Cache::memcached(server.client(Protocol::Binary)).build();
     let (has_read, may_store) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (reading, storing, slow) = (has_read.clone(), may_store.clone(), cache.clone());
     let slow = tokio::spawn(async move {
@@ -147,7 +147,7 @@ async fn a_lease_from_before_a_restart_stores_nothing() {
 #[tokio::test]
 async fn bytes_that_are_no_entry_are_replaced() {
     let server = Memcached::start(Kind::Plain);
-    let client = server.patient_client(Protocol::Binary);
+    let client = server.client(Protocol::Binary);
     let cache = Cache::memcached(client.clone()).build();
     let long = vec![0xac; 3000];
     let junk: [&[u8]; 6] = [b"", b"x", b"\xac\xca\x01", b"\xac\xca\x01\x07", &[0xff; 20], &long];
@@ -209,7 +209,9 @@ async fn what_a_write_has_left_is_replayed_and_removed() {
 #[tokio::test]
 async fn what_cannot_be_confirmed_stays_and_the_rest_is_deleted_all_the_same() {
     let mut servers: Vec<_> = (0..2).map(|_| Memcached::start(Kind::Plain)).collect();
-    let config = memcached_client::Config::new(servers.iter().map(Memcached::address).collect());
+    let mut config =
+        memcached_client::Config::new(servers.iter().map(Memcached::address).collect());
+    config.timeout = crate::servers::PATIENCE;
     let client = memcached_client::Client::new(config);
     let cache = Cache::memcached(client.clone()).build();
     let key_on = |server: &Memcached| {
@@ -252,7 +254,9 @@ async fn a_server_that_was_away_serves_nothing_that_was_written_over_meanwhile()
     for protocol in [Protocol::Binary, Protocol::Text] {
         let server = Memcached::start(Kind::Plain);
         let rows = Rows::default();
-        let builder = Cache::memcached_with_ledger(server.config(protocol), rows.clone());
+        let mut config = server.config(protocol);
+        config.timeout = Duration::from_secs(1);
+        let builder = Cache::memcached_with_ledger(config, rows.clone());
         let cache = builder.prefix("app:").version(2).build();
         cache.set("page", &"old", Lifetime::Forever).await;
         cache.set("other", &"same", Lifetime::Forever).await;

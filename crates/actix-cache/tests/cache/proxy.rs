@@ -45,6 +45,7 @@ impl CountingProxy {
         let servers = ServerAddress::parse_list(&self.address.to_string()).unwrap();
         let mut config = Config::new(servers);
         config.timeout = PATIENCE;
+        config.connect_timeout = PATIENCE;
         Client::new(config)
     }
 

@@ -115,7 +115,8 @@ async fn over_a_table_a_session_outlives_the_cache_and_is_put_back_into_it() {
 #[tokio::test]
 async fn an_outage_is_an_empty_session_and_what_the_store_held_is_there_afterwards() {
     let server = Memcached::start(Kind::Plain);
-    let cache = Cache::memcached(server.client(Protocol::Binary)).build();
+    let client = server.hasty_client(Protocol::Binary, std::time::Duration::from_secs(1));
+    let cache = Cache::memcached(client).build();
     let store = CacheSessionStore::new(&cache);
     let key = store.save(state("precious"), &TTL).await.unwrap();
 

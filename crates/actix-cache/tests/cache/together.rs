@@ -88,7 +88,7 @@ async fn askers(cache: Cache, computed: Arc<AtomicU32>, first: FirstAsker) {
 }
 
 fn memcached(server: &Memcached) -> Cache {
-    Cache::memcached(server.patient_client(Protocol::Binary)).build()
+    Cache::memcached(server.client(Protocol::Binary)).build()
 }
 
 #[test]

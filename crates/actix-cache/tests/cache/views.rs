@@ -43,8 +43,8 @@ fn views(cache: &Cache) -> ViewCacheBuilder {
 fn on_every_backend(check: impl Fn(&Cache)) {
     let server = Memcached::start(Kind::Plain);
     check(&memory());
-    check(&Cache::memcached(server.patient_client(Protocol::Binary)).build());
-    check(&Cache::memcached(server.patient_client(Protocol::Text)).prefix("text:").build());
+    check(&Cache::memcached(server.client(Protocol::Binary)).build());
+    check(&Cache::memcached(server.client(Protocol::Text)).prefix("text:").build());
 }
 
 /// A handler whose page tells how often it has been made; `change` makes the response of it.
@@ -575,18 +575,18 @@ fn a_key_of_the_apps_own_takes_the_place_of_the_path() {
 #[tokio::test]
 async fn a_lifetime_ends_whoever_sets_it() {
     let by_header = |_: &HttpRequest, text| {
-        HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "max-age=1")).body(text)
+        HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "max-age=2")).body(text)
     };
     let by_handler = |req: &HttpRequest, text| {
         let mut res = plain(req, text);
-        ViewCache::set_lifetime(&mut res, Lifetime::For(Duration::from_secs(1)));
+        ViewCache::set_lifetime(&mut res, Lifetime::For(Duration::from_secs(2)));
         res
     };
-    let second = Lifetime::For(Duration::from_secs(1));
+    let two_seconds = Lifetime::For(Duration::from_secs(2));
     for site in [
         Site::start(&views(&memory()).build(), counting(by_header)),
         Site::start(&views(&memory()).build(), counting(by_handler)),
-        Site::start(&views(&memory()).lifetime(second).build(), counting(plain)),
+        Site::start(&views(&memory()).lifetime(two_seconds).build(), counting(plain)),
     ] {
         assert_eq!(site.texts(["/", "/"]), ["page 1", "page 1"]);
         wait_until("the page is made again", async || site.get("/").text() == "page 2").await;
@@ -730,7 +730,7 @@ fn a_page_over_the_servers_limit_is_kept_by_each_process() {
     let large =
         |_: &HttpRequest, text: String| HttpResponse::Ok().body(text + &"x".repeat(2_000_000));
     let process = |at_hand| {
-        let cache = Cache::memcached(server.patient_client(Protocol::Binary)).build();
+        let cache = Cache::memcached(server.client(Protocol::Binary)).build();
         Site::start(&views(&cache).bytes_at_hand(at_hand).build(), counting(large))
     };
     let (one, other) = (process(8 << 20), process(8 << 20));
@@ -747,7 +747,7 @@ fn a_page_over_the_servers_limit_is_kept_by_each_process() {
 #[test]
 fn a_damaged_page_is_made_again() {
     let server = Memcached::start(Kind::Plain);
-    let cache = Cache::memcached(server.patient_client(Protocol::Binary)).build();
+    let cache = Cache::memcached(server.client(Protocol::Binary)).build();
     let site = Site::start(&views(&cache).bytes_at_hand(0).build(), counting(plain));
     let damages: [fn(&mut Vec<u8>); 4] = [
         |bytes| *bytes.last_mut().unwrap() = b'9',
@@ -761,7 +761,7 @@ fn a_damaged_page_is_made_again() {
         assert_eq!(site.get("/").became(), "hit");
         block_on(async {
             let key = format!("view-page/{}", whole.header("etag").replace('"', ""));
-            let client = server.patient_client(Protocol::Binary);
+            let client = server.client(Protocol::Binary);
             let mut bytes = client.get(&key).await.unwrap().unwrap().data.to_vec();
             damage(&mut bytes);
             client.set(&key, &bytes[..]).await.unwrap();
@@ -782,7 +782,7 @@ fn foreign_bytes_under_a_pages_key_are_a_miss_and_replaced() {
 #[test]
 fn an_entry_of_another_version_is_not_served() {
     let server = Memcached::start(Kind::Plain);
-    let cache = || Cache::memcached(server.patient_client(Protocol::Binary)).build();
+    let cache = || Cache::memcached(server.client(Protocol::Binary)).build();
     let became = |version| {
         let views = views(&cache()).version(version).build();
         Site::start(&views, counting(plain)).get("/").became()

@@ -278,6 +278,7 @@ async fn what_is_asked_while_a_write_is_stuck_still_ends_in_time() {
     .await;
     let mut config = peer.config();
     config.max_item_bytes = 1 << 30;
+    config.timeout = Duration::from_secs(3);
     let client = Client::new(config);
     let large = vec![b'x'; 60_000_000];
     assert!(matches!(client.set("large", &large).await, Err(Error::TooLarge { .. })));

@@ -126,9 +126,12 @@ impl Memcached {
         }
     }
 
+    /// With time-outs that take no pause of a busy machine for an outage.
     pub fn config(&self, protocol: Protocol) -> Config {
         let mut config = Config::new(vec![self.address()]);
         config.protocol = protocol;
+        config.timeout = PATIENCE;
+        config.connect_timeout = PATIENCE;
         if matches!(self.kind, Kind::Sasl | Kind::AuthFile) {
             config.credentials = Some(credentials(PASSWORD));
         }
@@ -139,11 +142,11 @@ impl Memcached {
         Client::new(self.config(protocol))
     }
 
-    /// A client that takes no pause of a busy machine for an outage.
-    #[allow(dead_code, reason = "for the tests of other crates")]
-    pub fn patient_client(&self, protocol: Protocol) -> Client {
+    /// One that gives up after so long: for servers that are made to hang.
+    #[allow(dead_code, reason = "not for all packages that use this file")]
+    pub fn hasty_client(&self, protocol: Protocol, timeout: Duration) -> Client {
         let mut config = self.config(protocol);
-        config.timeout = PATIENCE;
+        config.timeout = timeout;
         Client::new(config)
     }
 

@@ -15,7 +15,7 @@ async fn gets(client: &Client) -> u64 {
 #[tokio::test]
 async fn gets_that_are_asked_for_together_are_one_and_all_get_its_answer() {
     let server = Memcached::start(Kind::Plain);
-    let client = server.patient_client(Protocol::Binary);
+    let client = server.client(Protocol::Binary);
     client.set("k", b"value").await.unwrap();
     client.set("other", b"another").await.unwrap();
     let before = gets(&client).await;
@@ -31,7 +31,7 @@ async fn gets_that_are_asked_for_together_are_one_and_all_get_its_answer() {
 #[tokio::test]
 async fn a_get_that_is_asked_for_after_a_change_does_not_share_one_from_before() {
     let server = Memcached::start(Kind::Plain);
-    let client = server.patient_client(Protocol::Binary);
+    let client = server.client(Protocol::Binary);
     client.set("k", b"value").await.unwrap();
     let (before, deleted, after) =
         join3(client.get("k"), client.delete("k"), client.get("k")).await;
@@ -43,7 +43,7 @@ async fn a_get_that_is_asked_for_after_a_change_does_not_share_one_from_before()
 #[tokio::test]
 async fn who_shares_an_answer_gets_it_also_when_the_one_who_asked_first_has_left() {
     let server = Memcached::start(Kind::Plain);
-    let client = server.patient_client(Protocol::Binary);
+    let client = server.client(Protocol::Binary);
     client.set("k", b"value").await.unwrap();
     let mut first = Box::pin(client.get("k"));
     let mut second = Box::pin(client.get("k"));
