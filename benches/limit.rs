@@ -33,12 +33,12 @@ async fn main() -> anyhow::Result<()> {
         let answer = move || {
             let mut response = HttpResponse::build(status);
             for (name, value) in &headers {
-                response.insert_header((name.clone(), value.clone()));
+                response.append_header((name.clone(), value.clone()));
             }
             let response = response.body(body.clone());
             async move { response }
         };
-        App::new().route("/", web::get().to(answer))
+        App::new().route("/", web::to(answer))
     });
     server.workers(workers).bind(("127.0.0.1", port))?.run().await?;
     Ok(())
