@@ -38,7 +38,12 @@ async fn main() -> anyhow::Result<()> {
             let response = response.body(body.clone());
             async move { response }
         };
-        App::new().route("/", web::to(answer))
+        // A body must be read: else Actix closes the connection.
+        let answer_after = {
+            let answer = answer.clone();
+            move |_: Bytes| answer()
+        };
+        App::new().route("/", web::get().to(answer)).route("/", web::post().to(answer_after))
     });
     server.workers(workers).bind(("127.0.0.1", port))?.run().await?;
     Ok(())

@@ -390,7 +390,7 @@ fn with_the_text_protocol_everything_works() {
 fn through_an_outage(begin: impl Fn(&mut Memcached), end: impl Fn(&mut Memcached)) {
     let mut server = Memcached::start(Kind::Plain);
     let address = server.address().to_string();
-    // So long somebody waits for a server that hangs.
+    // How long a visitor waits for a server that hangs.
     let settings = [("MEMCACHIER_SERVERS", address.as_str()), ("MEMCACHE_TIMEOUT", "3s")];
     let app = TestApp::with(TestDatabase::sqlite(), &settings);
     everything_works(&app.browser(), true);

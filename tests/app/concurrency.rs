@@ -15,7 +15,6 @@ fn parallel_adds_and_deletes_lose_nothing(app: &TestApp) {
         assert_eq!(added.status, 303);
     });
     let page = app.browser().get("/");
-    assert_eq!(page.task_ids().len(), VISITORS);
     let names: BTreeSet<_> = page.task_names().into_iter().map(str::to_owned).collect();
     assert_eq!(names, (0..VISITORS).map(|n| format!("task {n}")).collect());
 

@@ -63,7 +63,7 @@ fn write_until_killed(program: Program, round: usize) -> (Vec<String>, Vec<Strin
                     sent.lock().unwrap().push(name.clone());
                     match browser.try_post_form("/", &[("name", &name)]) {
                         Some(303) => acknowledged.lock().unwrap().push(name),
-                        // The program is not ready yet: nothing has been written.
+                        // The program is not ready yet.
                         Some(503) => {}
                         Some(status) => panic!("{status}"),
                         None => break,

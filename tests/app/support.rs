@@ -451,7 +451,8 @@ impl Browser {
         Some(reply.status().as_u16())
     }
 
-    /// Asks again while the app says to try again later; then it has done nothing.
+    /// Asks again while the app says to try again later, which it does before it has begun; but what
+    /// takes longer than its deadline it goes on with.
     pub fn post_form_patiently(&self, path: &str, fields: &[(&str, &str)]) -> Reply {
         let begun = Instant::now();
         loop {
@@ -459,6 +460,7 @@ impl Browser {
             if reply.status != 503 || begun.elapsed() > PATIENCE {
                 return reply;
             }
+            thread::sleep(Duration::from_millis(20));
         }
     }
 

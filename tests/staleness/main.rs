@@ -230,7 +230,7 @@ impl World {
         let until = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
         loop {
             let left = left(&format!("AND created_at <= {until}"));
-            // After that: between the two this thread may be held up.
+            // Looked at after the rows, for this thread may be held up in between.
             let is_over = begun.elapsed().unwrap() + Duration::from_millis(50) >= REPLAY_AGE;
             match left {
                 0 if is_over => return Some(Instant::now()),

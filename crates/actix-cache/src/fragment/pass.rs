@@ -338,3 +338,15 @@ pub(super) fn register(tera: &mut Tera) {
         body
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_may_be_part_of_a_second() {
+        let half = Duration::from_millis(500);
+        let timeout = timeout(&Value::from(0.5));
+        assert!(matches!(timeout, Some(Timeout::Lifetime(Lifetime::For(time))) if time == half));
+    }
+}

@@ -304,17 +304,7 @@ async fn an_attempt_to_connect_that_hangs_holds_up_nobody_once_the_server_is_kno
                     }
                     return;
                 }
-                let mut line = Vec::new();
-                while let Ok(byte) = stream.read_u8().await {
-                    line.push(byte);
-                    let answer: &[u8] = match &line[..] {
-                        b"version\r\n" => b"VERSION 1\r\n",
-                        b"get k\r\n" => b"VALUE k 0 5\r\nright\r\nEND\r\n",
-                        _ => continue,
-                    };
-                    line.clear();
-                    let _ = stream.write_all(answer).await;
-                }
+                answer_text(stream, Duration::ZERO).await;
             }
         })
         .await;
@@ -326,6 +316,36 @@ async fn an_attempt_to_connect_that_hangs_holds_up_nobody_once_the_server_is_kno
         wait_until("the server is used again", async || client.get("k").await.is_ok()).await;
         assert!(client.status()[0].outages <= 2, "{protocol:?}: {:?}", client.status());
     }
+}
+
+/// Answers `get k`, each after so long.
+async fn answer_text(mut stream: TcpStream, after: Duration) {
+    let mut line = Vec::new();
+    while let Ok(byte) = stream.read_u8().await {
+        line.push(byte);
+        let answer: &[u8] = match &line[..] {
+            b"version\r\n" => b"VERSION 1\r\n",
+            b"get k\r\n" => b"VALUE k 0 5\r\nright\r\nEND\r\n",
+            _ => continue,
+        };
+        line.clear();
+        tokio::time::sleep(after).await;
+        let _ = stream.write_all(answer).await;
+    }
+}
+
+#[tokio::test]
+async fn those_who_have_waited_for_others_take_nobody_for_dead() {
+    let peer = Peer::start(|stream| answer_text(stream, Duration::from_millis(5))).await;
+    let mut config = peer.config();
+    config.protocol = Protocol::Text;
+    // Not long enough for all of them, one after the other.
+    config.timeout = Duration::from_secs(2);
+    let client = Client::new(config);
+    let all = futures_util::future::join_all((0..1000).map(|_| client.get("k"))).await;
+    assert!(all.iter().any(Result::is_ok));
+    assert!(all.iter().any(|answer| matches!(answer, Err(Error::Timeout { .. }))));
+    assert_eq!(client.status()[0].outages, 0, "{:?}", client.status());
 }
 
 /// What a `set` looks like when memcache-async writes it: it asks for no answer, and our round trip

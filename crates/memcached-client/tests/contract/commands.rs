@@ -309,18 +309,6 @@ async fn with_the_text_protocol_a_key_that_is_no_text_harms_nobody() {
 }
 
 #[tokio::test]
-async fn many_that_wait_for_each_other_are_not_taken_for_an_outage() {
-    let server = Memcached::start(Kind::Plain);
-    // More than are answered in this time.
-    let client = server.hasty_client(Protocol::Text, std::time::Duration::from_secs(1));
-    client.set("k", "v").await.unwrap();
-    let all = futures_util::future::join_all((0..40_000).map(|_| client.get("k"))).await;
-    let in_time = all.iter().filter(|answer| answer.is_ok()).count();
-    assert!(in_time > 0);
-    assert_eq!(client.status()[0].outages, 0, "{:?}", client.status());
-}
-
-#[tokio::test]
 async fn every_key_counts_and_travels_in_one_batch_per_server() {
     let servers: Vec<_> = (0..3).map(|_| Memcached::start(Kind::Plain)).collect();
     let mut config =
