@@ -63,8 +63,6 @@ fn write_until_killed(program: Program, round: usize) -> (Vec<String>, Vec<Strin
                     sent.lock().unwrap().push(name.clone());
                     match browser.try_post_form("/", &[("name", &name)]) {
                         Some(303) => acknowledged.lock().unwrap().push(name),
-                        // The program is not ready yet.
-                        Some(503) => {}
                         Some(status) => panic!("{status}"),
                         None => break,
                     }

@@ -45,7 +45,7 @@ fn connections_that_the_server_has_ended_reach_no_visitor(database: TestDatabase
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                let added = app.browser().post_form_patiently("/", &[("name", "Milk")]);
+                let added = app.browser().post_form("/", &[("name", "Milk")]);
                 assert_eq!(added.status, 303);
             });
         }

@@ -308,7 +308,8 @@ impl TestDatabase {
         if self.kind() == "mysql" {
             self.execute(
                 // One may end by itself meanwhile (1094: there is no such thread).
-                "BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR 1094 BEGIN END; FOR other IN (SELECT id FROM information_schema.processlist \
+                "BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR 1094 BEGIN END; \
+                 FOR other IN (SELECT id FROM information_schema.processlist \
                  WHERE db = DATABASE() AND id <> CONNECTION_ID()) \
                  DO KILL other.id; END FOR; END",
             );
@@ -449,19 +450,6 @@ impl Browser {
         let request = self.agent.post(format!("{}{path}", self.base));
         let reply = request.send_form(fields.iter().copied()).ok()?;
         Some(reply.status().as_u16())
-    }
-
-    /// Asks again while the app says to try again later, which it does before it has begun; but what
-    /// takes longer than its deadline it goes on with.
-    pub fn post_form_patiently(&self, path: &str, fields: &[(&str, &str)]) -> Reply {
-        let begun = Instant::now();
-        loop {
-            let reply = self.post_form(path, fields);
-            if reply.status != 503 || begun.elapsed() > PATIENCE {
-                return reply;
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
     }
 
     pub fn post_body(&self, path: &str, body: &str) -> Reply {

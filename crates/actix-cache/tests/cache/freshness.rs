@@ -209,10 +209,7 @@ async fn what_a_write_has_left_is_replayed_and_removed() {
 #[tokio::test]
 async fn what_cannot_be_confirmed_stays_and_the_rest_is_deleted_all_the_same() {
     let mut servers: Vec<_> = (0..2).map(|_| Memcached::start(Kind::Plain)).collect();
-    let mut config =
-        memcached_client::Config::new(servers.iter().map(Memcached::address).collect());
-    config.timeout = crate::servers::PATIENCE;
-    let client = memcached_client::Client::new(config);
+    let client = memcached_client::Client::new(crate::servers::config_of(&servers));
     let cache = Cache::memcached(client.clone()).build();
     let key_on = |server: &Memcached| {
         let keys = (0..1000).map(|n| format!("key{n}"));

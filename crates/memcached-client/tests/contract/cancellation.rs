@@ -76,10 +76,7 @@ async fn check(client: Client, task: u64, rounds: u64) -> BTreeMap<(&'static str
 async fn the_next_answer_is_right(protocol: Protocol, rounds: u64) {
     const TASKS: u64 = 20;
     let server = Memcached::start(Kind::Plain);
-    let mut config = server.config(protocol);
-    // A loaded machine must not look like a dead server.
-    config.timeout = std::time::Duration::from_secs(20);
-    let client = Client::new(config);
+    let client = server.client(protocol);
     let tasks: Vec<_> =
         (0..TASKS).map(|task| tokio::spawn(check(client.clone(), task, rounds / TASKS))).collect();
     let mut dropped = BTreeMap::new();

@@ -311,10 +311,7 @@ async fn with_the_text_protocol_a_key_that_is_no_text_harms_nobody() {
 #[tokio::test]
 async fn every_key_counts_and_travels_in_one_batch_per_server() {
     let servers: Vec<_> = (0..3).map(|_| Memcached::start(Kind::Plain)).collect();
-    let mut config =
-        memcached_client::Config::new(servers.iter().map(Memcached::address).collect());
-    config.timeout = crate::servers::PATIENCE;
-    let client = Client::new(config);
+    let client = Client::new(crate::servers::config_of(&servers));
     let keys: Vec<_> = (0..300).map(|n| format!("key{n}")).collect();
     let items: Vec<_> = keys.iter().map(|key| (key, Item::from(key))).collect();
     assert!(client.set_many(&items).await.iter().all(Result::is_ok));

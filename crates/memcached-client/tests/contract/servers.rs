@@ -126,12 +126,9 @@ impl Memcached {
         }
     }
 
-    /// With time-outs that take no pause of a busy machine for an outage.
     pub fn config(&self, protocol: Protocol) -> Config {
-        let mut config = Config::new(vec![self.address()]);
+        let mut config = config_of(std::slice::from_ref(self));
         config.protocol = protocol;
-        config.timeout = PATIENCE;
-        config.connect_timeout = PATIENCE;
         if matches!(self.kind, Kind::Sasl | Kind::AuthFile) {
             config.credentials = Some(credentials(PASSWORD));
         }
@@ -193,6 +190,14 @@ impl Drop for Memcached {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// With time-outs that take no pause of a busy machine for an outage.
+pub fn config_of(servers: &[Memcached]) -> Config {
+    let mut config = Config::new(servers.iter().map(Memcached::address).collect());
+    config.timeout = PATIENCE;
+    config.connect_timeout = PATIENCE;
+    config
 }
 
 pub fn credentials(password: &str) -> Credentials {
