@@ -8,7 +8,8 @@ use actix_web::{
 };
 
 use crate::{
-    assets, dashboard, handlers, key_rotation::accept_previous_key, metrics, sessions::Sessions,
+    monitor::dashboard, monitor::metrics, session::key_rotation::accept_previous_key,
+    session::store::Sessions, tasks::handlers, views::assets,
 };
 
 pub(crate) fn configure(app: &mut ServiceConfig, sessions: &SessionMiddleware<Sessions>) {

@@ -144,7 +144,7 @@ fn a_page_from_this_process_is_as_fresh_as_one_from_memcached() {
     assert_eq!((names(), names()), ("Milk Tea".to_owned(), "Milk Tea".to_owned()));
     app.browser().post("/1/delete");
     assert_eq!(names(), "Tea");
-    assert_eq!(app.browser().get("/").header("cache-status"), "actix-cache; hit");
+    assert_eq!(app.browser().get("/").header("cache-status"), "everfresh; hit");
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn a_visitor_with_a_message_leaves_no_trace_of_it_for_others() {
     owner.post_form("/", &[("name", "Milk")]);
     let page = owner.get("/");
     assert_eq!(page.flashes(), ["Added “Milk”."]);
-    assert_eq!(page.header("cache-status"), "actix-cache; fwd=bypass");
+    assert_eq!(page.header("cache-status"), "everfresh; fwd=bypass");
     for _ in 0..2 {
         assert_eq!(app.browser().get("/").flashes(), [""; 0]);
         assert_eq!(owner.get("/").flashes(), [""; 0]);
@@ -402,7 +402,7 @@ fn through_an_outage(begin: impl Fn(&mut Memcached), end: impl Fn(&mut Memcached
     wait_until("pages come from the cache again", || {
         let page = app.browser().get("/");
         assert_eq!(page.task_names(), ["Tea"]);
-        page.header("cache-status") == "actix-cache; hit"
+        page.header("cache-status") == "everfresh; hit"
     });
     everything_works(&app.browser(), true);
 }
@@ -459,7 +459,7 @@ fn lists_of_thousands_of_tasks_are_served_whole_in_few_round_trips() {
         let round_trips = proxy.round_trips();
         assert!(round_trips < 100, "{round_trips} for three pages of {number} tasks");
     }
-    assert_eq!(app.browser().get("/").header("cache-status"), "actix-cache; hit");
+    assert_eq!(app.browser().get("/").header("cache-status"), "everfresh; hit");
 }
 
 #[test]
@@ -472,9 +472,9 @@ fn who_can_write_to_memcached_can_neither_make_nor_exchange_a_page() {
     let page = || app.browser().get("/");
     let stored = |key: &str| run(client.get(key)).unwrap().unwrap().data;
     // As another app of this make would store it, which does not know the secret.
-    let forged = actix_cache::Cache::memcached(server.client(Protocol::Binary)).build();
+    let forged = everfresh::Cache::memcached(server.client(Protocol::Binary)).build();
     for key in ["view//", "tasks.all", "task-fragment/1"] {
-        run(forged.set(key, &vec![("<script>", 1)], actix_cache::Lifetime::Forever));
+        run(forged.set(key, &vec![("<script>", 1)], everfresh::Lifetime::Forever));
         assert_eq!(page().task_names(), ["Milk"], "{key}");
     }
     // A true entry under another key.

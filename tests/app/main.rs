@@ -25,12 +25,13 @@ mod settings;
 mod shell;
 mod shutdown;
 mod slow_visitors;
+#[path = "../../crates/test-support/src/app.rs"]
 mod support;
 
-#[path = "../../crates/memcached-client/tests/contract/servers.rs"]
+#[path = "../../crates/test-support/src/memcached.rs"]
 #[allow(dead_code)]
 mod servers;
 
-#[path = "../../crates/actix-cache/tests/cache/proxy.rs"]
+#[path = "../../crates/test-support/src/counting_proxy.rs"]
 #[allow(dead_code)]
 mod proxy;

@@ -12,10 +12,10 @@
     clippy::unwrap_used
 )]
 
-#[path = "../../crates/memcached-client/tests/contract/servers.rs"]
+#[path = "../../crates/test-support/src/memcached.rs"]
 #[allow(dead_code)]
 mod servers;
-#[path = "../app/support.rs"]
+#[path = "../../crates/test-support/src/app.rs"]
 #[allow(dead_code, unused_macros, unused_imports)]
 mod support;
 

@@ -23,10 +23,10 @@
 mod checker;
 mod journal;
 mod proxy;
-#[path = "../../crates/memcached-client/tests/contract/servers.rs"]
+#[path = "../../crates/test-support/src/memcached.rs"]
 #[allow(dead_code)]
 mod servers;
-#[path = "../app/support.rs"]
+#[path = "../../crates/test-support/src/app.rs"]
 #[allow(dead_code, unused_macros, unused_imports)]
 mod support;
 
@@ -42,7 +42,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use actix_cache::REPLAY_AGE;
+use everfresh::REPLAY_AGE;
 use memcached_client::{Client, Config};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use tempfile::{TempDir, tempdir};

@@ -29,7 +29,7 @@ use async_memcached::AsciiProtocol;
 use memcached_client::{Client, Protocol};
 use tokio::{io::BufWriter, net::TcpStream, runtime::Runtime, task::JoinSet};
 
-#[path = "../tests/contract/servers.rs"]
+#[path = "../../test-support/src/memcached.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod servers;
 

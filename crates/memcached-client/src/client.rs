@@ -5,14 +5,16 @@ use std::{borrow::Cow, fmt, future::Future, sync::Arc, time::SystemTime};
 use futures_util::future::join_all;
 
 use crate::{
-    batch::{Place, Placed, in_order, shares},
+    cluster::{
+        Hook, Shared,
+        batch::{Place, Placed, in_order, shares},
+        link::Link,
+    },
     config::{Config, Failover, Protocol, STAND_IN_LIFETIME, ServerAddress},
     error::Error,
     health::ServerStatus,
     key::{self, KeyError},
-    link::Link,
-    shared::{Hook, Shared},
-    transport::{Cas, Checked, Deletion, Expiration, Item, Swap, Value, Verb},
+    types::{Cas, Checked, Deletion, Expiration, Item, Swap, Value, Verb},
 };
 
 /// A client of a list of memcached servers. Cloning is cheap and shares everything.

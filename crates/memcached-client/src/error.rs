@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::{config::ServerAddress, key::KeyError, transport::Command};
+use crate::{config::ServerAddress, key::KeyError, types::Command};
 
 /// Why an operation gave no answer. Never holds credentials or values.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]

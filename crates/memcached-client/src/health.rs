@@ -10,7 +10,7 @@ use std::{
 
 use thiserror::Error;
 
-use crate::{config::ServerAddress, error::Error, shared::Shared};
+use crate::{cluster::Shared, config::ServerAddress, error::Error};
 
 /// How long a probe may be silent beyond its pauses and deadlines.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
@@ -121,7 +121,7 @@ impl Health {
         let number = probe.number;
         // Without the lock: a runtime that is being shut down drops the task at once.
         drop(probe);
-        crate::probe::start(self.server, number, self.shared.clone());
+        crate::cluster::probe::start(self.server, number, self.shared.clone());
     }
 
     /// A sign of life of a probe that will give the next one within `pause` and what it has to do.

@@ -1,20 +1,16 @@
 #![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
 
-mod batch;
+mod binary;
 mod client;
+mod cluster;
 mod config;
 mod error;
 mod health;
 mod key;
-mod link;
-mod pipeline;
-mod probe;
-mod protocol;
-mod ring;
-mod shared;
 mod stream;
-mod transport;
+mod text;
+mod types;
 
 pub use client::Client;
 pub use config::{
@@ -25,4 +21,4 @@ pub use error::Error;
 pub use health::{ServerStatus, State};
 pub use key::{KeyError, MAX_KEY_BYTES};
 pub use secrecy::SecretString;
-pub use transport::{Cas, Command, Deletion, Expiration, Item, Swap, Value};
+pub use types::{Cas, Command, Deletion, Expiration, Item, Swap, Value};

@@ -2,7 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-#[path = "contract/servers.rs"]
+#[path = "../../test-support/src/memcached.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod servers;
 

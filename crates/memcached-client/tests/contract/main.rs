@@ -16,5 +16,6 @@ mod failover;
 mod login;
 mod peers;
 mod ring;
+#[path = "../../../test-support/src/memcached.rs"]
 mod servers;
 mod sharing;

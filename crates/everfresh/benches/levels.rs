@@ -1,0 +1,207 @@
+//! What a hit costs at each level, in this process and on a memcached that is started here:
+//!
+//! ```sh
+//! cargo bench -p everfresh --all-features
+//! ```
+//!
+//! Everything runs on one thread with one operation in flight, in turns. TURNS and MILLISECONDS set
+//! how many turns there are (5) and how long each is (200). The figures are medians, in
+//! microseconds for one operation; on a busy machine only their ratios mean anything.
+
+#![allow(clippy::expect_used, clippy::print_stdout, clippy::unwrap_used)]
+
+use std::{
+    env,
+    time::{Duration, Instant},
+};
+
+use actix_web::{
+    App, HttpResponse,
+    test::{TestRequest, call_service, init_service},
+    web,
+};
+use bytes::Bytes;
+use everfresh::{Cache, Lifetime, Memo, Templates, ViewCache};
+use memcached_client::{Client, Protocol};
+use serde::Serialize;
+use tera::{Context, Tera};
+use tokio::runtime::Runtime;
+
+#[path = "../../test-support/src/memcached.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod servers;
+
+use servers::{Kind, Memcached};
+
+const VALUE: usize = 300;
+const ROWS: u32 = 100;
+const MEMO: Memo<u64, String> = Memo::new("memo", Lifetime::Forever);
+
+const CACHED: &str = "{% for row in rows %}\
+    {% cache none, \"row\", row.id, of=row %}<li id=\"row-{{ row.id }}\">{{ row.name }}</li>\
+    {% endcache %}{% endfor %}";
+const PLAIN: &str =
+    "{% for row in rows %}<li id=\"row-{{ row.id }}\">{{ row.name }}</li>{% endfor %}";
+
+#[derive(Serialize)]
+struct Row {
+    id: u32,
+    name: String,
+}
+
+/// What is measured: a name, and so many operations in a while.
+struct Candidate<'a> {
+    name: &'static str,
+    run: Box<dyn Fn(Duration) -> (u32, Duration) + 'a>,
+}
+
+impl<'a> Candidate<'a> {
+    fn new(name: &'static str, runtime: &'a Runtime, once: impl AsyncFn() + 'a) -> Self {
+        let run = move |turn: Duration| {
+            let begun = Instant::now();
+            let mut operations = 0;
+            while begun.elapsed() < turn {
+                runtime.block_on(async {
+                    for _ in 0..20 {
+                        once().await;
+                    }
+                });
+                operations += 20;
+            }
+            (operations, begun.elapsed())
+        };
+        Self { name, run: Box::new(run) }
+    }
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// Prints the medians, and their ratio to the first.
+fn compare(title: &str, per: u32, candidates: &[Candidate<'_>]) {
+    let turns = setting("TURNS", 5);
+    let turn = Duration::from_millis(setting("MILLISECONDS", 200));
+    let mut figures = vec![Vec::new(); candidates.len()];
+    for _ in 0..turns {
+        for (candidate, figures) in candidates.iter().zip(&mut figures) {
+            let (operations, took) = (candidate.run)(turn);
+            figures.push(took.as_secs_f64() * 1e6 / f64::from(operations) / f64::from(per));
+        }
+    }
+    println!("\n{title}");
+    let mut first = None;
+    for (candidate, figures) in candidates.iter().zip(&mut figures) {
+        figures.sort_by(f64::total_cmp);
+        let median = figures[figures.len() / 2];
+        let ratio = median / *first.get_or_insert(median);
+        println!("  {:44}{median:>10.2} µs{ratio:>8.2}", candidate.name);
+    }
+}
+
+fn main() {
+    let server = Memcached::start(Kind::Plain);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = server.client(Protocol::Binary);
+    let memory = Cache::memory(64 << 20).build();
+    let memcached = Cache::memcached(client.clone()).build();
+    values(&runtime, &client, &memory, &memcached);
+    fragments(&runtime, &memory, &memcached);
+    pages(&runtime, &memory, &memcached);
+}
+
+fn values(runtime: &Runtime, client: &Client, memory: &Cache, memcached: &Cache) {
+    let moka = moka::sync::Cache::<String, Bytes>::new(1000);
+    moka.insert("k".to_owned(), vec![b'x'; VALUE].into());
+    let value = "x".repeat(VALUE);
+    runtime.block_on(async {
+        client.set("bare", value.as_bytes()).await.unwrap();
+        for cache in [memory, memcached] {
+            cache.set("k", &value, Lifetime::Forever).await;
+            MEMO.call(cache, &7, async || Ok::<_, ()>(value.clone())).await.unwrap();
+        }
+    });
+    let get = |cache: &Cache| {
+        let cache = cache.clone();
+        async move || drop(cache.get::<String>("k").await.unwrap())
+    };
+    let memo = |cache: &Cache| {
+        let cache = cache.clone();
+        async move || drop(MEMO.call(&cache, &7, async || Err(())).await.unwrap())
+    };
+    compare(
+        "a value of 300 bytes, in this process",
+        1,
+        &[
+            Candidate::new("moka", runtime, async || drop(moka.get("k").unwrap())),
+            Candidate::new("get", runtime, get(memory)),
+            Candidate::new("a memoized function", runtime, memo(memory)),
+        ],
+    );
+    compare(
+        "a value of 300 bytes, on memcached",
+        1,
+        &[
+            Candidate::new("the client's get", runtime, async || {
+                drop(client.get("bare").await.unwrap().unwrap());
+            }),
+            Candidate::new("get", runtime, get(memcached)),
+            Candidate::new("a memoized function", runtime, memo(memcached)),
+        ],
+    );
+}
+
+fn fragments(runtime: &Runtime, memory: &Cache, memcached: &Cache) {
+    let rows: Vec<_> = (0..ROWS).map(|id| Row { id, name: format!("row number {id}") }).collect();
+    let mut context = Context::new();
+    context.insert("rows", &rows);
+    let cached = Templates::new(Tera::default(), [("page.html", CACHED)]).unwrap();
+    let plain = Templates::new(Tera::default(), [("page.html", PLAIN)]).unwrap();
+    let render = |cache: &Cache, templates: &Templates| {
+        let (cache, templates, context) = (cache.clone(), templates.clone(), context.clone());
+        async move || drop(templates.render(&cache, "page.html", &context).await.unwrap())
+    };
+    compare(
+        "a fragment, on a page of 100",
+        ROWS,
+        &[
+            Candidate::new("rendered without the tag", runtime, render(memory, &plain)),
+            Candidate::new("from this process", runtime, render(memory, &cached)),
+            Candidate::new("from memcached", runtime, render(memcached, &cached)),
+        ],
+    );
+}
+
+fn pages(runtime: &Runtime, memory: &Cache, memcached: &Cache) {
+    for (title, size) in [("a page of 6 kB", 6_000), ("a page of 500 kB", 500_000)] {
+        let body = Bytes::from(vec![b'x'; size]);
+        let page = move || {
+            let body = body.clone();
+            async move { HttpResponse::Ok().content_type("text/html").body(body) }
+        };
+        macro_rules! site {
+            ($cache:expr) => {{
+                let views = ViewCache::builder($cache.clone()).build();
+                let resource = web::resource(format!("/{size}")).wrap(views);
+                runtime.block_on(init_service(App::new().service(resource.to(page.clone()))))
+            }};
+        }
+        let request = || TestRequest::get().uri(&format!("/{size}")).to_request();
+        let (limit, here, there) = (site!(Cache::null().build()), site!(memory), site!(memcached));
+        compare(
+            title,
+            1,
+            &[
+                Candidate::new("a handler that has it", runtime, async || {
+                    drop(call_service(&limit, request()).await);
+                }),
+                Candidate::new("from this process", runtime, async || {
+                    drop(call_service(&here, request()).await);
+                }),
+                Candidate::new("confirmed by memcached", runtime, async || {
+                    drop(call_service(&there, request()).await);
+                }),
+            ],
+        );
+    }
+}

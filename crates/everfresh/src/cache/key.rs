@@ -1,0 +1,129 @@
+//! Keys made of parts. Pure.
+
+use std::fmt::Write;
+
+/// Joins a name and parts to a key such that no two lists give one key, and the key is one that
+/// memcached takes whatever the parts hold.
+///
+/// ```
+/// use everfresh::join_key;
+///
+/// assert_eq!(join_key("task-fragment", ["7", "de"]), "task-fragment/7/de");
+/// assert_ne!(join_key("n", ["a/b"]), join_key("n", ["a", "b"]));
+/// ```
+#[must_use]
+pub fn join_key<P: AsRef<str>>(name: &str, parts: impl IntoIterator<Item = P>) -> String {
+    let mut key = String::with_capacity(name.len() + 16);
+    append_escaped(&mut key, name, Some(SEPARATOR));
+    for part in parts {
+        key.push(char::from(SEPARATOR));
+        append_escaped(&mut key, part.as_ref(), Some(SEPARATOR));
+    }
+    key
+}
+
+/// Stands between the parts of a key.
+const SEPARATOR: u8 = b'/';
+
+/// Percent-encodes what separates parts, what begins an escape, and what no key may hold.
+pub(crate) fn append_escaped(key: &mut String, part: &str, separator: Option<u8>) {
+    let mut plain = 0;
+    for (at, byte) in part.bytes().enumerate() {
+        // All of them are characters of one byte.
+        if byte <= b' ' || matches!(byte, 0x7f | b'%') || Some(byte) == separator {
+            key.push_str(&part[plain..at]);
+            // Writing to a String cannot fail.
+            let _ = write!(key, "%{byte:02x}");
+            plain = at + 1;
+        }
+    }
+    key.push_str(&part[plain..]);
+}
+
+/// What a function's result is kept by: arguments as parts of a key.
+pub trait KeyParts {
+    /// Hands each part to `push`, always as many for one type.
+    fn parts(&self, push: &mut dyn FnMut(&str));
+}
+
+impl KeyParts for () {
+    fn parts(&self, _push: &mut dyn FnMut(&str)) {}
+}
+
+impl KeyParts for str {
+    fn parts(&self, push: &mut dyn FnMut(&str)) {
+        push(self);
+    }
+}
+
+impl KeyParts for String {
+    fn parts(&self, push: &mut dyn FnMut(&str)) {
+        push(self);
+    }
+}
+
+impl<T: KeyParts + ?Sized> KeyParts for &T {
+    fn parts(&self, push: &mut dyn FnMut(&str)) {
+        (**self).parts(push);
+    }
+}
+
+macro_rules! parts_by_display {
+    ($($type:ty),+) => {
+        $(impl KeyParts for $type {
+            fn parts(&self, push: &mut dyn FnMut(&str)) {
+                push(&self.to_string());
+            }
+        })+
+    };
+}
+parts_by_display!(bool, char, i8, i16, i32, i64, i128, isize, u8, u16, u32, u64, u128, usize);
+
+macro_rules! parts_of_tuples {
+    ($(($($name:ident)+))+) => {
+        $(impl<$($name: KeyParts),+> KeyParts for ($($name,)+) {
+            fn parts(&self, push: &mut dyn FnMut(&str)) {
+                #[expect(non_snake_case, reason = "a variable per type")]
+                let ($($name,)+) = self;
+                $($name.parts(push);)+
+            }
+        })+
+    };
+}
+parts_of_tuples!((A)(A B)(A B C)(A B C D)(A B C D E)(A B C D E F));
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_two_lists_of_parts_give_one_key(
+            one in prop::collection::vec("[aé/% \\n]{0,3}", 1..4),
+            other in prop::collection::vec("[aé/% \\n]{0,3}", 1..4),
+        ) {
+            prop_assume!(one != other);
+            prop_assert_ne!(join_key(&one[0], &one[1..]), join_key(&other[0], &other[1..]));
+        }
+
+        #[test]
+        fn a_key_holds_nothing_that_memcached_refuses(parts in prop::collection::vec(any::<String>(), 0..4)) {
+            let key = join_key("name", &parts);
+            prop_assert!(key.chars().all(|c| c > ' ' && c != '\u{7f}'), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn arguments_of_different_types_keep_their_parts_apart() {
+        let key = |arguments: &dyn KeyParts| {
+            let mut parts = Vec::new();
+            arguments.parts(&mut |part| parts.push(part.to_owned()));
+            join_key("f", parts)
+        };
+        assert_eq!(key(&()), "f");
+        assert_eq!(key(&(1, "a/b", true)), "f/1/a%2fb/true");
+        assert_ne!(key(&("a", "")), key(&("", "a")));
+    }
+}

@@ -1,0 +1,226 @@
+//! What every backend must do, as a function that a test calls with a cache of its own.
+
+#![allow(clippy::expect_used, clippy::missing_panics_doc, reason = "a failed check is a panic")]
+
+use std::time::{Duration, Instant};
+
+use crate::{cache::Cache, cache::lifetime::Lifetime};
+
+/// How long the suite waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a cache keeps.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Keeps {
+    /// What it is given.
+    Everything,
+    /// Nothing: it is not there, or cannot be reached.
+    Nothing,
+}
+
+/// Runs every check on `cache`, which must be empty, and leaves it empty. Panics at the first that
+/// fails.
+pub async fn backend_suite(cache: &Cache, keeps: Keeps) {
+    let kept = keeps == Keeps::Everything;
+    values_are_found_as_they_were_stored(cache, kept).await;
+    a_stored_nothing_is_no_miss(cache, kept).await;
+    batches_keep_their_order(cache, kept).await;
+    add_stores_only_what_is_not_there(cache, kept).await;
+    a_lifetime_ends(cache, kept).await;
+    numbers_are_counted(cache, kept).await;
+    what_is_computed_is_stored(cache, kept).await;
+    what_is_deleted_while_it_is_computed_is_not_stored(cache).await;
+    an_error_is_not_stored(cache, kept).await;
+    clear_forgets_everything(cache, kept).await;
+}
+
+async fn get(cache: &Cache, key: &str) -> Option<String> {
+    cache.get(key).await
+}
+
+fn if_kept(kept: bool, text: &str) -> Option<String> {
+    kept.then(|| text.to_owned())
+}
+
+async fn values_are_found_as_they_were_stored(cache: &Cache, kept: bool) {
+    assert_eq!(get(cache, "k").await, None, "nothing is there at first");
+    cache.set("k", &"one", Lifetime::Default).await;
+    cache.set("k", &"two", Lifetime::Default).await;
+    assert_eq!(get(cache, "k").await, if_kept(kept, "two"), "the last value counts");
+    assert_eq!(cache.get::<u64>("k").await, None, "a value of another type is a miss");
+    cache.delete("k").await;
+    assert_eq!(get(cache, "k").await, None, "what was deleted is gone");
+}
+
+async fn a_stored_nothing_is_no_miss(cache: &Cache, kept: bool) {
+    cache.set("none", &None::<String>, Lifetime::Default).await;
+    cache.set("empty", &Vec::<u64>::new(), Lifetime::Default).await;
+    assert_eq!(cache.get::<Option<String>>("none").await, kept.then_some(None));
+    assert_eq!(cache.get::<Vec<u64>>("empty").await, kept.then(Vec::new));
+    cache.delete_many(&["none", "empty"]).await;
+}
+
+async fn batches_keep_their_order(cache: &Cache, kept: bool) {
+    let stored = cache.set_many(&[("a", 1), ("b", 2)], Lifetime::Default).await;
+    assert_eq!(stored.len(), 2);
+    let found = cache.get_many::<i32>(&["b", "nothing", "a"]).await;
+    assert_eq!(found, [Some(2), None, Some(1)].map(|value| value.filter(|_| kept)));
+    cache.delete_many(&["a", "b"]).await;
+    assert_eq!(cache.get_many::<i32>(&["a", "b"]).await, [None, None]);
+}
+
+async fn add_stores_only_what_is_not_there(cache: &Cache, kept: bool) {
+    assert_eq!(cache.add("k", &"first", Lifetime::Default).await, kept);
+    assert!(!cache.add("k", &"second", Lifetime::Default).await);
+    assert_eq!(get(cache, "k").await, if_kept(kept, "first"));
+    cache.delete("k").await;
+}
+
+async fn a_lifetime_ends(cache: &Cache, kept: bool) {
+    let second = Lifetime::For(Duration::from_secs(1));
+    // memcached counts in seconds of its own: one may be over at once.
+    let begun = Instant::now();
+    let is_touched = loop {
+        cache.set("touched", &"v", second).await;
+        let is_touched = cache.touch("touched", Lifetime::Forever).await;
+        if is_touched || !kept || begun.elapsed() > PATIENCE {
+            break is_touched;
+        }
+    };
+    assert_eq!(is_touched, kept);
+    cache.set("short", &"v", second).await;
+    cache.set("zero", &"v", Lifetime::For(Duration::ZERO)).await;
+    assert!(!cache.touch("nothing", Lifetime::Forever).await);
+    assert_eq!(get(cache, "zero").await, None, "no time is not for ever");
+    let waiting = tokio::time::timeout(PATIENCE, async {
+        while get(cache, "short").await.is_some() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert!(waiting.await.is_ok(), "an entry goes when its time is over");
+    assert_eq!(get(cache, "touched").await, if_kept(kept, "v"));
+    cache.delete("touched").await;
+}
+
+async fn numbers_are_counted(cache: &Cache, kept: bool) {
+    assert_eq!(cache.increment("n", 40).await, kept.then_some(40));
+    assert_eq!(cache.increment("n", 2).await, kept.then_some(42));
+    assert_eq!(cache.decrement("n", 50).await, kept.then_some(0));
+}
+
+async fn what_is_computed_is_stored(cache: &Cache, kept: bool) {
+    let compute = async |n: u64| {
+        cache.get_or_compute("computed", Lifetime::Default, async || Ok::<_, ()>(n)).await
+    };
+    assert_eq!(compute(1).await, Ok(1));
+    assert_eq!(compute(2).await, Ok(if kept { 1 } else { 2 }));
+    cache.delete("computed").await;
+    assert_eq!(compute(3).await, Ok(3));
+    cache.delete("computed").await;
+}
+
+async fn what_is_deleted_while_it_is_computed_is_not_stored(cache: &Cache) {
+    let compute = async || {
+        cache.delete("raced").await;
+        Ok::<_, ()>("read before the write")
+    };
+    let value = cache
+        .get_or_compute("raced", Lifetime::Default, async || compute().await.map(str::to_owned));
+    assert_eq!(value.await, Ok("read before the write".to_owned()));
+    assert_eq!(get(cache, "raced").await, None, "it may be out of date");
+}
+
+async fn an_error_is_not_stored(cache: &Cache, kept: bool) {
+    let fails = async || Err::<String, _>("no database");
+    let failed = cache.get_or_compute("failed", Lifetime::Default, fails).await;
+    assert_eq!(failed, Err("no database"));
+    let works = async || Ok::<_, ()>("value".to_owned());
+    assert_eq!(
+        cache.get_or_compute("failed", Lifetime::Default, works).await.as_deref(),
+        Ok("value")
+    );
+    assert_eq!(get(cache, "failed").await, if_kept(kept, "value"), "the lease was given up");
+    cache.delete("failed").await;
+}
+
+async fn clear_forgets_everything(cache: &Cache, kept: bool) {
+    cache.set("k", &"v", Lifetime::Default).await;
+    assert_eq!(get(cache, "k").await, if_kept(kept, "v"));
+    cache.clear().await;
+    assert_eq!(get(cache, "k").await, None);
+}
+
+/// Runs every check of a session store on `store`. Panics at the first that fails.
+///
+/// `keeps` says whether the store can be reached; one that cannot must answer with empty sessions.
+#[cfg(feature = "session")]
+pub async fn session_suite<S: actix_session::storage::SessionStore>(store: &S, keeps: Keeps) {
+    use std::collections::HashMap;
+
+    use actix_web::cookie::time;
+
+    let kept = keeps == Keeps::Everything;
+    let ttl = time::Duration::hours(1);
+    let state = |text: &str| HashMap::from([("name".to_owned(), text.to_owned())]);
+    let key = store.save(state("one"), &ttl).await.expect("a store never fails a request");
+    assert!(key.as_ref().len() >= 32, "nobody can guess a session's key");
+    assert_eq!(seen(store, &key, keeps).await, kept.then(|| state("one")));
+    let other = store.save(state("other"), &ttl).await.expect("a store never fails a request");
+    assert_ne!(key.as_ref(), other.as_ref());
+
+    let key = store.update(key, state("two"), &ttl).await.expect("a store never fails a request");
+    assert_eq!(
+        seen(store, &key, keeps).await,
+        kept.then(|| state("two")),
+        "what was changed is read"
+    );
+    store.update_ttl(&key, &ttl).await.expect("a store never fails a request");
+    assert_eq!(
+        seen(store, &key, keeps).await,
+        kept.then(|| state("two")),
+        "a longer life changes nothing else"
+    );
+    assert_eq!(
+        seen(store, &other, keeps).await,
+        kept.then(|| state("other")),
+        "others are left alone"
+    );
+
+    let mut without_store = state("three");
+    without_store.insert(crate::session::UNAVAILABLE.to_owned(), "true".to_owned());
+    let key = store.update(key, without_store, &ttl).await.expect("a store never fails a request");
+    assert_eq!(
+        seen(store, &key, keeps).await,
+        kept.then(|| state("two")),
+        "an outage overwrites nothing"
+    );
+
+    store.delete(&key).await.expect("a store never fails a request");
+    assert_eq!(seen(store, &key, keeps).await, None, "what was deleted is gone");
+    let old = key.as_ref().to_owned();
+    let key = store.update(key, state("late"), &ttl).await.expect("a store never fails a request");
+    if kept {
+        assert_ne!(key.as_ref(), old, "what was deleted does not come back under its key");
+    }
+    assert_eq!(seen(store, &key, keeps).await, kept.then(|| state("late")));
+    assert_eq!(
+        seen(store, &other, keeps).await,
+        kept.then(|| state("other")),
+        "others are left alone"
+    );
+}
+
+/// What a session holds; `None` if the store does not have it or cannot be reached.
+#[cfg(feature = "session")]
+async fn seen<S: actix_session::storage::SessionStore>(
+    store: &S,
+    key: &actix_session::storage::SessionKey,
+    keeps: Keeps,
+) -> Option<std::collections::HashMap<String, String>> {
+    let loaded = store.load(key).await.expect("a store never fails a request");
+    if keeps == Keeps::Nothing {
+        let loaded = loaded.as_ref().expect("an outage does not look like an ended session");
+        assert!(loaded.contains_key(crate::session::UNAVAILABLE), "an outage can be told");
+    }
+    loaded.filter(|state| !state.contains_key(crate::session::UNAVAILABLE))
+}

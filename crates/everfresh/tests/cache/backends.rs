@@ -1,0 +1,262 @@
+//! Every backend passes the suite.
+
+use std::sync::Mutex;
+
+use everfresh::{
+    Cache, Grouped, Lifetime, Memo, Mode,
+    testing::{Keeps, backend_suite},
+};
+use memcached_client::Protocol;
+use serde::{Deserialize, Serialize};
+
+use crate::servers::{Kind, Memcached};
+
+#[tokio::test]
+async fn memory() {
+    backend_suite(&Cache::memory(1 << 20).build(), Keeps::Everything).await;
+}
+
+#[tokio::test]
+async fn memcached_binary() {
+    let server = Memcached::start(Kind::Plain);
+    let cache = Cache::memcached(server.client(Protocol::Binary)).prefix("app:").version(2);
+    backend_suite(&cache.build(), Keeps::Everything).await;
+}
+
+#[tokio::test]
+async fn memcached_text() {
+    let server = Memcached::start(Kind::Plain);
+    let cache = Cache::memcached(server.client(Protocol::Text)).build();
+    backend_suite(&cache, Keeps::Everything).await;
+}
+
+#[tokio::test]
+async fn none() {
+    backend_suite(&Cache::null().build(), Keeps::Nothing).await;
+}
+
+#[tokio::test]
+async fn one_that_always_fails() {
+    let cache = Cache::failing().build();
+    backend_suite(&cache, Keeps::Nothing).await;
+    assert!(cache.stats()["cache"].errors > 10, "what fails is counted");
+}
+
+#[tokio::test]
+async fn a_memcached_that_is_away() {
+    let mut server = Memcached::start(Kind::Plain);
+    server.kill();
+    let cache = Cache::memcached(server.client(Protocol::Binary)).build();
+    backend_suite(&cache, Keeps::Nothing).await;
+}
+
+#[tokio::test]
+async fn prefixes_and_versions_keep_apart() {
+    let server = Memcached::start(Kind::Plain);
+    let builder = || Cache::memcached(server.client(Protocol::Binary));
+    let caches = [
+        builder().build(),
+        builder().prefix("a:").build(),
+        builder().prefix("b:").build(),
+        builder().prefix("a:").version(1).build(),
+        builder().prefix("a:").version(2).build(),
+    ];
+    for (n, cache) in caches.iter().enumerate() {
+        assert_eq!(cache.get::<usize>("k").await, None);
+        cache.set("k", &n, Lifetime::Default).await;
+    }
+    for (n, cache) in caches.iter().enumerate() {
+        assert_eq!(cache.get("k").await, Some(n));
+    }
+}
+
+#[tokio::test]
+async fn the_memory_stays_within_its_bound() {
+    const BOUND: usize = 100_000;
+    let cache = Cache::memory(BOUND).build();
+    for n in 0..1000 {
+        cache.set(&format!("k{n}"), &"x".repeat(1000), Lifetime::Default).await;
+    }
+    // Room is made in the course of further use.
+    crate::servers::wait_until("room has been made", async || {
+        let mut found = 0;
+        for n in 0..1000 {
+            found += usize::from(cache.get::<String>(&format!("k{n}")).await.is_some());
+        }
+        found > 10 && found * 1000 <= BOUND
+    })
+    .await;
+    assert!(!cache.set("huge", &"x".repeat(BOUND), Lifetime::Default).await);
+}
+
+#[tokio::test]
+async fn a_value_that_is_too_large_is_computed_each_time_and_the_caller_gets_it() {
+    let server = Memcached::start(Kind::Plain);
+    let cache = Cache::memcached(server.client(Protocol::Binary)).build();
+    for _ in 0..3 {
+        let large = async || Ok::<_, ()>("x".repeat(2 * 1024 * 1024));
+        let value = cache.get_or_compute("large", Lifetime::Default, large).await.unwrap();
+        assert_eq!(value.len(), 2 * 1024 * 1024);
+    }
+    let stats = cache.stats()["cache"];
+    assert_eq!((stats.refused_fills, stats.fills, stats.hits), (3, 0, 0));
+    assert_eq!(server.stat("curr_items"), 0, "no lease is left");
+}
+
+#[tokio::test]
+async fn a_miss_and_a_hit_are_one_get_each() {
+    let server = Memcached::start(Kind::Plain);
+    let cache = Cache::memcached(server.client(Protocol::Binary)).build();
+    let value = async || {
+        cache.get_or_compute("k", Lifetime::Forever, async || Ok::<_, ()>(1)).await.unwrap()
+    };
+    value().await;
+    assert_eq!((server.stat("get_hits"), server.stat("get_misses")), (0, 1));
+    value().await;
+    assert_eq!((server.stat("get_hits"), server.stat("get_misses")), (1, 1));
+}
+
+#[tokio::test]
+async fn what_is_done_is_counted_by_layer() {
+    let cache = Cache::memory(1 << 20).build();
+    let (queries, pages) = (cache.layer("query"), cache.layer("page"));
+    for _ in 0..3 {
+        let ten = async || Ok::<_, ()>(10);
+        queries.get_or_compute("q", Lifetime::Forever, ten).await.unwrap();
+    }
+    pages.get::<u8>("p").await;
+    let stats = cache.stats();
+    let query = stats["query"];
+    assert_eq!((query.hits, query.misses, query.fills), (2, 1, 1));
+    assert_eq!(query.bytes_read, 2 * query.bytes_written);
+    assert!(query.hit_ratio().is_some_and(|ratio| (0.66..0.67).contains(&ratio)));
+    assert_eq!((stats["page"].hits, stats["page"].misses), (0, 1));
+    assert_eq!(stats["page"].hit_ratio(), Some(0.0));
+    cache.reset_stats();
+    assert_eq!(cache.stats()["query"].hits, 0);
+}
+
+const SUM: Memo<(u64, u64), u64> = Memo::new("sum", Lifetime::Forever);
+
+#[tokio::test]
+async fn a_memoized_function_is_computed_once_for_each_list_of_arguments() {
+    let cache = Cache::memory(1 << 20).build();
+    let calls = std::cell::Cell::new(0);
+    let sum = async |a: u64, b: u64, mode: Mode| {
+        let compute = async || {
+            calls.set(calls.get() + 1);
+            Ok::<_, ()>(a + b)
+        };
+        let value = SUM.call_with(&cache, &(a, b), mode, |sum| *sum != 13, compute).await;
+        (value.unwrap(), calls.get())
+    };
+    assert_eq!(sum(1, 2, Mode::Usual).await, (3, 1));
+    assert_eq!(sum(1, 2, Mode::Usual).await, (3, 1));
+    assert_eq!(sum(2, 1, Mode::Usual).await, (3, 2), "in another order");
+    assert_eq!(sum(1, 2, Mode::Bypass).await, (3, 3));
+    assert_eq!(sum(1, 2, Mode::Refresh).await, (3, 4));
+    assert_eq!(sum(1, 2, Mode::Usual).await, (3, 4));
+    assert_eq!(sum(6, 7, Mode::Usual).await, (13, 5));
+    assert_eq!(sum(6, 7, Mode::Usual).await, (13, 6), "what is not to be kept is not");
+    assert!(SUM.forget(&cache, &(1, 2)).await);
+    assert_eq!(sum(1, 2, Mode::Usual).await, (3, 7));
+    assert_eq!(sum(2, 1, Mode::Usual).await, (3, 7), "only that list was forgotten");
+}
+
+#[tokio::test]
+async fn servers_tell_their_own_figures_beside_ours() {
+    let mut server = Memcached::start(Kind::Plain);
+    let cache = Cache::memcached(server.client(Protocol::Binary)).build();
+    cache.get::<u32>("missing").await;
+    let report = &cache.server_reports().await[0];
+    assert_eq!(report.status.address, server.address());
+    assert_eq!((report.status.misses, report.stats["get_misses"].as_str()), (1, "1"));
+    server.kill();
+    assert!(cache.server_reports().await[0].stats.is_empty());
+    assert!(Cache::memory(1000).build().server_reports().await.is_empty());
+}
+
+#[derive(Deserialize, Serialize)]
+struct Old {
+    id: u64,
+}
+
+#[derive(Debug, Deserialize, Eq, PartialEq, Serialize)]
+struct New {
+    id: u64,
+    due: Option<String>,
+}
+
+#[tokio::test]
+async fn a_result_of_another_version_is_not_served_but_forgotten() {
+    const OLD: Memo<(), Old> = Memo::new("task", Lifetime::Forever).versioned_by("1");
+    const NEW: Memo<(), New> = Memo::new("task", Lifetime::Forever).versioned_by("2");
+    let cache = Cache::memory(1 << 20).build();
+    let old = async || OLD.call(&cache, &(), async || Ok::<_, ()>(Old { id: 1 })).await;
+    let new = async |due: &str| {
+        let task = New { id: 1, due: Some(due.to_owned()) };
+        NEW.call(&cache, &(), async || Ok::<_, ()>(task)).await.unwrap().due.unwrap()
+    };
+    assert_eq!(old().await.unwrap().id, 1);
+    assert_eq!(new("today").await, "today");
+    assert_eq!(new("not computed").await, "today");
+    assert!(OLD.forget(&cache, &()).await);
+    assert_eq!(new("tomorrow").await, "tomorrow");
+}
+
+const DOUBLE: Memo<u64, u64, Grouped> = Memo::grouped("double", Lifetime::Forever);
+
+#[tokio::test]
+async fn all_results_of_a_grouped_function_are_forgotten_at_once() {
+    let server = Memcached::start(Kind::Plain);
+    for cache in [
+        Cache::memory(1 << 20).build(),
+        Cache::memcached(server.client(Protocol::Binary)).build(),
+        Cache::memcached(server.client(Protocol::Text)).prefix("text:").build(),
+    ] {
+        let computed = Mutex::new(Vec::new());
+        let double = async |n: u64| {
+            let compute = async || {
+                computed.lock().unwrap().push(n);
+                Ok::<_, ()>(n * 2)
+            };
+            DOUBLE.call(&cache, &n, compute).await.unwrap()
+        };
+        for n in [1, 2, 1, 2] {
+            assert_eq!(double(n).await, n * 2);
+        }
+        assert_eq!(*computed.lock().unwrap(), [1, 2]);
+        assert!(DOUBLE.forget(&cache, &2).await);
+        double(1).await;
+        double(2).await;
+        assert_eq!(*computed.lock().unwrap(), [1, 2, 2]);
+        assert!(DOUBLE.forget_all(&cache).await);
+        for n in [2, 1, 2, 1] {
+            assert_eq!(double(n).await, n * 2);
+        }
+        assert_eq!(*computed.lock().unwrap(), [1, 2, 2, 2, 1]);
+        cache.set(&DOUBLE.key_of_all(), &"foreign", Lifetime::Forever).await;
+        double(1).await;
+        double(1).await;
+        assert_eq!(computed.lock().unwrap().len(), 6);
+    }
+}
+
+#[tokio::test]
+async fn what_was_computed_before_all_was_forgotten_is_not_found_again() {
+    let cache = Cache::memory(1 << 20).build();
+    let slow = async || {
+        assert!(DOUBLE.forget_all(&cache).await);
+        Ok::<_, ()>(1)
+    };
+    assert_eq!(DOUBLE.call(&cache, &7, slow).await, Ok(1));
+    assert_eq!(DOUBLE.call(&cache, &7, async || Ok::<_, ()>(14)).await, Ok(14));
+}
+
+#[tokio::test]
+async fn with_the_cache_away_a_grouped_function_is_computed_each_time() {
+    let cache = Cache::failing().build();
+    for n in [1, 2] {
+        assert_eq!(DOUBLE.call(&cache, &7, async || Ok::<_, ()>(n)).await, Ok(n));
+    }
+}

@@ -1,0 +1,615 @@
+//! `{% cache %}` in templates.
+
+use std::sync::{Arc, Mutex};
+
+use everfresh::{Cache, Lifetime, Templates, TemplatesError, fragment_key};
+use memcached_client::Protocol;
+use serde::Serialize;
+use tera::{Context, Kwargs, State, Tera, Value};
+
+use crate::{
+    proxy::CountingProxy,
+    servers::{Kind, Memcached},
+};
+
+/// What has been rendered, in its order: each `{{ name | trace }}`.
+#[derive(Clone, Default)]
+struct Trace(Arc<Mutex<Vec<String>>>);
+
+impl Trace {
+    fn tera(&self) -> Tera {
+        let (mut tera, trace) = (Tera::default(), Arc::clone(&self.0));
+        tera.register_filter("trace", move |value: Value, _: Kwargs, _: &State| {
+            trace.lock().unwrap().push(value.to_string());
+            value
+        });
+        tera
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+#[derive(Clone, Serialize)]
+struct Row {
+    id: u64,
+    name: String,
+}
+
+fn rows(number: u64) -> Vec<Row> {
+    (1..=number).map(|id| Row { id, name: format!("row {id}") }).collect()
+}
+
+fn context(name: &str, value: &impl Serialize) -> Context {
+    let mut context = Context::new();
+    context.insert(name.to_owned(), value);
+    context
+}
+
+fn one(source: &str) -> Templates {
+    Templates::new(Tera::default(), [("page.html", source)]).unwrap()
+}
+
+fn memory() -> Cache {
+    Cache::memory(1 << 22).build()
+}
+
+async fn on_every_backend(check: impl AsyncFn(&Cache)) {
+    let server = Memcached::start(Kind::Plain);
+    check(&memory()).await;
+    check(&Cache::memcached(server.client(Protocol::Binary)).build()).await;
+    check(&Cache::memcached(server.client(Protocol::Text)).prefix("text:").build()).await;
+}
+
+const LIST: &str = "<ul>{% for row in rows %}\
+    {% cache none, \"row\", row.id, of=row %}<li>{{ row.name | trace }}</li>{% endcache %}\
+    {% endfor %}</ul>";
+
+fn list(rows: &[Row]) -> String {
+    let items: Vec<_> = rows.iter().map(|row| format!("<li>{}</li>", row.name)).collect();
+    format!("<ul>{}</ul>", items.concat())
+}
+
+#[tokio::test]
+async fn two_hundred_rows_take_one_round_trip() {
+    let proxy = CountingProxy::start();
+    let cache = Cache::memcached(proxy.client()).build();
+    let templates = Templates::new(Trace::default().tera(), [("page.html", LIST)]).unwrap();
+    let rows = rows(200);
+    let context = context("rows", &rows);
+
+    let cold = templates.render(&cache, "page.html", &context).await.unwrap();
+    assert_eq!(cold, list(&rows));
+    let (hits, misses) = (proxy.server().stat("get_hits"), proxy.server().stat("get_misses"));
+    assert_eq!((hits, misses), (0, 200));
+    proxy.round_trips();
+
+    let warm = templates.render(&cache, "page.html", &context).await.unwrap();
+    assert_eq!(warm, cold);
+    assert_eq!(proxy.round_trips(), 1);
+    assert_eq!(proxy.server().stat("get_hits"), 200);
+}
+
+#[tokio::test]
+async fn a_body_is_not_run_on_a_hit() {
+    on_every_backend(async |cache: &Cache| {
+        let trace = Trace::default();
+        let templates = Templates::new(trace.tera(), [("page.html", LIST)]).unwrap();
+        let mut rows = rows(3);
+        templates.render(cache, "page.html", &context("rows", &rows)).await.unwrap();
+        assert_eq!(trace.take(), ["row 1", "row 2", "row 3"]);
+
+        let page = templates.render(cache, "page.html", &context("rows", &rows)).await.unwrap();
+        assert_eq!((page, trace.take()), (list(&rows), vec![]));
+
+        rows[1].name = "other".to_owned();
+        let page = templates.render(cache, "page.html", &context("rows", &rows)).await.unwrap();
+        assert_eq!((page, trace.take()), (list(&rows), vec!["other".to_owned()]));
+    })
+    .await;
+}
+
+#[derive(Clone, Serialize)]
+struct Doll {
+    outer: u32,
+    middle: u32,
+    inner: [u32; 2],
+}
+
+#[tokio::test]
+async fn a_change_at_one_of_three_levels_renders_just_what_it_must() {
+    let source = "{% cache none, \"outer\", of=doll %}[{{ doll.outer | trace }}\
+        {% cache none, \"middle\", of=[doll.middle, ...doll.inner] %}({{ doll.middle | trace }}\
+        {% for n in doll.inner %}\
+        {% cache none, \"inner\", n %}<{{ n | trace }}>{% endcache %}\
+        {% endfor %}){% endcache %}]{% endcache %}";
+    on_every_backend(async |cache: &Cache| {
+        let trace = Trace::default();
+        let templates = Templates::new(trace.tera(), [("page.html", source)]).unwrap();
+        let render = async |doll: &Doll| {
+            let doll = context("doll", doll);
+            let page = templates.render(cache, "page.html", &doll).await.unwrap();
+            let mut rendered = trace.take();
+            rendered.sort();
+            rendered.dedup();
+            (page, rendered.join(" "))
+        };
+        let show = |page: &str, rendered: &str| (page.to_owned(), rendered.to_owned());
+
+        let mut doll = Doll { outer: 1, middle: 2, inner: [3, 4] };
+        assert_eq!(render(&doll).await, show("[1(2<3><4>)]", "1 2 3 4"));
+        assert_eq!(render(&doll).await, show("[1(2<3><4>)]", ""));
+        doll.outer = 5;
+        assert_eq!(render(&doll).await, show("[5(2<3><4>)]", "5"));
+        doll.middle = 6;
+        assert_eq!(render(&doll).await, show("[5(6<3><4>)]", "5 6"));
+        doll.inner = [3, 7];
+        assert_eq!(render(&doll).await, show("[5(6<3><7>)]", "5 6 7"));
+        assert_eq!(render(&doll).await, show("[5(6<3><7>)]", ""));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_kept_for_an_outer_fragment_is_whole() {
+    let cache = memory();
+    let templates = one("{% cache none, \"outer\", n %}{{ n }}\
+        {% cache none, \"inner\" %}<b>{% endcache %}{% endcache %}");
+    for n in [1, 2, 2, 1] {
+        let page = templates.render(&cache, "page.html", &context("n", &n)).await.unwrap();
+        assert_eq!(page, format!("{n}<b>"));
+    }
+}
+
+#[tokio::test]
+async fn deleting_a_fragments_key_clears_it_and_no_other() {
+    on_every_backend(async |cache: &Cache| {
+        let trace = Trace::default();
+        let templates = Templates::new(trace.tera(), [("page.html", LIST)]).unwrap();
+        let context = context("rows", &rows(3));
+        templates.render(cache, "page.html", &context).await.unwrap();
+        trace.take();
+        assert!(cache.delete(&fragment_key("row", [2])).await);
+        templates.render(cache, "page.html", &context).await.unwrap();
+        assert_eq!(trace.take(), ["row 2"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_id_that_is_used_again_shows_its_own_name() {
+    let cache = memory();
+    let templates = Templates::new(Trace::default().tera(), [("page.html", LIST)]).unwrap();
+    for name in ["first", "second"] {
+        let rows = [Row { id: 1, name: name.to_owned() }];
+        let page = templates.render(&cache, "page.html", &context("rows", &rows)).await.unwrap();
+        assert_eq!(page, list(&rows));
+    }
+}
+
+#[tokio::test]
+async fn content_is_escaped_once_and_only_where_it_must_be() {
+    let cache = memory();
+    let sources = [
+        ("part.html", "{% cache none, \"name\" %}<b>{{ name }}</b>{% endcache %}"),
+        ("page.html", "{% include \"part.html\" %}"),
+        ("mail.txt", "{% include \"part.html\" %}"),
+    ];
+    let templates = Templates::new(Tera::default(), sources).unwrap();
+    let context = context("name", &"<&>");
+    for _ in 0..2 {
+        let mail = templates.render(&cache, "mail.txt", &context).await.unwrap();
+        assert_eq!(mail, "<b><&></b>");
+        let page = templates.render(&cache, "page.html", &context).await.unwrap();
+        assert_eq!(page, "<b>&lt;&amp;&gt;</b>");
+    }
+}
+
+#[tokio::test]
+async fn a_page_shows_the_same_where_fragments_are_changed_after_they_were_rendered() {
+    let component = "{% component shout() %}{{ body | upper }}{% endcomponent shout %}\
+        {% component row(n) %}{% cache none, \"n\", n %} a{{ n }} {% endcache %}{% endcomponent row %}";
+    let fragment = "{% cache none, \"f\" %} ab {% endcache %}";
+    let sources = [
+        ("components.html", component.to_owned()),
+        ("part.html", fragment.to_owned()),
+        ("filter.html", format!("{{% filter trim %}}{fragment}{{% endfilter %}}")),
+        (
+            "include.html",
+            "{% filter length %}{% include \"part.html\" %}{% endfilter %}".to_owned(),
+        ),
+        (
+            "set.html",
+            format!("{{% set x %}}{fragment}{{% endset %}}{{{{ x | length }}}}{{{{ x }}}}"),
+        ),
+        ("body.html", format!("{{% <shout> %}}{fragment}{{% </shout> %}}")),
+        ("inline.html", "{{ <row n={1} /> }}{{ <row n={2} /> | trim }}".to_owned()),
+        (
+            "tested.html",
+            "{% set x = <row n={1} /> %}{% if x is containing(pat=\"a1\") %}yes{% endif %}"
+                .to_owned(),
+        ),
+        ("base.html", format!("{{% block a %}}{fragment}{{% endblock %}}")),
+        (
+            "super.html",
+            "{% extends \"base.html\" %}{% block a %}{{ super() | trim }}.{% endblock %}"
+                .to_owned(),
+        ),
+    ];
+    let expected = [
+        ("filter.html", "ab"),
+        ("include.html", "4"),
+        ("set.html", "4 ab "),
+        ("body.html", " AB "),
+        ("inline.html", " a1 a2"),
+        ("tested.html", "yes"),
+        ("super.html", "ab."),
+    ];
+    for (name, expected) in expected {
+        let needed = sources.iter().filter(|(source, _)| {
+            *source == name || ["components.html", "part.html", "base.html"].contains(source)
+        });
+        let templates = Templates::new(Tera::default(), needed.cloned()).unwrap();
+        let cache = memory();
+        for turn in ["cold", "warm"] {
+            let page = templates.render(&cache, name, &Context::new()).await.unwrap();
+            assert_eq!(page, expected, "{name}, {turn}");
+        }
+        assert!(cache.stats()["cache"].hits > 0, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn fragments_in_blocks_includes_and_components_are_found_again() {
+    let trace = Trace::default();
+    let sources = [
+        (
+            "base.html",
+            "<{% block a %}{% cache none, \"base\" %}{{ 1 | trace }}{% endcache %}{% endblock %}>",
+        ),
+        ("part.html", "{% cache none, \"part\", n %}{{ n | trace }}{% endcache %}"),
+        (
+            "components.html",
+            "{% component c(n) %}{% cache none, \"c\", n %}{{ n | trace }}{% endcache %}{% endcomponent c %}",
+        ),
+        (
+            "page.html",
+            "{% extends \"base.html\" %}{% block a %}{{ super() }}\
+             {% for n in [2, 3] %}{% include \"part.html\" %}{{ <c n={n} /> }}{% endfor %}{% endblock %}",
+        ),
+    ];
+    let templates = Templates::new(trace.tera(), sources).unwrap();
+    let cache = memory();
+    let render = async || templates.render(&cache, "page.html", &Context::new()).await.unwrap();
+    assert_eq!((render().await, trace.take().len()), ("<12233>".to_owned(), 5));
+    assert_eq!((render().await, trace.take().len()), ("<12233>".to_owned(), 0));
+}
+
+#[tokio::test]
+async fn an_entry_of_changed_templates_is_not_served() {
+    let sources = [
+        ("base.html", "<{% block a %}{% endblock %}>"),
+        (
+            "page.html",
+            "{% extends \"base.html\" %}{% block a %}{% cache none, \"x\" %}\
+            {% include \"part.html\" %}{{ <c /> }}{% endcache %}{% endblock %}",
+        ),
+        ("part.html", "part"),
+        ("components.html", "{% component c() %}component{% endcomponent c %}"),
+        ("unrelated.html", "unrelated"),
+    ];
+    let hits_after_change_of = async |changed: &str| {
+        let cache = memory();
+        let before = Templates::new(Tera::default(), sources).unwrap();
+        before.render(&cache, "page.html", &Context::new()).await.unwrap();
+        let after = sources.map(|(name, source)| {
+            (name, if name == changed { source.to_owned() + " " } else { source.to_owned() })
+        });
+        let after = Templates::new(Tera::default(), after).unwrap();
+        after.render(&cache, "page.html", &Context::new()).await.unwrap();
+        cache.stats()["cache"].hits
+    };
+    assert_eq!(hits_after_change_of("nothing").await, 1);
+    assert_eq!(hits_after_change_of("unrelated.html").await, 1);
+    for name in ["base.html", "page.html", "part.html", "components.html"] {
+        assert_eq!(hits_after_change_of(name).await, 0, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_entry_of_another_version_is_not_served() {
+    let cache = memory();
+    let source = "{% cache none, \"x\" %}x{% endcache %}";
+    for (version, hits) in [("1", 0), ("1", 1), ("2", 1), ("2", 2)] {
+        let templates = one(source).versioned_by(version);
+        templates.render(&cache, "page.html", &Context::new()).await.unwrap();
+        assert_eq!(cache.stats()["cache"].hits, hits);
+    }
+    let digests =
+        [&[][..], &["1"], &["2"], &["1", "1"], &["1", "2"], &["2", "1"]].map(|versions| {
+            versions
+                .iter()
+                .fold(one(source), |templates, version| templates.versioned_by(version))
+                .digest()
+        });
+    let different: std::collections::HashSet<_> = digests.iter().collect();
+    assert_eq!(different.len(), digests.len());
+}
+
+#[tokio::test]
+async fn a_timeout_may_be_seconds_for_ever_the_default_or_an_expression() {
+    let templates = one("{% cache timeout, \"x\" %}x{% endcache %}");
+    let hits = async |timeout: Value| {
+        let cache = memory();
+        for _ in 0..2 {
+            let context = context("timeout", &timeout);
+            templates.render(&cache, "page.html", &context).await.unwrap();
+        }
+        cache.stats()["cache"].hits
+    };
+    for kept in [Value::from(300), Value::from(9.5), Value::none(), Value::from("default")] {
+        assert_eq!(hits(kept.clone()).await, 1, "{kept:?}");
+    }
+    for not_kept in [Value::from(0), Value::from("del")] {
+        assert_eq!(hits(not_kept.clone()).await, 0, "{not_kept:?}");
+    }
+    for wrong in [Value::from(-1), Value::from("300"), Value::from(f64::NAN), Value::from(true)] {
+        let context = context("timeout", &wrong);
+        let error = templates.render(&memory(), "page.html", &context).await.unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("\"page.html\", line 1: the timeout of `{% cache %}` must be"),
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn del_deletes_what_is_stored_and_renders() {
+    on_every_backend(async |cache: &Cache| {
+        let templates = one("{% cache timeout, \"x\" %}{{ n }}{% endcache %}");
+        let mut pages = Vec::new();
+        for (timeout, n) in [("default", 1), ("default", 2), ("del", 3), ("default", 4)] {
+            let mut context = context("timeout", &timeout);
+            context.insert("n", &n);
+            pages.push(templates.render(cache, "page.html", &context).await.unwrap());
+        }
+        assert_eq!(pages, ["1", "1", "3", "4"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn undefined_values_are_errors_that_name_the_template_and_the_line() {
+    for (arguments, complaint) in [
+        ("none, x", "the name of `{% cache %}` is undefined"),
+        ("none, \"n\", 1, x", "value 2 to vary by of `{% cache %}` is undefined"),
+        ("none, \"n\", of=x", "what `of` stands for, an argument of `{% cache %}` is undefined"),
+    ] {
+        let templates = one(&format!("\n\n{{% cache {arguments} %}}{{% endcache %}}"));
+        let error = templates.render(&memory(), "page.html", &Context::new()).await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(&format!("\"page.html\", line 3: {complaint}")), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_in_a_body_is_shown_in_the_line_where_it_stands() {
+    let templates =
+        one("a\n{%- cache none,\n  \"n\",\n  of =\n  1\n-%}\n\n{{ missing }}\n{% endcache %}");
+    let error = templates.render(&memory(), "page.html", &Context::new()).await.unwrap_err();
+    assert!(error.to_string().contains("page.html:8:"), "{error}");
+}
+
+#[test]
+fn a_wrong_tag_is_an_error_that_names_the_template_and_the_line() {
+    for (source, expected) in [
+        ("\n{% cache %}{% endcache %}", "line 2: write `{% cache TIMEOUT, NAME"),
+        ("\n{% cache 1 %}{% endcache %}", "line 2: write `{% cache TIMEOUT, NAME"),
+        ("{% cache 1, \"a\",, b %}{% endcache %}", "line 1: write `{% cache TIMEOUT, NAME"),
+        (
+            "{% cache 1, \"a\", by=2 %}{% endcache %}",
+            "line 1: the only argument with a name is `of`",
+        ),
+        (
+            "{% cache 1, \"a\", of=2, b %}{% endcache %}",
+            "line 1: the only argument with a name is `of`",
+        ),
+        ("\n\n{% cache 1, \"a\" %}", "line 3: `{% cache %}` has no `{% endcache %}`"),
+        ("\n{% endcache %}", "line 2: `{% endcache %}` closes nothing"),
+        (
+            "{% cache 1, \"a\" %}\n{% if b %}\n{% endcache %}{% endif %}",
+            "line 3: `{% endcache %}` comes before the end of what line 2 opens",
+        ),
+        (
+            "{% cache 1, \"a\" %}\n{% set b = 1 %}{% endcache %}",
+            "line 2: `{% set %}` cannot be in the `{% cache %}` of line 1",
+        ),
+        (
+            "{% cache 1, \"a\" %}\n{% for x in y %}{% set_global b = 1 %}{% endfor %}{% endcache %}",
+            "line 2: `{% set_global %}` cannot be in the `{% cache %}` of line 1",
+        ),
+        (
+            "{% cache 1, \"a\" %}{% for x in y %}{% else %}\n{% set b = 1 %}{% endfor %}{% endcache %}",
+            "line 2: `{% set %}` cannot be in the `{% cache %}` of line 1",
+        ),
+        (
+            "{% for x in y %}{% cache 1, x %}\n{% if x %}{% break %}{% endif %}{% endcache %}{% endfor %}",
+            "line 2: `{% break %}` cannot be in the `{% cache %}` of line 1",
+        ),
+        (
+            "{% cache 1, \"a\" %}\n{% block b %}{% endblock %}{% endcache %}",
+            "line 2: `{% block %}` cannot be in the `{% cache %}` of line 1",
+        ),
+    ] {
+        let error = Templates::new(Tera::default(), [("page.html", source)]).unwrap_err();
+        assert!(matches!(error, TemplatesError::Tag { .. }), "{source}: {error}");
+        let text = error.to_string();
+        assert!(text.starts_with(&format!("template \"page.html\", {expected}")), "{text}");
+    }
+}
+
+#[test]
+fn what_tera_refuses_is_told_in_teras_words() {
+    let source = "{% cache 1, \"a\" %}\n{% if %}{% endif %}{% endcache %}";
+    let error = Templates::new(Tera::default(), [("page.html", source)]).unwrap_err();
+    assert!(matches!(error, TemplatesError::Tera(_)));
+    assert!(error.to_string().contains("page.html:2:"), "{error}");
+}
+
+#[tokio::test]
+async fn a_variable_may_be_set_within_a_loop_of_a_body() {
+    let templates = one("{% cache none, \"x\" %}{% for n in [1, 2] %}\
+        {% set m = n * 2 %}{{ m }}{% endfor %}{% endcache %}");
+    for _ in 0..2 {
+        let page = templates.render(&memory(), "page.html", &Context::new()).await.unwrap();
+        assert_eq!(page, "24");
+    }
+}
+
+#[tokio::test]
+async fn with_the_cache_away_every_page_is_rendered_and_nothing_is_stored() {
+    let templates = Templates::new(Trace::default().tera(), [("page.html", LIST)]).unwrap();
+    let rows = rows(3);
+    for (cache, errors) in [(Cache::failing().build(), 3), (Cache::null().build(), 0)] {
+        let page = templates.render(&cache, "page.html", &context("rows", &rows)).await.unwrap();
+        assert_eq!(page, list(&rows));
+        let stats = cache.stats()["cache"];
+        assert_eq!((stats.errors, stats.fills, stats.refused_fills), (errors, 0, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_page_is_the_same_with_and_without_a_cache() {
+    for source in [
+        "a {%- cache none, \"x\" -%} b {%- endcache -%} c",
+        "{% for n in [1, 2] %}{% cache none, \"x\", n %} {{ n }}{% if n > 1 %}!{% endif %}\n{% endcache %}{% endfor %}",
+        "{% cache none, \"x\" %}{% cache none, \"y\" %}<{{ \"<\" }}{% endcache %}{% endcache %}",
+        "{% filter upper %}{% cache none, \"x\" %}{{ \"a\" }}b{% endcache %}{% endfilter %}",
+        "{% cache \"del\", \"x\" %}a{% endcache %}{% cache 0, \"y\" %}b{% endcache %}",
+    ] {
+        let templates = one(source);
+        let (without, with) = (Cache::null().build(), memory());
+        let plain = templates.render(&without, "page.html", &Context::new()).await.unwrap();
+        for _ in 0..2 {
+            let page = templates.render(&with, "page.html", &Context::new()).await.unwrap();
+            assert_eq!(page, plain, "{source}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_fragment_are_a_miss_and_replaced() {
+    on_every_backend(async |cache: &Cache| {
+        let templates = one("{% cache none, \"x\" %}x{% endcache %}");
+        cache.set("x", &"another value", Lifetime::Forever).await;
+        for _ in 0..2 {
+            let page = templates.render(cache, "page.html", &Context::new()).await.unwrap();
+            assert_eq!(page, "x");
+        }
+        assert_eq!(cache.stats()["cache"].hits, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_that_is_another_one_each_time_ends_too() {
+    let mut tera = Tera::default();
+    let count = Mutex::new(0);
+    tera.register_function("next", move |_: Kwargs, _: &State| {
+        let mut count = count.lock().unwrap();
+        *count += 1;
+        *count
+    });
+    let source = "{% filter trim %}{% cache none, \"x\", next() %} x {% endcache %}{% endfilter %}";
+    let templates = Templates::new(tera, [("page.html", source)]).unwrap();
+    let page = templates.render(&memory(), "page.html", &Context::new()).await.unwrap();
+    assert_eq!(page, "x");
+}
+
+#[tokio::test]
+async fn none_and_the_empty_text_vary_differently() {
+    let cache = memory();
+    let templates = one("{% cache none, \"x\", v %}{{ v is none }}{% endcache %}");
+    for (value, expected) in [(Value::none(), "true"), (Value::from(""), "false")] {
+        let page = templates.render(&cache, "page.html", &context("v", &value)).await.unwrap();
+        assert_eq!(page, expected);
+    }
+    assert_ne!(fragment_key("x", [None::<u64>]), fragment_key("x", [""]));
+}
+
+#[derive(Serialize)]
+struct Page {
+    rows: Vec<Row>,
+}
+
+#[tokio::test]
+async fn what_can_be_serialized_is_rendered_like_its_context() {
+    let templates = Templates::new(Trace::default().tera(), [("page.html", LIST)]).unwrap();
+    let page = Page { rows: rows(3) };
+    let render = async |cache: &Cache| templates.render_serialized(cache, "page.html", &page).await;
+    assert_eq!(render(&Cache::null().build()).await.unwrap(), list(&page.rows));
+    on_every_backend(async |cache: &Cache| {
+        for _ in 0..2 {
+            assert_eq!(render(cache).await.unwrap(), list(&page.rows));
+        }
+        assert_eq!(cache.stats()["cache"].hits, 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_has_no_fields_is_an_error() {
+    for cache in [Cache::null().build(), memory()] {
+        assert!(
+            one("{% cache none, \"x\" %}x{% endcache %}")
+                .render_serialized(&cache, "page.html", &7)
+                .await
+                .is_err()
+        );
+    }
+}
+
+#[tokio::test]
+async fn each_fragment_of_a_page_is_counted() {
+    on_every_backend(async |cache: &Cache| {
+        let templates = Templates::new(Trace::default().tera(), [("page.html", LIST)]).unwrap();
+        templates.render(cache, "page.html", &context("rows", &rows(2))).await.unwrap();
+        cache.reset_stats();
+        templates.render(cache, "page.html", &context("rows", &rows(3))).await.unwrap();
+        let stats = cache.stats()["cache"];
+        assert_eq!((stats.hits, stats.misses, stats.fills), (2, 1, 1));
+        assert_eq!(stats.bytes_read, 2 * "<li>row 1</li>".len() as u64);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_page_without_fragments_asks_nothing() {
+    let server = Memcached::start(Kind::Plain);
+    let cache = Cache::memcached(server.client(Protocol::Binary)).build();
+    one("plain").render(&cache, "page.html", &Context::new()).await.unwrap();
+    assert_eq!(server.stat("get_misses"), 0);
+}
+
+#[test]
+fn templates_that_tera_has_already_are_refused() {
+    let mut tera = Tera::default();
+    tera.add_raw_template("early.html", "x").unwrap();
+    let error = Templates::new(tera, [("page.html", "y")]).unwrap_err();
+    assert!(error.to_string().contains("Tera already has \"early.html\""), "{error}");
+}
+
+#[tokio::test]
+async fn a_safe_text_and_the_same_plain_one_are_different_fragments() {
+    let cache = memory();
+    let templates = one("{% cache none, \"x\", of=v %}{{ v }}{% endcache %}");
+    let mut shown = Vec::new();
+    for value in [Value::safe_string("<b>"), Value::from("<b>")] {
+        let mut context = Context::new();
+        context.insert_value("v", value);
+        shown.push(templates.render(&cache, "page.html", &context).await.unwrap());
+    }
+    assert_eq!(shown, ["<b>", "&lt;b&gt;"]);
+}

@@ -1,0 +1,273 @@
+//! What was answered is never taken back.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use everfresh::{Cache, Invalidation, Ledger, Lifetime, replay, replay_once};
+use memcached_client::Protocol;
+use tokio::sync::Notify;
+
+use crate::servers::{Kind, Memcached, wait_until};
+
+async fn on_every_backend(check: impl AsyncFn(&Cache)) {
+    let server = Memcached::start(Kind::Plain);
+    check(&Cache::memory(1 << 20).build()).await;
+    check(&Cache::memcached(server.client(Protocol::Binary)).build()).await;
+    check(&Cache::memcached(server.client(Protocol::Text)).prefix("text:").build()).await;
+}
+
+/// A value that one task reads, and holds, before it is changed.
+async fn get(cache: &Cache, value: &Mutex<u32>) -> u32 {
+    let read = async || Ok::<_, ()>(*value.lock().unwrap());
+    cache.get_or_compute("k", Lifetime::Forever, read).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_slow_reader_does_not_store_what_a_write_has_made_wrong() {
+    on_every_backend(async |cache: &Cache| {
+        let value = Arc::new(Mutex::new(1));
+        let (has_read, may_store) = (Notify::new(), Notify::new());
+        let slow = async {
+            let compute = async || {
+                let read = *value.lock().unwrap();
+                has_read.notify_one();
+                may_store.notified().await;
+                Ok::<_, ()>(read)
+            };
+            cache.get_or_compute("k", Lifetime::Forever, compute).await.unwrap()
+        };
+        let writer = async {
+            has_read.notified().await;
+            *value.lock().unwrap() = 2;
+            assert!(cache.invalidate(&Invalidation::of(["k"])).await);
+            may_store.notify_one();
+        };
+        let (slow, ()) = futures_util::future::join(slow, writer).await;
+        assert_eq!(slow, 1, "it came before the write");
+        assert_eq!(get(cache, &value).await, 2);
+        cache.clear().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_joiner_that_came_after_an_answered_write_does_not_get_what_was_read_before_it() {
+    on_every_backend(async |cache: &Cache| {
+        let value = Arc::new(Mutex::new(1));
+        let (has_read, may_go_on) = (Notify::new(), Notify::new());
+        let leader = async {
+            let compute = async || {
+                let read = *value.lock().unwrap();
+                has_read.notify_one();
+                may_go_on.notified().await;
+                Ok::<_, ()>(read)
+            };
+            cache.get_or_compute("k", Lifetime::Forever, compute).await.unwrap()
+        };
+        let joiners = async {
+            has_read.notified().await;
+            *value.lock().unwrap() = 2;
+            assert!(cache.delete("k").await);
+            let waits = cache.stats()["cache"].waits;
+            let joining = futures_util::future::join_all((0..10).map(|_| get(cache, &value)));
+            let letting_go = async {
+                let joined = async || cache.stats()["cache"].waits >= waits + 10;
+                wait_until("all have joined", joined).await;
+                may_go_on.notify_one();
+            };
+            futures_util::future::join(joining, letting_go).await.0
+        };
+        let (leader, joiners) = futures_util::future::join(leader, joiners).await;
+        assert_eq!(leader, 1, "it came before");
+        assert_eq!(joiners, [2; 10], "they came after");
+        cache.clear().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_read_before_the_cache_is_cleared_is_not_stored() {
+    on_every_backend(async |cache: &Cache| {
+        let compute = async || {
+            assert!(cache.clear().await);
+            Ok::<_, ()>(1)
+        };
+        let value = cache.get_or_compute("k", Lifetime::Forever, compute).await;
+        assert_eq!((value, cache.get::<u32>("k").await), (Ok(1), None));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn touching_a_key_that_is_only_reserved_disturbs_nobody() {
+    on_every_backend(async |cache: &Cache| {
+        let compute = async || {
+            assert!(!cache.touch("k", Lifetime::Forever).await, "there is no value yet");
+            Ok::<_, ()>(1)
+        };
+        cache.get_or_compute("k", Lifetime::Forever, compute).await.unwrap();
+        assert_eq!(cache.get::<u32>("k").await, Some(1), "it was stored");
+        cache.clear().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_value_that_cannot_be_stored_leaves_no_older_one_behind() {
+    let cache = Cache::memory(1 << 20).build();
+    cache.set("k", &"old", Lifetime::Forever).await;
+    assert!(!cache.set("k", &"x".repeat(1 << 20), Lifetime::Forever).await);
+    assert_eq!(cache.get::<String>("k").await, None);
+}
+
+#[tokio::test]
+async fn a_lease_from_before_a_restart_stores_nothing() {
+    let mut server = Memcached::start(Kind::Plain);
+    let cache = Cache::memcached(server.client(Protocol::Binary)).build();
+    let (has_read, may_store) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (reading, storing, slow) = (has_read.clone(), may_store.clone(), cache.clone());
+    let slow = tokio::spawn(async move {
+        let compute = async || {
+            reading.notify_one();
+            storing.notified().await;
+            Ok::<_, ()>("old".to_owned())
+        };
+        slow.get_or_compute("k", Lifetime::Forever, compute).await
+    });
+    has_read.notified().await;
+    server.restart();
+    wait_until("it is back", async || cache.set("k", &"new", Lifetime::Forever).await).await;
+    may_store.notify_one();
+    assert_eq!(slow.await.unwrap().as_deref(), Ok("old"));
+    assert_eq!(cache.get::<String>("k").await.as_deref(), Some("new"));
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_entry_are_replaced() {
+    let server = Memcached::start(Kind::Plain);
+    let client = server.client(Protocol::Binary);
+    let cache = Cache::memcached(client.clone()).build();
+    let long = vec![0xac; 3000];
+    let junk: [&[u8]; 6] = [b"", b"x", b"\xac\xca\x01", b"\xac\xca\x01\x07", &[0xff; 20], &long];
+    for bytes in junk {
+        client.set("k", bytes).await.unwrap();
+        assert_eq!(cache.get::<u32>("k").await, None, "{bytes:?}");
+        let value = cache.get_or_compute("k", Lifetime::Forever, async || Ok::<_, ()>(7)).await;
+        assert_eq!(value, Ok(7));
+        assert_eq!(cache.get("k").await, Some(7), "{bytes:?}");
+    }
+}
+
+#[derive(Clone, Default)]
+struct Rows(Arc<Mutex<Vec<(u32, Invalidation)>>>);
+
+impl Ledger for Rows {
+    type Error = String;
+    type Id = u32;
+
+    async fn left(
+        &self,
+        after: Option<&u32>,
+        _: Duration,
+        limit: usize,
+    ) -> Result<Vec<(u32, Invalidation)>, String> {
+        let rows = self.0.lock().unwrap();
+        let rows = rows.iter().filter(|(row, _)| after.is_none_or(|after| row > after));
+        Ok(rows.take(limit).cloned().collect())
+    }
+
+    async fn remove(&self, ids: &[u32]) -> Result<(), String> {
+        self.0.lock().unwrap().retain(|(row, _)| !ids.contains(row));
+        Ok(())
+    }
+
+    async fn merge(&self, ids: &[u32], into: &Invalidation) -> Result<(), String> {
+        let mut rows = self.0.lock().unwrap();
+        let next = rows.iter().map(|(row, _)| row + 1).max().unwrap_or(1);
+        rows.retain(|(row, _)| !ids.contains(row));
+        rows.push((next, into.clone()));
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_a_write_has_left_is_replayed_and_removed() {
+    let cache = Cache::memory(1 << 20).build();
+    let rows = Rows::default();
+    for key in ["query", "page", "other"] {
+        cache.set(key, &1, Lifetime::Forever).await;
+    }
+    rows.0.lock().unwrap().push((1, Invalidation::of(["query"]).then(["page"])));
+    let replaying = tokio::spawn(replay(cache.clone(), rows.clone()));
+    wait_until("it is replayed", async || rows.0.lock().unwrap().is_empty()).await;
+    assert_eq!(cache.get_many::<u8>(&["query", "page", "other"]).await, [None, None, Some(1)]);
+    replaying.abort();
+}
+
+#[tokio::test]
+async fn what_cannot_be_confirmed_stays_and_the_rest_is_deleted_all_the_same() {
+    let mut servers: Vec<_> = (0..2).map(|_| Memcached::start(Kind::Plain)).collect();
+    let client = memcached_client::Client::new(crate::servers::config_of(&servers));
+    let cache = Cache::memcached(client.clone()).build();
+    let key_on = |server: &Memcached| {
+        let keys = (0..1000).map(|n| format!("key{n}"));
+        keys.clone().find(|key| *client.server_of(key).unwrap() == server.address()).unwrap()
+    };
+    let (query, page) = (key_on(&servers[0]), key_on(&servers[1]));
+    let other = format!("{page}/other");
+    let other = (0..1000)
+        .map(|n| format!("{other}{n}"))
+        .find(|key| *client.server_of(key).unwrap() == servers[1].address())
+        .unwrap();
+    cache.set(&query, &1, Lifetime::Forever).await;
+    cache.set(&page, &1, Lifetime::Forever).await;
+    servers[0].kill();
+    let rows = Rows::default();
+    let invalidation = Invalidation::of([query.clone()]).then([page.clone()]);
+    assert!(!cache.invalidate(&invalidation).await, "it is not certain");
+    assert_eq!(cache.get::<u8>(&page).await, None, "what can be reached is fresh");
+    // Many rows that cannot be confirmed hold up no other.
+    rows.0.lock().unwrap().extend((1..=1500).map(|row| (row, invalidation.clone())));
+    cache.set(&page, &1, Lifetime::Forever).await;
+    cache.set(&other, &1, Lifetime::Forever).await;
+    rows.0.lock().unwrap().push((1501, Invalidation::of([other.clone()])));
+    assert_eq!(replay_once(&cache, &rows, Duration::ZERO).await, Ok(false));
+    assert_eq!(cache.get::<u8>(&other).await, None);
+    let left = rows.0.lock().unwrap().clone();
+    assert_eq!(left.len(), 1, "those that are alike have become one");
+    assert_eq!(left[0].1, invalidation);
+    assert!(servers[0].run());
+    wait_until("nothing is left", async || {
+        replay_once(&cache, &rows, Duration::ZERO).await == Ok(true)
+    })
+    .await;
+    assert!(rows.0.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_was_away_serves_nothing_that_was_written_over_meanwhile() {
+    for protocol in [Protocol::Binary, Protocol::Text] {
+        let server = Memcached::start(Kind::Plain);
+        let rows = Rows::default();
+        let mut config = server.config(protocol);
+        config.timeout = Duration::from_secs(1);
+        let builder = Cache::memcached_with_ledger(config, rows.clone());
+        let cache = builder.prefix("app:").version(2).build();
+        cache.set("page", &"old", Lifetime::Forever).await;
+        cache.set("other", &"same", Lifetime::Forever).await;
+        server.signal("STOP");
+        let invalidation = Invalidation::of(["query"]).then(["page"]);
+        rows.0.lock().unwrap().push((1, invalidation.clone()));
+        assert!(!cache.invalidate(&invalidation).await, "it hangs");
+        server.signal("CONT");
+        wait_until("it is used again", async || {
+            assert_eq!(cache.get::<String>("page").await, None);
+            cache.get::<String>("other").await.as_deref() == Some("same")
+        })
+        .await;
+        assert_eq!(cache.get::<String>("page").await, None);
+        assert_eq!(rows.0.lock().unwrap().len(), 1, "the row is for the replay to remove");
+    }
+}

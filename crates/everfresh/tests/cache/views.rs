@@ -1,0 +1,854 @@
+//! Whole pages in the cache.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use actix_web::{
+    App, HttpRequest, HttpResponse,
+    cookie::Cookie,
+    http::{
+        StatusCode, Version,
+        header::{self, HeaderValue},
+    },
+    test::{self, TestRequest},
+    web::{self, Bytes},
+};
+use everfresh::{Cache, Lifetime, ViewCache, ViewCacheBuilder, view_key};
+use futures_util::stream;
+use memcached_client::Protocol;
+use tokio::sync::Semaphore;
+
+use crate::{
+    proxy::CountingProxy,
+    servers::{Kind, Memcached, wait_until},
+    site::{Seen, Site},
+};
+
+fn memory() -> Cache {
+    Cache::memory(1 << 24).build()
+}
+
+fn views(cache: &Cache) -> ViewCacheBuilder {
+    ViewCache::builder(cache.clone())
+}
+
+fn on_every_backend(check: impl Fn(&Cache)) {
+    let server = Memcached::start(Kind::Plain);
+    check(&memory());
+    check(&Cache::memcached(server.client(Protocol::Binary)).build());
+    check(&Cache::memcached(server.client(Protocol::Text)).prefix("text:").build());
+}
+
+/// A handler whose page tells how often it has been made; `change` makes the response of it.
+fn counting(
+    change: impl Fn(&HttpRequest, String) -> HttpResponse + Clone + Send + 'static,
+) -> impl Fn(HttpRequest) -> std::future::Ready<HttpResponse> + Clone + Send + 'static {
+    let made = Arc::new(AtomicU32::new(0));
+    move |req| {
+        let number = made.fetch_add(1, Ordering::SeqCst) + 1;
+        std::future::ready(change(&req, format!("page {number}")))
+    }
+}
+
+fn plain(_: &HttpRequest, text: String) -> HttpResponse {
+    HttpResponse::Ok().content_type("text/html").body(text)
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+#[test]
+fn a_page_is_made_once_and_again_when_it_is_forgotten() {
+    on_every_backend(|cache| {
+        let views = views(cache).build();
+        let site = Site::start(&views, counting(plain));
+        assert_eq!(site.texts(["/a", "/a", "/b", "/a"]), ["page 1", "page 1", "page 2", "page 1"]);
+        assert!(block_on(views.forget("/a")));
+        assert_eq!(site.texts(["/a", "/b"]), ["page 3", "page 2"]);
+        assert!(block_on(cache.delete(&view_key("/b"))));
+        assert_eq!(site.texts(["/a", "/b"]), ["page 3", "page 4"]);
+    });
+}
+
+#[test]
+fn the_query_is_no_part_of_the_key_and_not_shown_to_the_handler() {
+    let reflect = |req: &HttpRequest, text| plain(req, format!("{text} {}", req.query_string()));
+    let site = Site::start(&views(&memory()).build(), counting(reflect));
+    assert_eq!(site.texts(["/?x=1", "/", "/?y=%20&x"]), ["page 1 ", "page 1 ", "page 1 "]);
+}
+
+#[test]
+fn named_parameters_count_in_any_order_and_no_others() {
+    let reflect = |req: &HttpRequest, text| plain(req, format!("{text} {}", req.query_string()));
+    let views = views(&memory()).query(["page", "q"]).build();
+    let site = Site::start(&views, counting(reflect));
+    assert_eq!(
+        site.texts(["/?q=a%20b&page=2&x=1", "/?page=2&q=a+b", "/?page=3", "/?page=%33&z=9", "/"]),
+        ["page 1 page=2&q=a+b", "page 1 page=2&q=a+b", "page 2 page=3", "page 2 page=3", "page 3 "]
+    );
+    assert!(block_on(views.forget("/?q=a+b&page=2")));
+    assert_eq!(
+        site.texts(["/?page=2&q=a+b", "/?page=3"]),
+        ["page 4 page=2&q=a+b", "page 2 page=3"]
+    );
+}
+
+#[test]
+fn each_path_has_one_page_whatever_its_spelling() {
+    let views = views(&memory()).query(["a"]).build();
+    assert_ne!(views.key("/x%3Fa=1"), views.key("/x?a=1"));
+    assert_ne!(view_key("/x?a=1"), views.key("/x?a=1"));
+    let site = Site::start(&views, counting(plain));
+    assert_eq!(site.texts(["/tag/caf%C3%A9", "/tag/caf%C3%A9"]), ["page 1", "page 1"]);
+    for other in ["/t%61g/caf%C3%A9", "/tag/caf%c3%a9", "/tag%2Fcaf%C3%A9"] {
+        assert_eq!(site.get(other).became(), "fwd=bypass", "{other}");
+    }
+    assert!(block_on(views.forget("/tag/caf\u{e9}")));
+    assert_ne!(site.get("/tag/caf%C3%A9").text(), "page 1");
+    assert_eq!(view_key("/tag/caf\u{e9}"), view_key("/tag/caf%c3%a9"));
+    // What browsers send as it is.
+    for path in ["/a|b", "/a[1]'", "/~me/x.html;v=1,2", "/x:y@z!$&()*+"] {
+        assert_eq!(site.get(path).became(), "fwd=uri-miss; stored", "{path}");
+    }
+}
+
+#[test]
+fn a_url_that_names_a_host_of_its_own_leaves_no_page() {
+    let reflect = |req: HttpRequest| async move { HttpResponse::Ok().body(req.uri().to_string()) };
+    let site = Site::start(&views(&memory()).build(), reflect);
+    let mut visitor = TcpStream::connect(site.address()).unwrap();
+    let request = "GET https://evil.example/ HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    visitor.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    visitor.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("fwd=bypass"), "{answer}");
+    assert_eq!(site.get("/?").text(), "/");
+}
+
+#[tokio::test]
+async fn with_http_2_the_authority_of_the_url_stands_for_host() {
+    let views = views(&memory()).build();
+    let host = |req: HttpRequest| async move {
+        let host = req.connection_info().host().to_owned();
+        HttpResponse::Ok().insert_header((header::VARY, "host")).body(host)
+    };
+    let app = test::init_service(App::new().service(web::resource("/").wrap(views).to(host))).await;
+    for host in ["a.example", "b.example", "a.example"] {
+        let uri = format!("https://{host}/");
+        let request = TestRequest::get().version(Version::HTTP_2).uri(&uri).to_request();
+        let response = test::call_service(&app, request).await;
+        assert_eq!(test::read_body(response).await, host.as_bytes());
+    }
+}
+
+#[test]
+fn a_key_function_gives_the_key_that_is_forgotten() {
+    let key = |req: &actix_web::dev::ServiceRequest| Some(req.uri().to_string());
+    let views = views(&memory()).key(key).build();
+    let site = Site::start(&views, counting(plain));
+    assert_eq!(site.texts(["/a?x=1", "/a?x=1", "/a?x=2"]), ["page 1", "page 1", "page 2"]);
+    assert!(block_on(views.forget("/a?x=1")));
+    assert_eq!(site.texts(["/a?x=1", "/a?x=2"]), ["page 3", "page 2"]);
+}
+
+#[test]
+fn head_is_answered_from_the_same_entry_and_fills_none() {
+    let cache = memory();
+    let site = Site::start(&views(&cache).build(), counting(plain));
+    assert_eq!(site.ask("HEAD", "/", &[]).became(), "fwd=uri-miss");
+    assert_eq!(site.get("/").text(), "page 2");
+    let head = site.ask("HEAD", "/", &[]);
+    assert_eq!((head.became().as_str(), head.body.len()), ("hit", 0));
+    assert_eq!(head.header("content-length"), "page 2".len().to_string());
+}
+
+#[test]
+fn a_hit_tells_that_it_is_one_and_how_old() {
+    let site = Site::start(&views(&memory()).build(), counting(plain));
+    let (first, second) = (site.get("/"), site.get("/"));
+    assert_eq!(first.became(), "fwd=uri-miss; stored");
+    assert_eq!(first.header("age"), "");
+    assert_eq!(second.became(), "hit");
+    assert!(second.header("age").parse::<u64>().unwrap() < 60);
+    for seen in [first, second] {
+        assert_eq!(seen.header("cache-control"), "private, no-cache");
+        assert_eq!(seen.header("content-type"), "text/html");
+        assert!(!seen.header("date").is_empty());
+    }
+}
+
+#[test]
+fn who_has_a_page_already_is_told_so() {
+    on_every_backend(|cache| {
+        let views = views(cache).build();
+        let site = Site::start(&views, counting(plain));
+        let tag = site.get("/").header("etag");
+        for listed in [tag.clone(), format!("W/{tag}"), format!("\"x\", {tag}"), "*".to_owned()] {
+            let seen = site.get_with("/", &[("if-none-match", &listed)]);
+            assert_eq!((seen.status, seen.body.len()), (304, 0), "{listed}");
+            assert_eq!((seen.header("etag"), seen.became()), (tag.clone(), "hit".to_owned()));
+            assert_eq!(seen.header("cache-control"), "private, no-cache");
+        }
+        assert_eq!(site.get_with("/", &[("if-none-match", "\"x\"")]).status, 200);
+        block_on(views.forget("/"));
+        let seen = site.get_with("/", &[("if-none-match", &tag)]);
+        assert_eq!((seen.status, seen.text()), (200, "page 2"));
+        assert_ne!(seen.header("etag"), tag);
+    });
+}
+
+#[test]
+fn the_same_page_has_the_same_etag_wherever_it_is_made() {
+    let many = |_: HttpRequest| async {
+        let mut res = HttpResponse::Ok();
+        for n in 0..20 {
+            res.append_header((format!("x-{n}"), "a")).append_header((format!("x-{n}"), "b"));
+        }
+        res.body("x")
+    };
+    let tag = || Site::start(&views(&memory()).build(), many).get("/").header("etag");
+    let first = tag();
+    assert!((0..5).all(|_| tag() == first));
+}
+
+fn long_page(_: &HttpRequest, text: String) -> HttpResponse {
+    let body = format!("{text} {}", "<li>a task</li>\n".repeat(500));
+    HttpResponse::Ok().content_type("text/html; charset=utf-8").body(body)
+}
+
+fn unpacked(seen: &Seen) -> String {
+    let mut text = String::new();
+    match seen.header("content-encoding").as_str() {
+        "br" => drop(brotli::Decompressor::new(&seen.body[..], 4096).read_to_string(&mut text)),
+        "gzip" => drop(flate2::read::GzDecoder::new(&seen.body[..]).read_to_string(&mut text)),
+        _ => seen.text().clone_into(&mut text),
+    }
+    text
+}
+
+#[test]
+fn each_visitor_gets_the_form_that_it_takes_with_an_etag_of_its_own() {
+    on_every_backend(|cache| {
+        let site = Site::start(&views(cache).build(), counting(long_page));
+        let whole = unpacked(&site.get("/"));
+        let mut tags = Vec::new();
+        for (accepted, coding) in [("", ""), ("gzip", "gzip"), ("gzip, deflate, br", "br")] {
+            for _ in 0..2 {
+                let seen = site.get_with("/", &[("accept-encoding", accepted)]);
+                assert_eq!(seen.header("content-encoding"), coding);
+                assert_eq!(seen.header("vary"), "accept-encoding");
+                assert_eq!(unpacked(&seen), whole);
+                let tag = seen.header("etag");
+                let asked = [("accept-encoding", accepted), ("if-none-match", tag.as_str())];
+                let again = site.get_with("/", &asked);
+                assert_eq!((again.status, again.header("etag")), (304, tag.clone()));
+                assert_eq!(again.header("vary"), "accept-encoding");
+                tags.push(tag);
+            }
+        }
+        tags.dedup();
+        assert_eq!(tags.len(), 3);
+        // The form that a visitor has must be one that it takes.
+        assert_eq!(site.get_with("/", &[("if-none-match", &tags[2])]).status, 200);
+    });
+}
+
+#[test]
+fn short_pages_and_pictures_are_sent_as_they_are() {
+    let picture =
+        |_: &HttpRequest, _| HttpResponse::Ok().content_type("image/png").body(vec![0; 10_000]);
+    for site in [
+        Site::start(&views(&memory()).build(), counting(plain)),
+        Site::start(&views(&memory()).build(), counting(picture)),
+    ] {
+        for _ in 0..2 {
+            let seen = site.get_with("/", &[("accept-encoding", "gzip, br")]);
+            assert_eq!((seen.header("content-encoding"), seen.header("vary")), Default::default());
+        }
+    }
+}
+
+/// Checks that a page is made each time, and why.
+fn is_made_each_time(views: ViewCacheBuilder, change: fn(&HttpRequest, String) -> HttpResponse) {
+    let site = Site::start(&views.build(), counting(change));
+    let first = site.get("/");
+    let second = site.get("/");
+    assert!(!first.became().contains("stored"), "{first:?}");
+    assert_ne!(second.became(), "hit");
+    assert_ne!(second.body, first.body);
+}
+
+#[test]
+fn errors_and_redirects_are_not_kept() {
+    fn with<const CODE: u16>(_: &HttpRequest, text: String) -> HttpResponse {
+        HttpResponse::build(StatusCode::from_u16(CODE).unwrap())
+            .insert_header((header::LOCATION, "/elsewhere"))
+            .body(text)
+    }
+    for change in [
+        with::<201>,
+        with::<206>,
+        with::<301>,
+        with::<303>,
+        with::<404>,
+        with::<422>,
+        with::<500>,
+        with::<503>,
+    ] {
+        is_made_each_time(views(&memory()), change);
+    }
+}
+
+#[test]
+fn a_response_that_sets_a_cookie_is_not_kept() {
+    is_made_each_time(views(&memory()), |_, text| {
+        HttpResponse::Ok().cookie(Cookie::new("id", text.clone())).body(text)
+    });
+}
+
+#[test]
+fn a_response_whose_cache_control_forbids_it_is_not_kept() {
+    fn with(value: &'static str) -> impl Fn(&HttpRequest, String) -> HttpResponse + Clone + Send {
+        move |_, text| HttpResponse::Ok().insert_header((header::CACHE_CONTROL, value)).body(text)
+    }
+    for value in [
+        "private",
+        "private, x=\u{e9}",
+        "x=\u{e9}",
+        "max-age=-1",
+        "max-age=0.5",
+        "no-store",
+        "no-cache",
+        "max-age=0",
+        "public, Private",
+        "max-age=9, s-maxage=0",
+        "private=\"set-cookie\"",
+    ] {
+        let site = Site::start(&views(&memory()).build(), counting(with(value)));
+        assert_eq!(site.texts(["/", "/"]), ["page 1", "page 2"], "{value}");
+    }
+    is_made_each_time(views(&memory()), |_, text| {
+        HttpResponse::Ok().insert_header((header::EXPIRES, "0")).body(text)
+    });
+    let site = Site::start(&views(&memory()).build(), counting(with("public, max-age=60")));
+    assert_eq!(site.texts(["/", "/"]), ["page 1", "page 1"]);
+    assert_eq!(site.get("/").header("cache-control"), "public, max-age=60");
+}
+
+#[test]
+fn a_stream_is_not_kept_and_arrives_whole() {
+    is_made_each_time(views(&memory()), |_, text| {
+        let parts = ["a ", "stream ", &text].map(|part| Ok(Bytes::from(part.to_owned())));
+        HttpResponse::Ok().streaming(stream::iter::<[Result<_, actix_web::Error>; 3]>(parts))
+    });
+    let endless = |_: &HttpRequest, text: String| {
+        HttpResponse::Ok().streaming(stream::iter([Ok::<_, actix_web::Error>(Bytes::from(text))]))
+    };
+    let site = Site::start(&views(&memory()).build(), counting(endless));
+    assert_eq!(site.texts(["/", "/"]), ["page 1", "page 2"]);
+}
+
+#[test]
+fn a_response_that_is_encoded_already_is_not_kept() {
+    is_made_each_time(views(&memory()), |_, text| {
+        HttpResponse::Ok().insert_header((header::CONTENT_ENCODING, "br")).body(text)
+    });
+}
+
+#[test]
+fn a_response_that_varies_by_anything_is_not_kept() {
+    is_made_each_time(views(&memory()), |_, text| {
+        HttpResponse::Ok().insert_header((header::VARY, "accept, *")).body(text)
+    });
+}
+
+#[test]
+fn a_response_whose_vary_cannot_be_read_is_not_kept() {
+    is_made_each_time(views(&memory()), |_, text| {
+        let vary = HeaderValue::from_bytes("cookie, \u{e9}".as_bytes()).unwrap();
+        HttpResponse::Ok().insert_header((header::VARY, vary)).body(text)
+    });
+}
+
+#[test]
+fn a_page_that_must_not_be_transformed_is_sent_as_it_is() {
+    let site = Site::start(
+        &views(&memory()).build(),
+        counting(|req, text| {
+            let mut res = long_page(req, text);
+            let value = HeaderValue::from_static("no-transform");
+            res.headers_mut().insert(header::CACHE_CONTROL, value);
+            res
+        }),
+    );
+    for _ in 0..2 {
+        let seen = site.get_with("/", &[("accept-encoding", "gzip")]);
+        assert_eq!(seen.header("content-encoding"), "");
+    }
+}
+
+#[test]
+fn what_the_handler_or_a_condition_refuses_is_not_kept() {
+    is_made_each_time(views(&memory()), |req, text| {
+        let mut res = plain(req, text);
+        ViewCache::set_lifetime(&mut res, Lifetime::For(Duration::ZERO));
+        res
+    });
+    is_made_each_time(
+        views(&memory()).only_if(|head| !head.headers.contains_key("x-flash")),
+        |_, text| HttpResponse::Ok().insert_header(("x-flash", "1")).body(text),
+    );
+    is_made_each_time(views(&memory()).unless(|req| req.path() == "/"), plain);
+    is_made_each_time(views(&memory()).key(|_| None), plain);
+    is_made_each_time(views(&memory()).lifetime(Lifetime::For(Duration::ZERO)), plain);
+}
+
+#[test]
+fn a_request_with_authorization_or_a_bypass_cookie_neither_gets_nor_leaves_a_page() {
+    for secret in [
+        ("authorization", "Basic eA=="),
+        ("cookie", "flash=1"),
+        ("cookie", "a=b; flash=; c=d"),
+        ("cookie", "flash"),
+    ] {
+        let site = Site::start(&views(&memory()).bypass_cookie("flash").build(), counting(plain));
+        let first = site.get_with("/", &[secret]);
+        assert_eq!((first.text(), first.became().as_str()), ("page 1", "fwd=bypass"), "{secret:?}");
+        assert_eq!(site.get("/").text(), "page 2", "nothing was left");
+        assert_eq!(site.get_with("/", &[secret]).text(), "page 3", "nothing is got");
+        assert_eq!(site.get("/").text(), "page 2");
+        assert_eq!(site.get_with("/", &[("cookie", "flashy=1; x=flash")]).text(), "page 2");
+    }
+}
+
+#[test]
+fn only_get_and_head_are_answered_from_the_cache() {
+    let site = Site::start(&views(&memory()).build(), counting(plain));
+    site.get("/");
+    for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+        let seen = site.ask(method, "/", &[]);
+        assert_eq!((seen.status, seen.became().as_str()), (200, ""), "{method}");
+        assert_ne!(seen.text(), "page 1");
+    }
+    assert_eq!(site.get("/").text(), "page 1");
+}
+
+fn by_language(req: &HttpRequest, text: String) -> HttpResponse {
+    let language = req.headers().get(header::ACCEPT_LANGUAGE).map_or("-", |v| v.to_str().unwrap());
+    HttpResponse::Ok()
+        .insert_header((header::VARY, "Accept-Language, accept-encoding"))
+        .body(format!("{text} in {language}"))
+}
+
+#[test]
+fn visitors_whose_headers_differ_never_see_each_others_page() {
+    on_every_backend(|cache| {
+        let views = views(cache).build();
+        let site = Site::start(&views, counting(by_language));
+        let speaking =
+            |language| site.get_with("/", &[("accept-language", language)]).text().to_owned();
+        let values = ["de", "en", "de,en", "de, en", "d", "e", "%64e", "de/", "de;q=1", "DE"];
+        for value in values {
+            assert!(speaking(value).ends_with(&format!(" in {value}")));
+        }
+        assert_eq!(site.get("/").text(), "page 11 in -");
+        for (at, value) in values.iter().enumerate() {
+            assert_eq!(speaking(value), format!("page {} in {value}", at + 1));
+        }
+        assert!(block_on(views.forget("/")), "all variants are forgotten together");
+        assert_eq!(speaking("en"), "page 12 in en");
+        assert_eq!(speaking("de"), "page 13 in de");
+        assert_eq!(speaking("en"), "page 12 in en");
+    });
+}
+
+#[test]
+fn a_page_that_varies_by_more_than_those_before_is_told_apart_too() {
+    let handler = |req: &HttpRequest, text: String| {
+        let value =
+            |name: &str| req.headers().get(name).map_or("-", |v| v.to_str().unwrap()).to_owned();
+        let (a, b) = (value("x-a"), value("x-b"));
+        let vary = if a == "more" { "x-a, x-b" } else { "x-a" };
+        let shown = if a == "more" { format!("{text} {a} {b}") } else { format!("{text} {a}") };
+        HttpResponse::Ok().insert_header((header::VARY, vary)).body(shown)
+    };
+    let site = Site::start(&views(&memory()).build(), counting(handler));
+    let seen = |a, b| site.get_with("/", &[("x-a", a), ("x-b", b)]).text().to_owned();
+    assert_eq!(seen("less", "1"), "page 1 less");
+    assert_eq!(seen("more", "1"), "page 2 more 1");
+    assert_eq!(seen("more", "2"), "page 3 more 2");
+    assert_eq!(seen("more", "1"), "page 4 more 1");
+    assert_eq!(seen("more", "1"), "page 4 more 1", "by then it has been learned");
+    assert_eq!(seen("more", "2"), "page 3 more 2");
+}
+
+#[test]
+fn forty_odd_requests_change_nobody_elses_page() {
+    let odd_queries = [
+        "?x=1",
+        "?",
+        "?&",
+        "?page=2&page=3&x",
+        "?%00",
+        "?a=%0d%0aSet-Cookie:%20x=1",
+        "?utm_source=x",
+        "?callback=alert",
+        "?_method=DELETE",
+        "?x=%3Cscript%3E",
+        "?page=1;x=2",
+        "?x[]=1",
+        "?page",
+        "?page=",
+        "?%70age=9",
+        "?PAGE=2",
+        "?x=/../..",
+        "?lang=de",
+        "?cb=1&cb=2",
+        "?=",
+    ];
+    let odd_headers = [
+        ("host", "evil.example"),
+        ("x-forwarded-host", "evil.example"),
+        ("x-forwarded-for", "1.1.1.1"),
+        ("x-forwarded-proto", "ftp"),
+        ("forwarded", "host=evil"),
+        ("x-original-url", "/admin"),
+        ("x-rewrite-url", "/admin"),
+        ("x-http-method-override", "POST"),
+        ("range", "bytes=0-1"),
+        ("cache-control", "no-store"),
+        ("pragma", "no-cache"),
+        ("if-none-match", "*"),
+        ("if-modified-since", "Thu, 01 Jan 2032 00:00:00 GMT"),
+        ("cookie", "a=b"),
+        ("accept", "image/png"),
+        ("accept-encoding", "br;q=0.1, gzip;q=0"),
+        ("user-agent", "<script>"),
+        ("te", "trailers"),
+        ("accept-language", "de"),
+        ("origin", "https://evil.example"),
+        ("expect", ""),
+    ];
+    let page = |req: &HttpRequest, _: String| {
+        let language =
+            req.headers().get(header::ACCEPT_LANGUAGE).map_or("-", |v| v.to_str().unwrap());
+        let body = format!("{} {language} {}", req.uri(), "x".repeat(2000));
+        HttpResponse::Ok()
+            .content_type("text/html")
+            .insert_header((header::VARY, "accept-language"))
+            .body(body)
+    };
+    let site = || Site::start(&views(&memory()).query(["page"]).build(), counting(page));
+    let usual = site().get("/");
+    assert_eq!(usual.status, 200);
+    let odd_queries = odd_queries.map(|query| (format!("/{query}"), None));
+    let odd_headers = odd_headers.map(|header| ("/".to_owned(), Some(header)));
+    for (target, header) in odd_queries.into_iter().chain(odd_headers) {
+        let site = site();
+        site.get_with(&target, header.as_slice());
+        let seen = site.get("/");
+        assert_eq!((seen.status, &seen.body), (200, &usual.body), "{target} {header:?}");
+        for name in ["etag", "vary", "content-type", "content-encoding", "cache-control"] {
+            assert_eq!(seen.header(name), usual.header(name), "{target} {header:?}");
+        }
+    }
+}
+
+#[test]
+fn a_key_of_the_apps_own_takes_the_place_of_the_path() {
+    let key = |req: &actix_web::dev::ServiceRequest| Some(req.query_string().len().to_string());
+    let views = views(&memory()).key(key).build();
+    let reflect = |req: &HttpRequest, text| plain(req, format!("{text} {}", req.query_string()));
+    let site = Site::start(&views, counting(reflect));
+    assert_eq!(site.texts(["/a?x=1", "/b?y=2", "/c?z"]), ["page 1 x=1", "page 1 x=1", "page 2 z"]);
+}
+
+#[tokio::test]
+async fn a_lifetime_ends_whoever_sets_it() {
+    let by_header = |_: &HttpRequest, text| {
+        HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "max-age=2")).body(text)
+    };
+    let by_handler = |req: &HttpRequest, text| {
+        let mut res = plain(req, text);
+        ViewCache::set_lifetime(&mut res, Lifetime::For(Duration::from_secs(2)));
+        res
+    };
+    let two_seconds = Lifetime::For(Duration::from_secs(2));
+    for site in [
+        Site::start(&views(&memory()).build(), counting(by_header)),
+        Site::start(&views(&memory()).build(), counting(by_handler)),
+        Site::start(&views(&memory()).lifetime(two_seconds).build(), counting(plain)),
+    ] {
+        assert_eq!(site.texts(["/", "/"]), ["page 1", "page 1"]);
+        wait_until("the page is made again", async || site.get("/").text() == "page 2").await;
+    }
+}
+
+#[test]
+fn what_was_read_before_a_page_was_forgotten_is_sent_but_not_kept() {
+    on_every_backend(|cache| {
+        let views = views(cache).build();
+        let (has_read, may_answer) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let value = Arc::new(AtomicU32::new(1));
+        let handler = {
+            let (has_read, may_answer, value) =
+                (has_read.clone(), may_answer.clone(), value.clone());
+            move |_: HttpRequest| {
+                let (has_read, may_answer) = (has_read.clone(), may_answer.clone());
+                let read = value.load(Ordering::SeqCst);
+                async move {
+                    has_read.add_permits(1);
+                    may_answer.acquire().await.unwrap().forget();
+                    HttpResponse::Ok().body(read.to_string())
+                }
+            }
+        };
+        let site = Site::start(&views, handler);
+        thread::scope(|scope| {
+            let slow = scope.spawn(|| site.get("/"));
+            block_on(has_read.acquire()).unwrap().forget();
+            value.store(2, Ordering::SeqCst);
+            assert!(block_on(views.forget("/")));
+            may_answer.add_permits(1);
+            let slow = slow.join().unwrap();
+            assert_eq!((slow.text(), slow.became().as_str()), ("1", "fwd=uri-miss"));
+        });
+        may_answer.add_permits(1);
+        assert_eq!(site.texts(["/", "/"]), ["2", "2"]);
+    });
+}
+
+/// Lets all who wait go on, also when a test fails half way.
+struct Release<'a>(&'a Semaphore);
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        self.0.add_permits(1000);
+    }
+}
+
+#[test]
+fn five_hundred_visitors_of_a_cold_page_have_it_made_once() {
+    on_every_backend(|cache| {
+        let made = Arc::new(AtomicU32::new(0));
+        let may_answer = Arc::new(Semaphore::new(0));
+        let handler = {
+            let (made, may_answer) = (made.clone(), may_answer.clone());
+            move |_: HttpRequest| {
+                let (made, may_answer) = (made.clone(), may_answer.clone());
+                async move {
+                    made.fetch_add(1, Ordering::SeqCst);
+                    may_answer.acquire().await.unwrap().forget();
+                    HttpResponse::Ok().body("page")
+                }
+            }
+        };
+        let site = Site::start(&views(cache).build(), handler);
+        let release = Release(&may_answer);
+        thread::scope(|scope| {
+            let release = release;
+            let visitors: Vec<_> =
+                (0..500).map(|_| scope.spawn(|| site.get("/").text().to_owned())).collect();
+            // All of them have missed, but for the one that computes they wait.
+            block_on(wait_until("all have come", async || cache.stats()["cache"].waits >= 499));
+            drop(release);
+            assert!(visitors.into_iter().all(|visitor| visitor.join().unwrap() == "page"));
+        });
+        assert_eq!(made.load(Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
+fn a_page_is_made_again_when_whoever_asked_first_goes_away() {
+    let (has_come, may_answer) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let handler = {
+        let (has_come, may_answer) = (has_come.clone(), may_answer.clone());
+        move |_: HttpRequest| {
+            let (has_come, may_answer) = (has_come.clone(), may_answer.clone());
+            async move {
+                has_come.add_permits(1);
+                may_answer.acquire().await.unwrap().forget();
+                HttpResponse::Ok().body("page")
+            }
+        }
+    };
+    let site = Site::start(&views(&memory()).build(), handler);
+    let mut first = TcpStream::connect(site.address()).unwrap();
+    first.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    block_on(has_come.acquire()).unwrap().forget();
+    thread::scope(|scope| {
+        let release = Release(&may_answer);
+        let second = scope.spawn(|| site.get("/").text().to_owned());
+        drop(first);
+        // The second has waited for the first, and is now on its own.
+        block_on(has_come.acquire()).unwrap().forget();
+        drop(release);
+        assert_eq!(second.join().unwrap(), "page");
+    });
+}
+
+#[test]
+fn a_hit_is_one_small_round_trip_however_large_the_page() {
+    let proxy = CountingProxy::start();
+    let large =
+        |_: &HttpRequest, text: String| HttpResponse::Ok().body(text + &"x".repeat(300_000));
+    let cache = Cache::memcached(proxy.client()).build();
+    let site = Site::start(&views(&cache).build(), counting(large));
+    // Each worker has its own connection, and the first request of each makes it.
+    for _ in 0..20 {
+        site.get("/");
+    }
+    proxy.round_trips();
+    let hits = proxy.server().stat("get_hits");
+    let sent = proxy.server().stat("bytes_written");
+    for _ in 0..10 {
+        assert_eq!(site.get("/").became(), "hit");
+    }
+    assert_eq!(proxy.round_trips(), 10);
+    assert_eq!(proxy.server().stat("get_hits") - hits, 10);
+    assert!(proxy.server().stat("bytes_written") - sent < 10_000);
+
+    // Another process fetches the page itself once.
+    let other = Cache::memcached(proxy.client()).build();
+    let other = Site::start(&views(&other).build(), counting(large));
+    assert_eq!(other.get("/").body, site.get("/").body);
+    assert_eq!(other.get("/").became(), "hit");
+}
+
+#[test]
+fn a_page_over_the_servers_limit_is_kept_by_each_process() {
+    let server = Memcached::start(Kind::Plain);
+    let large =
+        |_: &HttpRequest, text: String| HttpResponse::Ok().body(text + &"x".repeat(2_000_000));
+    let process = |at_hand| {
+        let cache = Cache::memcached(server.client(Protocol::Binary)).build();
+        Site::start(&views(&cache).bytes_at_hand(at_hand).build(), counting(large))
+    };
+    let (one, other) = (process(8 << 20), process(8 << 20));
+    for site in [&one, &other] {
+        assert_eq!(site.get("/").status, 200);
+        assert_eq!(site.get("/").became(), "hit");
+    }
+    let none = process(0);
+    for number in 1..4 {
+        assert!(none.get("/").text().starts_with(&format!("page {number}x")));
+    }
+}
+
+#[test]
+fn a_damaged_page_is_made_again() {
+    let server = Memcached::start(Kind::Plain);
+    let cache = Cache::memcached(server.client(Protocol::Binary)).build();
+    let site = Site::start(&views(&cache).bytes_at_hand(0).build(), counting(plain));
+    let damages: [fn(&mut Vec<u8>); 4] = [
+        |bytes| *bytes.last_mut().unwrap() = b'9',
+        |bytes| bytes.truncate(30),
+        |bytes| bytes[20..24].fill(0xff),
+        Vec::clear,
+    ];
+    for (made, damage) in damages.into_iter().enumerate() {
+        let whole = site.get("/");
+        assert_eq!(whole.text(), format!("page {}", made + 1));
+        assert_eq!(site.get("/").became(), "hit");
+        block_on(async {
+            let key = format!("view-page/{}", whole.header("etag").replace('"', ""));
+            let client = server.client(Protocol::Binary);
+            let mut bytes = client.get(&key).await.unwrap().unwrap().data.to_vec();
+            damage(&mut bytes);
+            client.set(&key, &bytes[..]).await.unwrap();
+        });
+        assert_eq!(site.get("/").text(), format!("page {}", made + 2));
+    }
+}
+
+#[test]
+fn foreign_bytes_under_a_pages_key_are_a_miss_and_replaced() {
+    on_every_backend(|cache| {
+        block_on(cache.set(&view_key("/"), &"something else", Lifetime::Forever));
+        let site = Site::start(&views(cache).build(), counting(plain));
+        assert_eq!(site.texts(["/", "/"]), ["page 1", "page 1"]);
+    });
+}
+
+#[test]
+fn an_entry_of_another_version_is_not_served() {
+    let server = Memcached::start(Kind::Plain);
+    let cache = || Cache::memcached(server.client(Protocol::Binary)).build();
+    let became = |version| {
+        let views = views(&cache()).version(version).build();
+        Site::start(&views, counting(plain)).get("/").became()
+    };
+    assert_eq!(
+        [1, 1, 2, 1].map(became),
+        ["fwd=uri-miss; stored", "hit", "fwd=uri-miss; stored", "fwd=uri-miss; stored",]
+    );
+}
+
+#[test]
+fn with_the_cache_away_pages_are_made_each_time() {
+    for cache in [Cache::failing().build(), Cache::null().build()] {
+        let site = Site::start(&views(&cache).build(), counting(plain));
+        assert_eq!(site.texts(["/", "/"]), ["page 1", "page 2"]);
+    }
+}
+
+#[test]
+fn those_who_ask_for_a_page_that_is_never_kept_do_not_wait_for_each_other() {
+    let (has_come, may_answer) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let handler = {
+        let (has_come, may_answer) = (has_come.clone(), may_answer.clone());
+        move |req: HttpRequest| {
+            let (has_come, may_answer) = (has_come.clone(), may_answer.clone());
+            async move {
+                has_come.add_permits(1);
+                may_answer.acquire().await.unwrap().forget();
+                let query = req.query_string().to_owned();
+                HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "private")).body(query)
+            }
+        }
+    };
+    let site = Site::start(&views(&memory()).build(), handler);
+    may_answer.add_permits(1);
+    assert_eq!(site.get("/").became(), "fwd=uri-miss");
+    block_on(has_come.acquire()).unwrap().forget();
+    thread::scope(|scope| {
+        let release = Release(&may_answer);
+        let visitors: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| site.get("/?x=1").text().to_owned())).collect();
+        // All are in the handler at once.
+        block_on(has_come.acquire_many(8)).unwrap().forget();
+        drop(release);
+        for visitor in visitors {
+            assert_eq!(visitor.join().unwrap(), "", "and sees what the key is made of");
+        }
+    });
+}
+
+#[test]
+fn one_visitors_page_that_is_not_kept_disturbs_no_other() {
+    let by_cookie = |req: &HttpRequest, text| {
+        let mut res = HttpResponse::Ok();
+        res.insert_header((header::VARY, "cookie"));
+        if req.headers().contains_key(header::COOKIE) {
+            // The visitor forgets it at once, so that the next request has none.
+            let ended = actix_web::cookie::time::Duration::ZERO;
+            res.cookie(Cookie::build("id", "").max_age(ended).finish());
+        }
+        res.body(text)
+    };
+    let site = Site::start(&views(&memory()).build(), counting(by_cookie));
+    assert_eq!(site.texts(["/", "/"]), ["page 1", "page 1"]);
+    for n in 0..5 {
+        site.get_with("/", &[("cookie", &format!("id={n}"))]);
+    }
+    assert_eq!(site.get("/").became(), "hit");
+}

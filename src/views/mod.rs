@@ -1,0 +1,58 @@
+//! Templates: embedded in the binary, parsed once at the start, shared by all workers.
+
+pub(crate) mod assets;
+
+use std::borrow::Cow;
+
+use everfresh::{Cache, Templates, TemplatesError};
+use rust_embed::RustEmbed;
+use serde::Serialize;
+use tera::{Kwargs, State, Tera, TeraResult};
+
+use crate::views::assets::Assets;
+
+#[derive(RustEmbed)]
+#[folder = "templates/"]
+struct Files;
+
+/// All templates, ready to render. Cloning shares them.
+#[derive(Clone)]
+pub(crate) struct Views {
+    templates: Templates,
+    /// Where fragments are kept.
+    fragments: Cache,
+}
+
+impl Views {
+    /// Parses the embedded templates. They can use `asset(name="style.css")` for the URL of a
+    /// static file.
+    pub(crate) fn load(assets: Assets, fragments: Cache) -> Result<Self, TemplatesError> {
+        let mut tera = Tera::default();
+        let version = assets.version();
+        tera.register_function("asset", move |args: Kwargs, _: &State| asset_url(&assets, &args));
+        let sources = Files::iter().filter_map(|name| {
+            let source = Files::get(&name)?.data;
+            Some((name, String::from_utf8_lossy(&source).into_owned()))
+        });
+        let templates = Templates::new(tera, sources)?.versioned_by(&version);
+        Ok(Self { templates, fragments })
+    }
+
+    /// Changes with any template and any static file.
+    pub(crate) fn version(&self) -> u64 {
+        self.templates.digest()
+    }
+
+    /// Renders a template with the fields of `page` as its variables.
+    pub(crate) async fn render(&self, template: &str, page: &impl Serialize) -> TeraResult<String> {
+        self.templates.render_serialized(&self.fragments, template, page).await
+    }
+}
+
+fn asset_url(assets: &Assets, args: &Kwargs) -> TeraResult<String> {
+    let name: Cow<'_, str> = args.must_get::<&str>("name")?.into();
+    assets
+        .url(&name)
+        .map(str::to_owned)
+        .ok_or_else(|| tera::Error::message(format!("there is no static file {name}")))
+}
