@@ -139,7 +139,7 @@ fn problem<T>(answers: &Answers<T>) -> Option<String> {
 fn explained(error: &Error) -> String {
     let remedy = match error {
         Error::Timeout { .. } => "the server is slow, or MEMCACHE_TIMEOUT too short",
-        Error::Connection { .. } | Error::ServerOut(_) => {
+        Error::Connection { .. } | Error::ServerDown(_) => {
             "check MEMCACHIER_SERVERS, MEMCACHIER_USERNAME and MEMCACHIER_PASSWORD; new \
              credentials may take some minutes to work"
         }

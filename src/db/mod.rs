@@ -301,10 +301,12 @@ struct Manager {
     url: DatabaseUrl,
 }
 
-impl Manager {
-    fn open(&self) -> Result<DbConnection, ConnectionError> {
-        let url = self.url.secret.expose_secret();
-        match self.url.kind {
+impl DbConnection {
+    /// Opens one connection, without a pool.
+    pub fn open(url: &DatabaseUrl) -> Result<Self, ConnectionError> {
+        let kind = url.kind;
+        let url = url.secret.expose_secret();
+        match kind {
             #[cfg(feature = "sqlite")]
             DatabaseKind::Sqlite => {
                 let mut conn = SqliteConnection::establish(url)?;
@@ -336,7 +338,8 @@ impl ManageConnection for Manager {
     type Error = ConnectError;
 
     fn connect(&self) -> Result<DbConnection, ConnectError> {
-        self.open().map_err(|error| ConnectError(self.url.without_secrets(&error.to_string())))
+        DbConnection::open(&self.url)
+            .map_err(|error| ConnectError(self.url.without_secrets(&error.to_string())))
     }
 
     /// A connection that the server has closed is replaced before anybody gets it. SQLite has no

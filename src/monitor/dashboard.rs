@@ -11,7 +11,7 @@ use actix_web::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use everfresh::{Cache, LayerStats, ServerReport};
 use futures_util::future::join;
-use memcached_client::State;
+use memcached_client::ServerState;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -197,8 +197,8 @@ impl From<ServerReport> for ServerRow {
         };
         let figures = FIGURES.iter().filter_map(figure).collect();
         let reason = match report.status.state {
-            State::Well => String::new(),
-            State::Out { reason } => reason,
+            ServerState::Up => String::new(),
+            ServerState::Down { reason } => reason,
         };
         Self {
             address: report.status.address.to_string(),

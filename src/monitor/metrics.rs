@@ -10,7 +10,7 @@ use actix_web::{
 };
 use everfresh::LayerStats;
 use futures_util::future::join;
-use memcached_client::State;
+use memcached_client::ServerState;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -183,7 +183,7 @@ fn register_servers(
     let timeouts = Family::<Server, Counter>::default();
     for status in servers {
         let server = Server { server: status.address.to_string() };
-        up.get_or_create(&server).set(i64::from(status.state == State::Well));
+        up.get_or_create(&server).set(i64::from(status.state == ServerState::Up));
         outages.get_or_create(&server).inc_by(status.outages);
         timeouts.get_or_create(&server).inc_by(status.timeouts);
     }

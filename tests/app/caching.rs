@@ -7,14 +7,16 @@ use std::{
 
 use memcached_client::Protocol;
 use tempfile::tempdir;
-
-use crate::{
-    proxy::CountingProxy,
-    servers::{Kind, Memcached},
-    support::{
-        Browser, Program, SECRET_KEY, TestApp, TestDatabase, command, on_every_database_url,
-        wait_until,
-    },
+use test_support::{
+    app::TestApp,
+    counting_proxy::CountingProxy,
+    database::TestDatabase,
+    http::Browser,
+    memcached::{Kind, Memcached},
+    on_every_database_url,
+    program::{Program, command},
+    secrets::SECRET_KEY,
+    wait::wait_until,
 };
 
 on_every_database_url![
@@ -304,7 +306,7 @@ fn a_session_in_the_database_survives_the_loss_of_the_cache(database: &TestDatab
 
 /// Every row of the HTTP interface, with the cache in whatever state.
 fn everything_works(browser: &Browser, with_messages: bool) {
-    let names = |page: &crate::support::Reply| page.task_names().len();
+    let names = |page: &test_support::http::Reply| page.task_names().len();
     let before = names(&browser.get("/"));
     assert_eq!(browser.send("HEAD", "/", &[], "").status, 200);
     assert_eq!(browser.post_form("/", &[("name", "Milk")]).status, 303);
@@ -324,7 +326,7 @@ fn everything_works(browser: &Browser, with_messages: bool) {
 
 #[test]
 fn with_memcached_never_there_everything_works() {
-    let address = format!("{}:11211", crate::servers::own_address());
+    let address = format!("{}:11211", test_support::memcached::own_address());
     let app = TestApp::with(TestDatabase::sqlite(), &[("MEMCACHIER_SERVERS", &address)]);
     everything_works(&app.browser(), false);
     assert!(app.browser().get("/readyz").body.contains("\"cache\":\"degraded\""));
@@ -369,8 +371,8 @@ fn with_memcached_logged_in_to_by_sasl_everything_works() {
     let address = server.address().to_string();
     let settings = [
         ("MEMCACHIER_SERVERS", address.as_str()),
-        ("MEMCACHIER_USERNAME", crate::servers::USER),
-        ("MEMCACHIER_PASSWORD", crate::servers::PASSWORD),
+        ("MEMCACHIER_USERNAME", test_support::memcached::USER),
+        ("MEMCACHIER_PASSWORD", test_support::memcached::PASSWORD),
     ];
     let app = TestApp::with(TestDatabase::sqlite(), &settings);
     everything_works(&app.browser(), true);

@@ -1,8 +1,7 @@
 //! Many visitors at once.
 
 use std::{collections::BTreeSet, thread};
-
-use crate::support::{TestApp, on_every_database};
+use test_support::{app::TestApp, on_every_database};
 
 on_every_database![parallel_adds_and_deletes_lose_nothing];
 

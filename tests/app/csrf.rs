@@ -1,6 +1,6 @@
 //! Which requests of a browser may change something.
 
-use crate::support::TestApp;
+use test_support::app::TestApp;
 
 const SITES: [&str; 5] = ["none", "same-origin", "same-site", "cross-site", ""];
 

@@ -3,8 +3,11 @@
 use std::{path::PathBuf, process::Command};
 
 use tempfile::tempdir;
-
-use crate::support::{Browser, Program, TestDatabase, command};
+use test_support::{
+    database::TestDatabase,
+    http::Browser,
+    program::{Program, command},
+};
 
 #[test]
 fn a_full_disk_is_a_503_and_loses_nothing() {
@@ -34,7 +37,12 @@ fn a_full_disk_is_a_503_and_loses_nothing() {
         added += 1;
         assert!(added < 2000, "the disk is never full");
     };
-    assert_eq!((refused.status, refused.header("retry-after")), (503, "5"), "{}", refused.body);
+    assert_eq!(
+        (refused.status, refused.header("retry-after").as_str()),
+        (503, "5"),
+        "{}",
+        refused.body
+    );
     assert_eq!(browser.get("/").task_names().len(), added);
 
     // Seen from outside of that file system.

@@ -1,10 +1,15 @@
 //! Every row of the HTTP interface.
 
 use std::io::{BufReader, Write};
+use test_support::{
+    app::TestApp,
+    http::{Browser, RawReply, Reply},
+    on_every_database,
+    program::{Program, command},
+    wait::PATIENCE,
+};
 
-use crate::support::{Browser, PATIENCE, RawReply, Reply, TestApp, on_every_database};
 #[cfg(feature = "postgres")]
-use crate::support::{Program, command};
 
 on_every_database![
     a_blank_or_missing_name_is_refused_and_nothing_is_stored,
@@ -50,7 +55,7 @@ fn the_tasks_are_listed_oldest_first(app: &TestApp) {
 fn a_new_task_is_listed_and_the_next_page_says_so_once(app: &TestApp) {
     let browser = app.browser();
     let answer = browser.post_form("/", &[("name", "Milk")]);
-    assert_eq!((answer.status, answer.header("location")), (303, "/"));
+    assert_eq!((answer.status, answer.header("location").as_str()), (303, "/"));
     let page = browser.get("/");
     assert_eq!(page.task_names(), ["Milk"]);
     assert_eq!(page.flashes(), ["Added “Milk”."]);
@@ -62,7 +67,7 @@ fn a_new_task_is_listed_and_the_next_page_says_so_once(app: &TestApp) {
 fn a_deleted_task_is_gone_and_the_next_page_says_so_once(app: &TestApp) {
     let browser = app.with_tasks(&["one", "two"]);
     let answer = browser.post("/1/delete");
-    assert_eq!((answer.status, answer.header("location")), (303, "/"));
+    assert_eq!((answer.status, answer.header("location").as_str()), (303, "/"));
     let page = browser.get("/");
     assert_eq!(page.task_names(), ["two"]);
     assert_eq!(page.flashes(), ["Deleted “one”."]);
@@ -190,7 +195,7 @@ fn a_lock_that_is_held_for_too_long_is_a_503_that_says_when_to_try_again(app: &T
     let browser = app.with_tasks(&["one"]);
     let _holder = app.database.lock();
     let reply = browser.post_form("/", &[("name", "two")]);
-    assert_eq!((reply.status, reply.header("retry-after")), (503, "5"));
+    assert_eq!((reply.status, reply.header("retry-after").as_str()), (503, "5"));
     assert_error_page(&reply);
 }
 
@@ -410,7 +415,7 @@ fn without_its_database_the_app_lives_and_says_that_it_is_not_ready() {
     assert_eq!(ready.status, 503);
     assert!(ready.body.contains(r#""database":"unavailable""#), "{}", ready.body);
     let page = browser.get("/");
-    assert_eq!((page.status, page.header("retry-after")), (503, "5"));
+    assert_eq!((page.status, page.header("retry-after").as_str()), (503, "5"));
     assert_error_page(&page);
     program.terminate();
     assert!(!program.wait().1.contains("hunter2"));

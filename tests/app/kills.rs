@@ -5,12 +5,14 @@
 use std::{collections::BTreeSet, sync::Mutex, thread, time::Duration};
 
 use tempfile::tempdir;
-
-use crate::{
-    servers::{Kind, Memcached},
-    support::{
-        Browser, Program, SECRET_KEY, TestDatabase, command, on_every_database_url, wait_until,
-    },
+use test_support::{
+    database::TestDatabase,
+    http::Browser,
+    memcached::{Kind, Memcached},
+    on_every_database_url,
+    program::{Program, command},
+    secrets::SECRET_KEY,
+    wait::wait_until,
 };
 
 on_every_database_url![a_kill_loses_no_task_that_was_acknowledged_and_leaves_none_half_written];
@@ -61,7 +63,8 @@ fn write_until_killed(program: Program, round: usize) -> (Vec<String>, Vec<Strin
                 for number in 0.. {
                     let name = format!("{round}-{writer}-{number}-{}", "x".repeat(100));
                     sent.lock().unwrap().push(name.clone());
-                    match browser.try_post_form("/", &[("name", &name)]) {
+                    let reply = browser.try_post_form("/", &[("name", &name)]);
+                    match reply.map(|reply| reply.status) {
                         Some(303) => acknowledged.lock().unwrap().push(name),
                         Some(status) => panic!("{status}"),
                         None => break,

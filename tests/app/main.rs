@@ -25,13 +25,3 @@ mod settings;
 mod shell;
 mod shutdown;
 mod slow_visitors;
-#[path = "../../crates/test-support/src/app.rs"]
-mod support;
-
-#[path = "../../crates/test-support/src/memcached.rs"]
-#[allow(dead_code)]
-mod servers;
-
-#[path = "../../crates/test-support/src/counting_proxy.rs"]
-#[allow(dead_code)]
-mod proxy;

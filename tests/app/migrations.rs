@@ -8,8 +8,7 @@ use std::{
 };
 
 use tempfile::tempdir;
-
-use crate::support::{TestDatabase, command, on_every_database_url};
+use test_support::{database::TestDatabase, on_every_database_url, program::command};
 
 on_every_database_url![
     eight_processes_that_migrate_at_once_apply_each_migration_once,

@@ -3,8 +3,13 @@
 use std::collections::HashMap;
 
 use tempfile::tempdir;
-
-use crate::support::{Browser, Program, SECRET_KEY, TestApp, TestDatabase, command};
+use test_support::{
+    app::TestApp,
+    database::TestDatabase,
+    http::Browser,
+    program::{Program, command},
+    secrets::SECRET_KEY,
+};
 
 /// The figures of `/metrics`, by name and labels.
 fn metrics(browser: &Browser) -> HashMap<String, f64> {

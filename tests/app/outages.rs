@@ -11,8 +11,7 @@ use std::{
     },
     thread,
 };
-
-use crate::support::{TestApp, TestDatabase, wait_until};
+use test_support::{app::TestApp, database::TestDatabase, wait::wait_until};
 
 /// Makes each test for the databases that are servers.
 macro_rules! on_every_server {
@@ -21,14 +20,14 @@ macro_rules! on_every_server {
         mod postgres {
             $(#[test]
             fn $test() {
-                super::$test(crate::support::TestDatabase::postgres());
+                super::$test(test_support::database::TestDatabase::postgres());
             })+
         }
         #[cfg(feature = "mysql")]
         mod mysql {
             $(#[test]
             fn $test() {
-                super::$test(crate::support::TestDatabase::mysql());
+                super::$test(test_support::database::TestDatabase::mysql());
             })+
         }
     };
@@ -68,7 +67,7 @@ fn while_the_database_is_away_cached_pages_are_served_and_the_rest_says_when_to_
 
     proxy.set_away(true);
     let refused = browser.post_form("/", &[("name", "Bread")]);
-    assert_eq!((refused.status, refused.header("retry-after")), (503, "5"));
+    assert_eq!((refused.status, refused.header("retry-after").as_str()), (503, "5"));
     assert!(refused.body.contains("<h1"), "{}", refused.body);
     assert_eq!(browser.get("/readyz").status, 503);
     assert_eq!(app.browser().get("/").task_names(), ["Milk"], "the cached page is still right");

@@ -8,8 +8,10 @@ use std::{
 };
 
 use tempfile::tempdir;
-
-use crate::support::{Browser, Program, command};
+use test_support::{
+    http::Browser,
+    program::{Program, command},
+};
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 

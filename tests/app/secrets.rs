@@ -4,10 +4,11 @@
 use std::path::Path;
 
 use tempfile::tempdir;
-
-use crate::{
-    servers::{Kind, Memcached},
-    support::{Browser, Program, SECRETS, assert_no_secret, command, secret},
+use test_support::{
+    http::Browser,
+    memcached::{Kind, Memcached},
+    program::{Program, command},
+    secrets::{SECRETS, assert_no_secret, secret},
 };
 
 /// A database that is not there, of each kind that is built in.

@@ -3,10 +3,13 @@
 use std::process::Output;
 
 use tempfile::tempdir;
-
-use crate::{
-    servers::{Kind, Memcached, PASSWORD, USER},
-    support::{Browser, Program, TestApp, TestDatabase, command, wait_until},
+use test_support::{
+    app::TestApp,
+    database::TestDatabase,
+    http::Browser,
+    memcached::{Kind, Memcached, PASSWORD, USER},
+    program::{Program, command},
+    wait::wait_until,
 };
 
 /// What a command ends with: its code, standard output and standard error.
@@ -120,7 +123,7 @@ fn the_cache_page_shows_what_has_been_asked_and_what_the_servers_say() {
         app.browser().get("/");
     }
     let page = app.browser().get("/cache");
-    assert_eq!((page.status, page.header("cache-control")), (200, "no-store"));
+    assert_eq!((page.status, page.header("cache-control").as_str()), (200, "no-store"));
     for expected in [
         r#"<th scope="row">view</th><td>2</td><td>1</td><td>66.7 %</td>"#,
         r#"<th scope="row">fragment</th>"#,

@@ -7,8 +7,11 @@ use std::{
 };
 
 use tempfile::tempdir;
-
-use crate::support::{Program, RawReply, command, exchange, wait_until};
+use test_support::{
+    http::{RawReply, exchange},
+    program::{Program, command},
+    wait::wait_until,
+};
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 const CLIENTS: usize = 16;

@@ -6,8 +6,11 @@ use std::{
 };
 
 use tempfile::tempdir;
-
-use crate::support::{Browser, Program, SECRET_KEY, command};
+use test_support::{
+    http::Browser,
+    program::{Program, command},
+    secrets::SECRET_KEY,
+};
 
 const SLOW: usize = 1000;
 

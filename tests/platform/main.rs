@@ -12,13 +12,6 @@
     clippy::unwrap_used
 )]
 
-#[path = "../../crates/test-support/src/memcached.rs"]
-#[allow(dead_code)]
-mod servers;
-#[path = "../../crates/test-support/src/app.rs"]
-#[allow(dead_code, unused_macros, unused_imports)]
-mod support;
-
 use std::{
     env, fs,
     net::TcpListener,
@@ -27,10 +20,10 @@ use std::{
 };
 
 use diesel::{Connection, PgConnection, connection::SimpleConnection};
-
-use self::{
-    servers::{Kind, Memcached, PASSWORD, USER},
-    support::{Browser, Program},
+use test_support::{
+    http::Browser,
+    memcached::{Kind, Memcached, PASSWORD, USER},
+    program::Program,
 };
 
 /// The slug, the add-ons, and what the platform tells the app about them.

@@ -23,12 +23,6 @@
 mod checker;
 mod journal;
 mod proxy;
-#[path = "../../crates/test-support/src/memcached.rs"]
-#[allow(dead_code)]
-mod servers;
-#[path = "../../crates/test-support/src/app.rs"]
-#[allow(dead_code, unused_macros, unused_imports)]
-mod support;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -46,13 +40,17 @@ use everfresh::REPLAY_AGE;
 use memcached_client::{Client, Config};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use tempfile::{TempDir, tempdir};
+use test_support::{
+    http::Browser,
+    memcached::{Kind, Memcached},
+    program::{Program, command},
+    secrets::SECRET_KEY,
+};
 
 use self::{
     checker::{Checker, JUDGED_AFTER, Seen, Write},
     journal::Journal,
     proxy::{Proxy, Trouble},
-    servers::{Kind, Memcached},
-    support::{PATIENCE, Program, SECRET_KEY, command},
 };
 
 const PROCESSES: usize = 2;
@@ -184,7 +182,7 @@ impl World {
             Some(name) => (name.clone(), Write::Delete),
             None => (format!("t{}", self.next_name.fetch_add(1, Ordering::Relaxed)), Write::Add),
         };
-        let browser = Patient::new(&self.address(process));
+        let browser = Browser::new(&self.address(process));
         let path = match write {
             Write::Add => "/".to_owned(),
             Write::Delete => {
@@ -195,7 +193,8 @@ impl World {
         self.writing.fetch_add(1, Ordering::SeqCst);
         self.journal.note(|| format!("process {process}: {write:?} {name}"));
         let begun = SystemTime::now();
-        let status = browser.post(&path, &name);
+        let reply = browser.try_post_form(&path, &[("name", &name)]);
+        let status = reply.map(|reply| reply.status);
         let answered = Instant::now();
         self.writing.fetch_sub(1, Ordering::SeqCst);
         // Whatever is not answered the database knows.
@@ -278,11 +277,12 @@ impl World {
         let mut seen = VecDeque::new();
         while !self.is_over.load(Ordering::Relaxed) {
             process = (process + 1) % PROCESSES;
-            let browser = Patient::new(&self.address(process));
+            let browser = Browser::new(&self.address(process));
             for _ in 0..50 {
                 let asked = Instant::now();
-                let Some(page) = browser.get() else { break };
-                let names = names(&page);
+                let Some(page) = browser.try_get("/") else { break };
+                assert_eq!(page.status, 200, "{}", page.body);
+                let names = page.task_names().into_iter().map(str::to_owned).collect();
                 seen.push_back(Seen { process, asked, received: Instant::now(), names });
                 self.reads.fetch_add(1, Ordering::Relaxed);
             }
@@ -417,42 +417,6 @@ fn prefix(proxies: &[Proxy], on_one: bool) -> String {
     let mut prefixes = (0..1000).map(|n| format!("s{n}:"));
     let is_on_one = |prefix: &str| on(prefix, "tasks.all") == on(prefix, "view//");
     prefixes.find(|prefix| is_on_one(prefix) == on_one).unwrap()
-}
-
-/// A visitor to whom a process that is being killed is no error.
-struct Patient {
-    agent: ureq::Agent,
-    base: String,
-}
-
-impl Patient {
-    fn new(base: &str) -> Self {
-        let agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .timeout_global(Some(PATIENCE))
-            .build();
-        Self { agent: agent.into(), base: base.to_owned() }
-    }
-
-    fn get(&self) -> Option<String> {
-        let mut response = self.agent.get(format!("{}/", self.base)).call().ok()?;
-        let page = response.body_mut().read_to_string().ok()?;
-        assert_eq!(response.status(), 200, "{page}");
-        Some(page)
-    }
-
-    fn post(&self, path: &str, name: &str) -> Option<u16> {
-        let request = self.agent.post(format!("{}{path}", self.base));
-        request.send_form([("name", name)]).ok().map(|response| response.status().as_u16())
-    }
-}
-
-/// The names on a page.
-fn names(page: &str) -> Vec<String> {
-    let rows = page.split(r#"class="task-name""#).skip(1);
-    let name = |row: &str| Some(row.split_once('>')?.1.split_once('<')?.0.to_owned());
-    rows.filter_map(name).collect()
 }
 
 fn setting(name: &str, default: u64) -> u64 {

@@ -25,13 +25,8 @@ use everfresh::{Cache, Lifetime, Memo, Templates, ViewCache};
 use memcached_client::{Client, Protocol};
 use serde::Serialize;
 use tera::{Context, Tera};
+use test_support::memcached::{Kind, Memcached};
 use tokio::runtime::Runtime;
-
-#[path = "../../test-support/src/memcached.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod servers;
-
-use servers::{Kind, Memcached};
 
 const VALUE: usize = 300;
 const ROWS: u32 = 100;

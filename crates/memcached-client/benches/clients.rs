@@ -27,13 +27,8 @@ use std::{
 
 use async_memcached::AsciiProtocol;
 use memcached_client::{Client, Protocol};
+use test_support::memcached::{Kind, Memcached};
 use tokio::{io::BufWriter, net::TcpStream, runtime::Runtime, task::JoinSet};
-
-#[path = "../../test-support/src/memcached.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod servers;
-
-use servers::{Kind, Memcached};
 
 const KEYS: usize = 30;
 

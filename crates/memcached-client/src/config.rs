@@ -108,15 +108,27 @@ pub struct Credentials {
     pub password: SecretString,
 }
 
-/// What goes over the wire.
+/// The protocol that is spoken to the servers.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Protocol {
     /// The binary protocol, on one multiplexed connection per server and runtime; log-in by SASL.
     #[default]
     Binary,
-    /// The text protocol through the crate memcache-async, one operation at a time per server and
-    /// runtime; log-in by the first `set`, as MemCachier and memcached's `-Y` have it.
+    /// The text protocol through the crate memcache-async (feature `text`), one operation at a time
+    /// per server and runtime; log-in by a first `set`, as MemCachier and memcached's `-Y` expect.
+    #[cfg(feature = "text")]
     Text,
+}
+
+impl Protocol {
+    pub(crate) fn is_text(self) -> bool {
+        match self {
+            Self::Binary => false,
+            #[cfg(feature = "text")]
+            Self::Text => true,
+        }
+    }
 }
 
 /// What becomes of the keys of a server that is out.

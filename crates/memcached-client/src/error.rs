@@ -22,10 +22,10 @@ pub enum Error {
         /// Bytes of key and value.
         bytes: usize,
     },
-    /// The server is out: it failed a moment ago, and a probe has not found it well yet.
-    /// Nothing was sent, nobody waited.
-    #[error("the server {0} is out")]
-    ServerOut(ServerAddress),
+    /// The server failed a moment ago and no probe has reached it since. Nothing was sent; the
+    /// error returns at once.
+    #[error("the server {0} is down")]
+    ServerDown(ServerAddress),
     /// No answer within [`Config::timeout`]. The operation may or may not have been carried out.
     ///
     /// [`Config::timeout`]: crate::Config::timeout
@@ -78,7 +78,7 @@ impl Error {
     pub fn is_outage(&self) -> bool {
         matches!(
             self,
-            Self::ServerOut(_)
+            Self::ServerDown(_)
                 | Self::Timeout { .. }
                 | Self::Connection { .. }
                 | Self::Overloaded { .. }

@@ -1,21 +1,25 @@
-//! Whether a server is well, and what it has done. Shared by all runtimes; holds no socket.
+//! The state of one server and the counters of what was asked of it.
+//!
+//! All runtimes share a [`Health`]; it holds no socket and starts no task. It reports over a channel
+//! that a server needs a probe; `cluster` listens and starts one.
 
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError, Weak,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use thiserror::Error;
+use tokio::sync::watch;
 
-use crate::{cluster::Shared, config::ServerAddress, error::Error};
+use crate::{config::ServerAddress, error::Error};
 
-/// How long a probe may be silent beyond its pauses and deadlines.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+/// The time beyond its announced pause after which a silent probe counts as stuck.
+const PROBE_GRACE: Duration = Duration::from_secs(1);
 
-/// Why a server is out. Never holds credentials.
+/// The cause of an outage. Never holds credentials.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub(crate) enum Outage {
     #[error("{0}")]
@@ -26,12 +30,12 @@ pub(crate) enum Outage {
     Login(String),
     #[error("it does not speak the protocol: {0}")]
     Garbage(String),
-    #[error("what must come first after an outage has not succeeded")]
+    #[error("the hook that runs before the server is used again has not succeeded")]
     Hook,
 }
 
 impl Outage {
-    /// For whoever waited for an answer of this server.
+    /// The error of an operation that was waiting for this server.
     pub(crate) fn to_error(&self, server: &ServerAddress, limit: Duration) -> Error {
         let server = server.clone();
         match self {
@@ -41,23 +45,23 @@ impl Outage {
     }
 }
 
-/// Which probe is at work.
+/// The probe that is at work, if any.
 #[derive(Debug, Default)]
 struct ProbeState {
-    /// Counts up: an older one that wakes up finds that it has been replaced.
+    /// Incremented for each probe, so that a replaced one can tell.
     number: u64,
-    /// If it has given no sign of life until then, another takes over: its runtime may be stuck.
-    /// `None` while there is none.
+    /// The time by which the probe must report again; later, its runtime counts as stuck and
+    /// another probe may take over. `None` while no probe runs.
     alive_until: Option<Instant>,
 }
 
-/// Whether one server may be used.
+/// The state of one server.
 #[derive(Debug)]
 pub(crate) struct Health {
-    server: usize,
     address: ServerAddress,
-    shared: Weak<Shared>,
-    out: AtomicBool,
+    /// Wakes the tasks that start probes.
+    probe_requests: watch::Sender<()>,
+    down: AtomicBool,
     outages: AtomicU64,
     returns: AtomicU64,
     probe: Mutex<ProbeState>,
@@ -65,12 +69,11 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    pub(crate) fn new(server: usize, address: ServerAddress, shared: Weak<Shared>) -> Self {
+    pub(crate) fn new(address: ServerAddress, probe_requests: watch::Sender<()>) -> Self {
         Self {
-            server,
             address,
-            shared,
-            out: AtomicBool::new(false),
+            probe_requests,
+            down: AtomicBool::new(false),
             outages: AtomicU64::new(0),
             returns: AtomicU64::new(0),
             probe: Mutex::default(),
@@ -78,30 +81,30 @@ impl Health {
         }
     }
 
-    pub(crate) fn is_out(&self) -> bool {
-        self.out.load(Ordering::Acquire)
+    pub(crate) fn is_down(&self) -> bool {
+        self.down.load(Ordering::Acquire)
     }
 
-    /// Takes the server out, logs that once per outage, and has it probed.
-    pub(crate) fn mark_out(&self, outage: Outage) {
-        let first = !self.out.swap(true, Ordering::AcqRel);
-        if first {
+    /// Marks the server as down, logs it once per outage, and requests a probe.
+    pub(crate) fn mark_down(&self, outage: Outage) {
+        let is_first = !self.down.swap(true, Ordering::AcqRel);
+        if is_first {
             self.outages.fetch_add(1, Ordering::AcqRel);
-            log::warn!("memcached server {} is out: {outage}", self.address);
+            log::warn!("memcached server {} is down: {outage}", self.address);
             self.note(outage);
         }
-        self.ensure_probe();
+        self.request_probe();
     }
 
     /// Lets requests through again.
-    pub(crate) fn mark_well(&self) {
+    pub(crate) fn mark_up(&self) {
         self.returns.fetch_add(1, Ordering::AcqRel);
-        if self.out.swap(false, Ordering::AcqRel) {
-            log::info!("memcached server {} is back", self.address);
+        if self.down.swap(false, Ordering::AcqRel) {
+            log::info!("memcached server {} is up again", self.address);
         }
     }
 
-    /// Remembers why it is still out.
+    /// Remembers why the server is still down.
     pub(crate) fn note(&self, outage: Outage) {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(outage);
     }
@@ -110,69 +113,82 @@ impl Health {
         self.probe.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a probe on the current runtime, unless there is one that shows signs of life.
-    pub(crate) fn ensure_probe(&self) {
-        let mut probe = self.probe();
-        if probe.alive_until.is_some_and(|until| Instant::now() < until) {
-            return;
+    /// Asks the listening tasks for a probe, unless a live one is at work.
+    pub(crate) fn request_probe(&self) {
+        if !self.probe().is_live() {
+            self.probe_requests.send_replace(());
         }
-        probe.number += 1;
-        probe.alive_until = Some(Instant::now() + SIGN_OF_LIFE);
-        let number = probe.number;
-        // Without the lock: a runtime that is being shut down drops the task at once.
-        drop(probe);
-        crate::cluster::probe::start(self.server, number, self.shared.clone());
     }
 
-    /// A sign of life of a probe that will give the next one within `pause` and what it has to do.
-    /// `false`: it has been replaced.
-    pub(crate) fn probe_lives(&self, number: u64, pause: Duration) -> bool {
+    /// Gives the caller the right to probe a server that is down, and the number of that probe.
+    /// `None` if the server is up or a live probe is at work.
+    pub(crate) fn claim_probe(&self) -> Option<u64> {
+        let mut probe = self.probe();
+        if !self.is_down() || probe.is_live() {
+            return None;
+        }
+        probe.number += 1;
+        probe.alive_until = Some(Instant::now() + PROBE_GRACE);
+        Some(probe.number)
+    }
+
+    /// Reports that a probe is alive and will report again within `pause`. Returns `false` if
+    /// another probe has taken over.
+    pub(crate) fn keep_probe(&self, number: u64, pause: Duration) -> bool {
         let mut probe = self.probe();
         let is_current = probe.number == number;
         if is_current {
-            probe.alive_until = Instant::now().checked_add(pause + SIGN_OF_LIFE);
+            probe.alive_until = Instant::now().checked_add(pause + PROBE_GRACE);
         }
         is_current
     }
 
-    pub(crate) fn probe_ended(&self, number: u64) {
+    /// Reports that a probe has ended.
+    pub(crate) fn end_probe(&self, number: u64) {
         let mut probe = self.probe();
         if probe.number == number {
             probe.alive_until = None;
         }
     }
 
-    /// How often it has come back.
+    /// The number of times that the server came back.
     pub(crate) fn returns(&self) -> u64 {
         self.returns.load(Ordering::Acquire)
     }
 
-    pub(crate) fn state(&self) -> State {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match last {
-            Some(outage) if self.is_out() => State::Out { reason: outage.to_string() },
-            _ => State::Well,
-        }
-    }
-
+    /// The number of times that the server went down.
     pub(crate) fn outages(&self) -> u64 {
         self.outages.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn state(&self) -> ServerState {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match last {
+            Some(outage) if self.is_down() => ServerState::Down { reason: outage.to_string() },
+            _ => ServerState::Up,
+        }
+    }
+}
+
+impl ProbeState {
+    fn is_live(&self) -> bool {
+        self.alive_until.is_some_and(|until| Instant::now() < until)
     }
 }
 
 /// Whether a server is used at the moment.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum State {
-    /// It is used.
-    Well,
-    /// It is not, and probed in the background.
-    Out {
-        /// Why, in words.
+pub enum ServerState {
+    /// The server is used.
+    Up,
+    /// The server is not used; a probe tries to reach it in the background.
+    Down {
+        /// The cause, for people.
         reason: String,
     },
 }
 
-/// What one runtime has asked of one server, counted.
+/// Operations of one runtime on one server, counted.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) hits: AtomicU64,
@@ -187,12 +203,13 @@ impl Counters {
         counter.fetch_add(number as u64, Ordering::Relaxed);
     }
 
-    pub(crate) fn found(&self, hits: usize, of: usize) {
+    /// Counts a lookup of `keys` keys of which `hits` were found.
+    pub(crate) fn found(&self, hits: usize, keys: usize) {
         Self::count(&self.hits, hits);
-        Self::count(&self.misses, of - hits);
+        Self::count(&self.misses, keys - hits);
     }
 
-    /// Hits, misses, sets, errors, time-outs.
+    /// Returns hits, misses, sets, errors and time-outs.
     pub(crate) fn all(&self) -> [u64; 5] {
         [&self.hits, &self.misses, &self.sets, &self.errors, &self.timeouts]
             .map(|counter| counter.load(Ordering::Relaxed))
@@ -207,27 +224,28 @@ impl Counters {
     }
 }
 
-/// What has been asked of one server since the client was made, on all runtimes together.
+/// The state of one server, and the operations on it since the client was made, on all runtimes
+/// together.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ServerStatus {
-    /// Which server.
+    /// The server.
     pub address: ServerAddress,
-    /// Whether it is used.
-    pub state: State,
-    /// How often it has been taken out.
+    /// Whether the server is used.
+    pub state: ServerState,
+    /// Times that the server went down.
     pub outages: u64,
-    /// Keys that were asked for and found.
+    /// Keys that were looked up and found.
     pub hits: u64,
-    /// Keys that were asked for and not found.
+    /// Keys that were looked up and not found.
     pub misses: u64,
     /// Values that were stored.
     pub sets: u64,
-    /// Operations that failed but for [`ServerStatus::timeouts`]; those that a server that is out
-    /// did not get are not among them.
+    /// Failed operations, without [`ServerStatus::timeouts`] and without those that were not sent
+    /// because the server was down.
     pub errors: u64,
     /// Operations that were not answered in time.
     pub timeouts: u64,
-    /// Operations that wait for it now.
+    /// Operations that are waiting for an answer now.
     pub in_flight: usize,
 }

@@ -9,6 +9,7 @@ mod error;
 mod health;
 mod key;
 mod stream;
+#[cfg(feature = "text")]
 mod text;
 mod types;
 
@@ -18,7 +19,7 @@ pub use config::{
     ServerAddress,
 };
 pub use error::Error;
-pub use health::{ServerStatus, State};
+pub use health::{ServerState, ServerStatus};
 pub use key::{KeyError, MAX_KEY_BYTES};
 pub use secrecy::SecretString;
 pub use types::{Cas, Command, Deletion, Expiration, Item, Swap, Value};

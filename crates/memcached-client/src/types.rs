@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::config::Protocol;
 
-/// What a client can be asked for; [`Protocol::supports`] tells which protocol has it.
+/// An operation of the client; [`Protocol::supports`] tells which protocol has it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each is the client's method of that name")]
@@ -42,10 +42,7 @@ impl Protocol {
     #[must_use]
     pub fn supports(self, command: Command) -> bool {
         use Command::{Flags, Replace, Stats, Touch};
-        match self {
-            Self::Binary => true,
-            Self::Text => !matches!(command, Flags | Replace | Stats | Touch),
-        }
+        !(self.is_text() && matches!(command, Flags | Replace | Stats | Touch))
     }
 }
 
@@ -90,7 +87,11 @@ impl Cas {
     }
 }
 
-/// Numbers connections, so that no two of a process are taken for each other.
+/// The longest body of a response that is accepted: a claim of more than memcached's largest item is
+/// garbage, and no memory is allocated for it.
+pub(crate) const MAX_RESPONSE_BODY: usize = 128 * 1024 * 1024;
+
+/// Returns a number for a connection that is unique within the process.
 pub(crate) fn next_connection() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
@@ -225,7 +226,7 @@ impl Checked<'_> {
 
 /// The ways to store one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Verb {
+pub(crate) enum StoreMode {
     Set,
     Add,
     Replace,

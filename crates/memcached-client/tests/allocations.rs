@@ -2,12 +2,8 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-#[path = "../../test-support/src/memcached.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod servers;
-
 use memcached_client::Protocol;
-use servers::{Kind, Memcached};
+use test_support::memcached::{Kind, Memcached};
 
 /// Counted on the thread of the caller, on which the connection is served as well.
 #[test]

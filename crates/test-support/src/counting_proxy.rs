@@ -1,4 +1,4 @@
-//! Stands before a memcached server and counts the round trips of its clients.
+//! A proxy before a memcached server that counts the round trips of its clients.
 
 use std::{
     io::{Read, Write},
@@ -12,7 +12,10 @@ use std::{
 
 use memcached_client::{Client, Config, ServerAddress};
 
-use crate::servers::{Kind, Memcached, PATIENCE};
+use crate::{
+    memcached::{Kind, Memcached},
+    wait::PATIENCE,
+};
 
 pub struct CountingProxy {
     server: Memcached,
@@ -49,7 +52,6 @@ impl CountingProxy {
         Client::new(config)
     }
 
-    #[allow(dead_code, reason = "for the app's tests")]
     pub fn address(&self) -> String {
         self.address.to_string()
     }
@@ -58,18 +60,18 @@ impl CountingProxy {
         &self.server
     }
 
-    /// How many there have been since the last time.
+    /// Returns the number of round trips since the last call.
     pub fn round_trips(&self) -> usize {
         self.round_trips.swap(0, Ordering::SeqCst)
     }
 }
 
-/// Commands of the binary protocol that are not answered by themselves, but for a hit.
+/// Commands of the binary protocol that the server answers only with a hit or an error.
 const QUIET: [u8; 16] = [
     0x09, 0x0d, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1a, 0x1e, 0x24, 0x25, 0x26,
 ];
 
-/// Every command that is not quiet is one round trip.
+/// Forwards requests and counts each command that is not quiet as one round trip.
 fn forward_counting(mut client: TcpStream, mut server: TcpStream, counter: &AtomicUsize) {
     let mut frame = vec![0; 24];
     while client.read_exact(&mut frame[..24]).is_ok() {

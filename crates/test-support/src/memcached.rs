@@ -1,4 +1,4 @@
-//! Real memcached servers, each on its own port or socket, ended when dropped.
+//! Real memcached servers, each on an address or socket of its own. A server ends when it is dropped.
 
 use std::{
     fs,
@@ -13,22 +13,12 @@ use std::{
 use memcached_client::{Client, Config, Credentials, Protocol, ServerAddress};
 use tempfile::TempDir;
 
+use crate::wait::PATIENCE;
+
 pub const USER: &str = "tester";
 pub const PASSWORD: &str = "correct-horse";
 
-/// How long a condition may take before the test says that it will not come true.
-pub const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Waits until `condition` is true.
-pub async fn wait_until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let begun = Instant::now();
-    while !condition().await {
-        assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// How a server is reached and who may use it.
+/// How clients reach a server and log in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
     Plain,
@@ -45,7 +35,7 @@ pub enum Kind {
 pub struct Memcached {
     kind: Kind,
     child: Option<Child>,
-    /// An address of the loopback network that no other test uses: so no other has its port.
+    /// An address of the loopback network that no other test uses, so that the port is free.
     host: Ipv4Addr,
     port: u16,
     folder: TempDir,
@@ -85,7 +75,7 @@ impl Memcached {
         assert!(saslpasswd2.wait().unwrap().success());
     }
 
-    /// Starts the process again, on the same address; `false` if it ended at once.
+    /// Starts the process on the same address as before. Returns `false` if it ended at once.
     pub fn run(&mut self) -> bool {
         let host = self.host.to_string();
         let (port, socket, users) = (self.port.to_string(), self.path("s"), self.path("users"));
@@ -139,8 +129,7 @@ impl Memcached {
         Client::new(self.config(protocol))
     }
 
-    /// One that gives up after so long: for servers that are made to hang.
-    #[allow(dead_code, reason = "not for all packages that use this file")]
+    /// A client with a short time-out, for servers that hang.
     pub fn hasty_client(&self, protocol: Protocol, timeout: Duration) -> Client {
         let mut config = self.config(protocol);
         config.timeout = timeout;
@@ -159,7 +148,7 @@ impl Memcached {
         assert!(self.run(), "memcached starts again");
     }
 
-    /// Sends a signal, as in `STOP` or `CONT`; after `STOP` all its threads stand still.
+    /// Sends a signal, such as `STOP` or `CONT`. After `STOP`, returns when all threads are stopped.
     pub fn signal(&self, name: &str) {
         let pid = self.child.as_ref().unwrap().id().to_string();
         let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap();
@@ -171,11 +160,11 @@ impl Memcached {
         };
         let begun = Instant::now();
         while name == "STOP" && !std::fs::read_dir(&threads).unwrap().all(stands_still) {
-            assert!(begun.elapsed() < PATIENCE, "it does not stop");
+            assert!(begun.elapsed() < PATIENCE, "timed out waiting for the process to stop");
         }
     }
 
-    /// One of memcached's own counters, asked past the client. Plain servers only.
+    /// Returns one of memcached's own counters, read without the client. Plain servers only.
     pub fn stat(&self, name: &str) -> u64 {
         let mut stream = TcpStream::connect((self.host, self.port)).unwrap();
         stream.write_all(b"stats\r\n").unwrap();
@@ -183,6 +172,16 @@ impl Memcached {
         let lines = BufReader::new(stream).lines().map(Result::unwrap);
         let line = lines.take_while(|line| line != "END").find(|line| line.starts_with(&prefix));
         line.unwrap()[prefix.len()..].parse().unwrap()
+    }
+
+    /// Returns the keys of all entries, read without the client. Plain servers only.
+    pub fn keys(&self) -> Vec<String> {
+        let mut stream = TcpStream::connect((self.host, self.port)).unwrap();
+        stream.write_all(b"lru_crawler metadump all\r\n").unwrap();
+        let lines = BufReader::new(stream).lines().map(Result::unwrap);
+        let lines = lines.take_while(|line| line != "END");
+        let key = |line: String| line.strip_prefix("key=")?.split(' ').next().map(str::to_owned);
+        lines.filter_map(key).collect()
     }
 }
 

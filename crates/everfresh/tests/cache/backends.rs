@@ -8,8 +8,7 @@ use everfresh::{
 };
 use memcached_client::Protocol;
 use serde::{Deserialize, Serialize};
-
-use crate::servers::{Kind, Memcached};
+use test_support::memcached::{Kind, Memcached};
 
 #[tokio::test]
 async fn memory() {
@@ -78,7 +77,7 @@ async fn the_memory_stays_within_its_bound() {
         cache.set(&format!("k{n}"), &"x".repeat(1000), Lifetime::Default).await;
     }
     // Room is made in the course of further use.
-    crate::servers::wait_until("room has been made", async || {
+    test_support::wait::eventually("room has been made", async || {
         let mut found = 0;
         for n in 0..1000 {
             found += usize::from(cache.get::<String>(&format!("k{n}")).await.is_some());

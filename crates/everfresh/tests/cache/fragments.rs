@@ -6,10 +6,9 @@ use everfresh::{Cache, Lifetime, Templates, TemplatesError, fragment_key};
 use memcached_client::Protocol;
 use serde::Serialize;
 use tera::{Context, Kwargs, State, Tera, Value};
-
-use crate::{
-    proxy::CountingProxy,
-    servers::{Kind, Memcached},
+use test_support::{
+    counting_proxy::CountingProxy,
+    memcached::{Kind, Memcached},
 };
 
 /// What has been rendered, in its order: each `{{ name | trace }}`.

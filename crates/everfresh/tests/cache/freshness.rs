@@ -7,9 +7,11 @@ use std::{
 
 use everfresh::{Cache, Invalidation, Ledger, Lifetime, replay, replay_once};
 use memcached_client::Protocol;
+use test_support::{
+    memcached::{Kind, Memcached},
+    wait::eventually,
+};
 use tokio::sync::Notify;
-
-use crate::servers::{Kind, Memcached, wait_until};
 
 async fn on_every_backend(check: impl AsyncFn(&Cache)) {
     let server = Memcached::start(Kind::Plain);
@@ -74,7 +76,7 @@ async fn a_joiner_that_came_after_an_answered_write_does_not_get_what_was_read_b
             let joining = futures_util::future::join_all((0..10).map(|_| get(cache, &value)));
             let letting_go = async {
                 let joined = async || cache.stats()["cache"].waits >= waits + 10;
-                wait_until("all have joined", joined).await;
+                eventually("all have joined", joined).await;
                 may_go_on.notify_one();
             };
             futures_util::future::join(joining, letting_go).await.0
@@ -138,7 +140,7 @@ async fn a_lease_from_before_a_restart_stores_nothing() {
     });
     has_read.notified().await;
     server.restart();
-    wait_until("it is back", async || cache.set("k", &"new", Lifetime::Forever).await).await;
+    eventually("it is back", async || cache.set("k", &"new", Lifetime::Forever).await).await;
     may_store.notify_one();
     assert_eq!(slow.await.unwrap().as_deref(), Ok("old"));
     assert_eq!(cache.get::<String>("k").await.as_deref(), Some("new"));
@@ -201,7 +203,7 @@ async fn what_a_write_has_left_is_replayed_and_removed() {
     }
     rows.0.lock().unwrap().push((1, Invalidation::of(["query"]).then(["page"])));
     let replaying = tokio::spawn(replay(cache.clone(), rows.clone()));
-    wait_until("it is replayed", async || rows.0.lock().unwrap().is_empty()).await;
+    eventually("it is replayed", async || rows.0.lock().unwrap().is_empty()).await;
     assert_eq!(cache.get_many::<u8>(&["query", "page", "other"]).await, [None, None, Some(1)]);
     replaying.abort();
 }
@@ -209,7 +211,7 @@ async fn what_a_write_has_left_is_replayed_and_removed() {
 #[tokio::test]
 async fn what_cannot_be_confirmed_stays_and_the_rest_is_deleted_all_the_same() {
     let mut servers: Vec<_> = (0..2).map(|_| Memcached::start(Kind::Plain)).collect();
-    let client = memcached_client::Client::new(crate::servers::config_of(&servers));
+    let client = memcached_client::Client::new(test_support::memcached::config_of(&servers));
     let cache = Cache::memcached(client.clone()).build();
     let key_on = |server: &Memcached| {
         let keys = (0..1000).map(|n| format!("key{n}"));
@@ -239,7 +241,7 @@ async fn what_cannot_be_confirmed_stays_and_the_rest_is_deleted_all_the_same() {
     assert_eq!(left.len(), 1, "those that are alike have become one");
     assert_eq!(left[0].1, invalidation);
     assert!(servers[0].run());
-    wait_until("nothing is left", async || {
+    eventually("nothing is left", async || {
         replay_once(&cache, &rows, Duration::ZERO).await == Ok(true)
     })
     .await;
@@ -262,7 +264,7 @@ async fn a_server_that_was_away_serves_nothing_that_was_written_over_meanwhile()
         rows.0.lock().unwrap().push((1, invalidation.clone()));
         assert!(!cache.invalidate(&invalidation).await, "it hangs");
         server.signal("CONT");
-        wait_until("it is used again", async || {
+        eventually("it is used again", async || {
             assert_eq!(cache.get::<String>("page").await, None);
             cache.get::<String>("other").await.as_deref() == Some("same")
         })

@@ -6,13 +6,7 @@ mod backends;
 mod fragments;
 mod freshness;
 mod lowering;
-#[path = "../../../test-support/src/counting_proxy.rs"]
-mod proxy;
 mod sessions;
 mod site;
 mod together;
 mod views;
-
-#[path = "../../../test-support/src/memcached.rs"]
-#[allow(dead_code)]
-mod servers;

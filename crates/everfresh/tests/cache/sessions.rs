@@ -13,8 +13,10 @@ use everfresh::{
     testing::{Keeps, session_suite},
 };
 use memcached_client::Protocol;
-
-use crate::servers::{Kind, Memcached, wait_until};
+use test_support::{
+    memcached::{Kind, Memcached},
+    wait::eventually,
+};
 
 const TTL: Duration = Duration::hours(1);
 
@@ -124,7 +126,7 @@ async fn an_outage_is_an_empty_session_and_what_the_store_held_is_there_afterwar
     let mut during = store.load(&key).await.unwrap().unwrap();
     assert!(during.contains_key(UNAVAILABLE) && during.len() == 1, "{during:?}");
     server.signal("CONT");
-    wait_until("the server is used again", async || {
+    eventually("the server is used again", async || {
         store.load(&key).await.unwrap() == Some(state("precious"))
     })
     .await;

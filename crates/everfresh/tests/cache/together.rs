@@ -11,8 +11,10 @@ use std::{
 
 use everfresh::{Cache, Lifetime};
 use memcached_client::Protocol;
-
-use crate::servers::{Kind, Memcached, wait_until};
+use test_support::{
+    memcached::{Kind, Memcached},
+    wait::eventually,
+};
 
 const WORKERS: usize = 4;
 const ASKERS: usize = 125;
@@ -150,7 +152,7 @@ async fn after_an_error_or_a_delete_in_between_those_who_waited_compute_together
             let compute = async || {
                 computed.fetch_add(1, Ordering::Relaxed);
                 has_begun.notify_one();
-                wait_until("all wait", async || cache.stats()["cache"].waits >= 100).await;
+                eventually("all wait", async || cache.stats()["cache"].waits >= 100).await;
                 cache.delete("k").await;
                 if is_error { Err("no database") } else { Ok(1) }
             };
@@ -201,7 +203,7 @@ async fn another_process_that_never_comes_to_an_end_is_waited_for_once() {
         let compute = async || std::future::pending::<Result<u8, ()>>().await;
         one.get_or_compute("k", Lifetime::Forever, compute).await
     });
-    wait_until("the lease is taken", async || server.stat("curr_items") == 1).await;
+    eventually("the lease is taken", async || server.stat("curr_items") == 1).await;
     for n in 0..3 {
         let value = other.get_or_compute("k", Lifetime::Forever, async || Ok::<_, ()>(n)).await;
         assert_eq!(value, Ok(n), "computed, and not stored");

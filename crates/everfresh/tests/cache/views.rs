@@ -24,13 +24,15 @@ use actix_web::{
 use everfresh::{Cache, Lifetime, ViewCache, ViewCacheBuilder, view_key};
 use futures_util::stream;
 use memcached_client::Protocol;
+use test_support::{
+    counting_proxy::CountingProxy,
+    http::Reply,
+    memcached::{Kind, Memcached},
+    wait::eventually,
+};
 use tokio::sync::Semaphore;
 
-use crate::{
-    proxy::CountingProxy,
-    servers::{Kind, Memcached, wait_until},
-    site::{Seen, Site},
-};
+use crate::site::Site;
 
 fn memory() -> Cache {
     Cache::memory(1 << 24).build()
@@ -110,14 +112,14 @@ fn each_path_has_one_page_whatever_its_spelling() {
     let site = Site::start(&views, counting(plain));
     assert_eq!(site.texts(["/tag/caf%C3%A9", "/tag/caf%C3%A9"]), ["page 1", "page 1"]);
     for other in ["/t%61g/caf%C3%A9", "/tag/caf%c3%a9", "/tag%2Fcaf%C3%A9"] {
-        assert_eq!(site.get(other).became(), "fwd=bypass", "{other}");
+        assert_eq!(site.get(other).cache_status(), "fwd=bypass", "{other}");
     }
     assert!(block_on(views.forget("/tag/caf\u{e9}")));
-    assert_ne!(site.get("/tag/caf%C3%A9").text(), "page 1");
+    assert_ne!(site.get("/tag/caf%C3%A9").body.as_str(), "page 1");
     assert_eq!(view_key("/tag/caf\u{e9}"), view_key("/tag/caf%c3%a9"));
     // What browsers send as it is.
     for path in ["/a|b", "/a[1]'", "/~me/x.html;v=1,2", "/x:y@z!$&()*+"] {
-        assert_eq!(site.get(path).became(), "fwd=uri-miss; stored", "{path}");
+        assert_eq!(site.get(path).cache_status(), "fwd=uri-miss; stored", "{path}");
     }
 }
 
@@ -131,7 +133,7 @@ fn a_url_that_names_a_host_of_its_own_leaves_no_page() {
     let mut answer = String::new();
     visitor.read_to_string(&mut answer).unwrap();
     assert!(answer.contains("fwd=bypass"), "{answer}");
-    assert_eq!(site.get("/?").text(), "/");
+    assert_eq!(site.get("/?").body.as_str(), "/");
 }
 
 #[tokio::test]
@@ -164,10 +166,10 @@ fn a_key_function_gives_the_key_that_is_forgotten() {
 fn head_is_answered_from_the_same_entry_and_fills_none() {
     let cache = memory();
     let site = Site::start(&views(&cache).build(), counting(plain));
-    assert_eq!(site.ask("HEAD", "/", &[]).became(), "fwd=uri-miss");
-    assert_eq!(site.get("/").text(), "page 2");
-    let head = site.ask("HEAD", "/", &[]);
-    assert_eq!((head.became().as_str(), head.body.len()), ("hit", 0));
+    assert_eq!(site.send("HEAD", "/", &[]).cache_status(), "fwd=uri-miss");
+    assert_eq!(site.get("/").body.as_str(), "page 2");
+    let head = site.send("HEAD", "/", &[]);
+    assert_eq!((head.cache_status().as_str(), head.bytes.len()), ("hit", 0));
     assert_eq!(head.header("content-length"), "page 2".len().to_string());
 }
 
@@ -175,9 +177,9 @@ fn head_is_answered_from_the_same_entry_and_fills_none() {
 fn a_hit_tells_that_it_is_one_and_how_old() {
     let site = Site::start(&views(&memory()).build(), counting(plain));
     let (first, second) = (site.get("/"), site.get("/"));
-    assert_eq!(first.became(), "fwd=uri-miss; stored");
+    assert_eq!(first.cache_status(), "fwd=uri-miss; stored");
     assert_eq!(first.header("age"), "");
-    assert_eq!(second.became(), "hit");
+    assert_eq!(second.cache_status(), "hit");
     assert!(second.header("age").parse::<u64>().unwrap() < 60);
     for seen in [first, second] {
         assert_eq!(seen.header("cache-control"), "private, no-cache");
@@ -194,14 +196,14 @@ fn who_has_a_page_already_is_told_so() {
         let tag = site.get("/").header("etag");
         for listed in [tag.clone(), format!("W/{tag}"), format!("\"x\", {tag}"), "*".to_owned()] {
             let seen = site.get_with("/", &[("if-none-match", &listed)]);
-            assert_eq!((seen.status, seen.body.len()), (304, 0), "{listed}");
-            assert_eq!((seen.header("etag"), seen.became()), (tag.clone(), "hit".to_owned()));
+            assert_eq!((seen.status, seen.bytes.len()), (304, 0), "{listed}");
+            assert_eq!((seen.header("etag"), seen.cache_status()), (tag.clone(), "hit".to_owned()));
             assert_eq!(seen.header("cache-control"), "private, no-cache");
         }
         assert_eq!(site.get_with("/", &[("if-none-match", "\"x\"")]).status, 200);
         block_on(views.forget("/"));
         let seen = site.get_with("/", &[("if-none-match", &tag)]);
-        assert_eq!((seen.status, seen.text()), (200, "page 2"));
+        assert_eq!((seen.status, seen.body.as_str()), (200, "page 2"));
         assert_ne!(seen.header("etag"), tag);
     });
 }
@@ -225,12 +227,12 @@ fn long_page(_: &HttpRequest, text: String) -> HttpResponse {
     HttpResponse::Ok().content_type("text/html; charset=utf-8").body(body)
 }
 
-fn unpacked(seen: &Seen) -> String {
+fn unpacked(seen: &Reply) -> String {
     let mut text = String::new();
     match seen.header("content-encoding").as_str() {
-        "br" => drop(brotli::Decompressor::new(&seen.body[..], 4096).read_to_string(&mut text)),
-        "gzip" => drop(flate2::read::GzDecoder::new(&seen.body[..]).read_to_string(&mut text)),
-        _ => seen.text().clone_into(&mut text),
+        "br" => drop(brotli::Decompressor::new(&seen.bytes[..], 4096).read_to_string(&mut text)),
+        "gzip" => drop(flate2::read::GzDecoder::new(&seen.bytes[..]).read_to_string(&mut text)),
+        _ => seen.body.as_str().clone_into(&mut text),
     }
     text
 }
@@ -282,9 +284,9 @@ fn is_made_each_time(views: ViewCacheBuilder, change: fn(&HttpRequest, String) -
     let site = Site::start(&views.build(), counting(change));
     let first = site.get("/");
     let second = site.get("/");
-    assert!(!first.became().contains("stored"), "{first:?}");
-    assert_ne!(second.became(), "hit");
-    assert_ne!(second.body, first.body);
+    assert!(!first.cache_status().contains("stored"), "{first:?}");
+    assert_ne!(second.cache_status(), "hit");
+    assert_ne!(second.bytes, first.bytes);
 }
 
 #[test]
@@ -422,11 +424,15 @@ fn a_request_with_authorization_or_a_bypass_cookie_neither_gets_nor_leaves_a_pag
     ] {
         let site = Site::start(&views(&memory()).bypass_cookie("flash").build(), counting(plain));
         let first = site.get_with("/", &[secret]);
-        assert_eq!((first.text(), first.became().as_str()), ("page 1", "fwd=bypass"), "{secret:?}");
-        assert_eq!(site.get("/").text(), "page 2", "nothing was left");
-        assert_eq!(site.get_with("/", &[secret]).text(), "page 3", "nothing is got");
-        assert_eq!(site.get("/").text(), "page 2");
-        assert_eq!(site.get_with("/", &[("cookie", "flashy=1; x=flash")]).text(), "page 2");
+        assert_eq!(
+            (first.body.as_str(), first.cache_status().as_str()),
+            ("page 1", "fwd=bypass"),
+            "{secret:?}"
+        );
+        assert_eq!(site.get("/").body.as_str(), "page 2", "nothing was left");
+        assert_eq!(site.get_with("/", &[secret]).body.as_str(), "page 3", "nothing is got");
+        assert_eq!(site.get("/").body.as_str(), "page 2");
+        assert_eq!(site.get_with("/", &[("cookie", "flashy=1; x=flash")]).body.as_str(), "page 2");
     }
 }
 
@@ -435,11 +441,11 @@ fn only_get_and_head_are_answered_from_the_cache() {
     let site = Site::start(&views(&memory()).build(), counting(plain));
     site.get("/");
     for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
-        let seen = site.ask(method, "/", &[]);
-        assert_eq!((seen.status, seen.became().as_str()), (200, ""), "{method}");
-        assert_ne!(seen.text(), "page 1");
+        let seen = site.send(method, "/", &[]);
+        assert_eq!((seen.status, seen.cache_status().as_str()), (200, ""), "{method}");
+        assert_ne!(seen.body.as_str(), "page 1");
     }
-    assert_eq!(site.get("/").text(), "page 1");
+    assert_eq!(site.get("/").body.as_str(), "page 1");
 }
 
 fn by_language(req: &HttpRequest, text: String) -> HttpResponse {
@@ -454,13 +460,14 @@ fn visitors_whose_headers_differ_never_see_each_others_page() {
     on_every_backend(|cache| {
         let views = views(cache).build();
         let site = Site::start(&views, counting(by_language));
-        let speaking =
-            |language| site.get_with("/", &[("accept-language", language)]).text().to_owned();
+        let speaking = |language| {
+            site.get_with("/", &[("accept-language", language)]).body.as_str().to_owned()
+        };
         let values = ["de", "en", "de,en", "de, en", "d", "e", "%64e", "de/", "de;q=1", "DE"];
         for value in values {
             assert!(speaking(value).ends_with(&format!(" in {value}")));
         }
-        assert_eq!(site.get("/").text(), "page 11 in -");
+        assert_eq!(site.get("/").body.as_str(), "page 11 in -");
         for (at, value) in values.iter().enumerate() {
             assert_eq!(speaking(value), format!("page {} in {value}", at + 1));
         }
@@ -482,7 +489,7 @@ fn a_page_that_varies_by_more_than_those_before_is_told_apart_too() {
         HttpResponse::Ok().insert_header((header::VARY, vary)).body(shown)
     };
     let site = Site::start(&views(&memory()).build(), counting(handler));
-    let seen = |a, b| site.get_with("/", &[("x-a", a), ("x-b", b)]).text().to_owned();
+    let seen = |a, b| site.get_with("/", &[("x-a", a), ("x-b", b)]).body.as_str().to_owned();
     assert_eq!(seen("less", "1"), "page 1 less");
     assert_eq!(seen("more", "1"), "page 2 more 1");
     assert_eq!(seen("more", "2"), "page 3 more 2");
@@ -556,7 +563,7 @@ fn forty_odd_requests_change_nobody_elses_page() {
         let site = site();
         site.get_with(&target, header.as_slice());
         let seen = site.get("/");
-        assert_eq!((seen.status, &seen.body), (200, &usual.body), "{target} {header:?}");
+        assert_eq!((seen.status, &seen.bytes), (200, &usual.bytes), "{target} {header:?}");
         for name in ["etag", "vary", "content-type", "content-encoding", "cache-control"] {
             assert_eq!(seen.header(name), usual.header(name), "{target} {header:?}");
         }
@@ -589,7 +596,8 @@ async fn a_lifetime_ends_whoever_sets_it() {
         Site::start(&views(&memory()).lifetime(two_seconds).build(), counting(plain)),
     ] {
         assert_eq!(site.texts(["/", "/"]), ["page 1", "page 1"]);
-        wait_until("the page is made again", async || site.get("/").text() == "page 2").await;
+        eventually("the page is made again", async || site.get("/").body.as_str() == "page 2")
+            .await;
     }
 }
 
@@ -620,7 +628,7 @@ fn what_was_read_before_a_page_was_forgotten_is_sent_but_not_kept() {
             assert!(block_on(views.forget("/")));
             may_answer.add_permits(1);
             let slow = slow.join().unwrap();
-            assert_eq!((slow.text(), slow.became().as_str()), ("1", "fwd=uri-miss"));
+            assert_eq!((slow.body.as_str(), slow.cache_status().as_str()), ("1", "fwd=uri-miss"));
         });
         may_answer.add_permits(1);
         assert_eq!(site.texts(["/", "/"]), ["2", "2"]);
@@ -657,9 +665,9 @@ fn five_hundred_visitors_of_a_cold_page_have_it_made_once() {
         thread::scope(|scope| {
             let release = release;
             let visitors: Vec<_> =
-                (0..500).map(|_| scope.spawn(|| site.get("/").text().to_owned())).collect();
+                (0..500).map(|_| scope.spawn(|| site.get("/").body.as_str().to_owned())).collect();
             // All of them have missed, but for the one that computes they wait.
-            block_on(wait_until("all have come", async || cache.stats()["cache"].waits >= 499));
+            block_on(eventually("all have come", async || cache.stats()["cache"].waits >= 499));
             drop(release);
             assert!(visitors.into_iter().all(|visitor| visitor.join().unwrap() == "page"));
         });
@@ -687,7 +695,7 @@ fn a_page_is_made_again_when_whoever_asked_first_goes_away() {
     block_on(has_come.acquire()).unwrap().forget();
     thread::scope(|scope| {
         let release = Release(&may_answer);
-        let second = scope.spawn(|| site.get("/").text().to_owned());
+        let second = scope.spawn(|| site.get("/").body.as_str().to_owned());
         drop(first);
         // The second has waited for the first, and is now on its own.
         block_on(has_come.acquire()).unwrap().forget();
@@ -711,7 +719,7 @@ fn a_hit_is_one_small_round_trip_however_large_the_page() {
     let hits = proxy.server().stat("get_hits");
     let sent = proxy.server().stat("bytes_written");
     for _ in 0..10 {
-        assert_eq!(site.get("/").became(), "hit");
+        assert_eq!(site.get("/").cache_status(), "hit");
     }
     assert_eq!(proxy.round_trips(), 10);
     assert_eq!(proxy.server().stat("get_hits") - hits, 10);
@@ -720,8 +728,8 @@ fn a_hit_is_one_small_round_trip_however_large_the_page() {
     // Another process fetches the page itself once.
     let other = Cache::memcached(proxy.client()).build();
     let other = Site::start(&views(&other).build(), counting(large));
-    assert_eq!(other.get("/").body, site.get("/").body);
-    assert_eq!(other.get("/").became(), "hit");
+    assert_eq!(other.get("/").bytes, site.get("/").bytes);
+    assert_eq!(other.get("/").cache_status(), "hit");
 }
 
 #[test]
@@ -736,11 +744,11 @@ fn a_page_over_the_servers_limit_is_kept_by_each_process() {
     let (one, other) = (process(8 << 20), process(8 << 20));
     for site in [&one, &other] {
         assert_eq!(site.get("/").status, 200);
-        assert_eq!(site.get("/").became(), "hit");
+        assert_eq!(site.get("/").cache_status(), "hit");
     }
     let none = process(0);
     for number in 1..4 {
-        assert!(none.get("/").text().starts_with(&format!("page {number}x")));
+        assert!(none.get("/").body.as_str().starts_with(&format!("page {number}x")));
     }
 }
 
@@ -757,8 +765,8 @@ fn a_damaged_page_is_made_again() {
     ];
     for (made, damage) in damages.into_iter().enumerate() {
         let whole = site.get("/");
-        assert_eq!(whole.text(), format!("page {}", made + 1));
-        assert_eq!(site.get("/").became(), "hit");
+        assert_eq!(whole.body.as_str(), format!("page {}", made + 1));
+        assert_eq!(site.get("/").cache_status(), "hit");
         block_on(async {
             let key = format!("view-page/{}", whole.header("etag").replace('"', ""));
             let client = server.client(Protocol::Binary);
@@ -766,7 +774,7 @@ fn a_damaged_page_is_made_again() {
             damage(&mut bytes);
             client.set(&key, &bytes[..]).await.unwrap();
         });
-        assert_eq!(site.get("/").text(), format!("page {}", made + 2));
+        assert_eq!(site.get("/").body.as_str(), format!("page {}", made + 2));
     }
 }
 
@@ -785,7 +793,7 @@ fn an_entry_of_another_version_is_not_served() {
     let cache = || Cache::memcached(server.client(Protocol::Binary)).build();
     let became = |version| {
         let views = views(&cache()).version(version).build();
-        Site::start(&views, counting(plain)).get("/").became()
+        Site::start(&views, counting(plain)).get("/").cache_status()
     };
     assert_eq!(
         [1, 1, 2, 1].map(became),
@@ -818,12 +826,12 @@ fn those_who_ask_for_a_page_that_is_never_kept_do_not_wait_for_each_other() {
     };
     let site = Site::start(&views(&memory()).build(), handler);
     may_answer.add_permits(1);
-    assert_eq!(site.get("/").became(), "fwd=uri-miss");
+    assert_eq!(site.get("/").cache_status(), "fwd=uri-miss");
     block_on(has_come.acquire()).unwrap().forget();
     thread::scope(|scope| {
         let release = Release(&may_answer);
         let visitors: Vec<_> =
-            (0..8).map(|_| scope.spawn(|| site.get("/?x=1").text().to_owned())).collect();
+            (0..8).map(|_| scope.spawn(|| site.get("/?x=1").body.as_str().to_owned())).collect();
         // All are in the handler at once.
         block_on(has_come.acquire_many(8)).unwrap().forget();
         drop(release);
@@ -850,5 +858,5 @@ fn one_visitors_page_that_is_not_kept_disturbs_no_other() {
     for n in 0..5 {
         site.get_with("/", &[("cookie", &format!("id={n}"))]);
     }
-    assert_eq!(site.get("/").became(), "hit");
+    assert_eq!(site.get("/").cache_status(), "hit");
 }

@@ -4,7 +4,7 @@ use std::{
     future::Future,
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
@@ -19,12 +19,12 @@ use tokio::{
 };
 
 use super::{
-    Link,
     establish::{connection_failed, establish},
     pipeline::{Pipeline, Unexpected},
     protocol::{Decoded, Garbage, HEADER, decode},
 };
 use crate::{
+    config::{Config, ServerAddress},
     error::Error,
     health::{Health, Outage},
     stream::Stream,
@@ -44,7 +44,28 @@ const GRACE: Duration = Duration::from_millis(10);
 /// The most memory that an idle connection keeps for writing.
 const WRITE_KEPT: usize = 256 * 1024;
 
-/// A connection, open or being opened, and what waits on it.
+/// One server as seen from one runtime, and the connection to it that new requests use.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) config: Arc<Config>,
+    pub(super) address: ServerAddress,
+    pub(super) health: Arc<Health>,
+    current: Mutex<Option<Arc<Connection>>>,
+}
+
+impl Server {
+    pub(super) fn new(config: Arc<Config>, server: usize, health: Arc<Health>) -> Self {
+        let address = config.servers[server].clone();
+        Self { config, address, health, current: Mutex::new(None) }
+    }
+
+    /// The current connection, open or being opened.
+    pub(super) fn current(&self) -> MutexGuard<'_, Option<Arc<Connection>>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection, open or being opened, and the requests in flight on it.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) number: u64,
@@ -86,13 +107,13 @@ impl Connection {
 }
 
 /// Opens the connection and serves it until it ends.
-pub(super) async fn serve(link: Arc<Link>, connection: Arc<Connection>) {
-    Driver { link, connection }.run().await;
+pub(super) async fn serve(server: Arc<Server>, connection: Arc<Connection>) {
+    Driver { server, connection }.run().await;
 }
 
 /// The task of one connection.
 struct Driver {
-    link: Arc<Link>,
+    server: Arc<Server>,
     connection: Arc<Connection>,
 }
 
@@ -116,19 +137,19 @@ impl Driver {
         // A server that is out is asked for nothing: nobody opens the next connection to it.
         if let End::Failed(outage) = end {
             let error = self.error(&outage);
-            self.link.health.mark_out(outage);
+            self.server.health.mark_down(outage);
             self.forget();
             self.connection.pipeline.fail_all(&error);
         }
     }
 
     fn error(&self, outage: &Outage) -> Error {
-        outage.to_error(&self.link.address, self.link.config.timeout)
+        outage.to_error(&self.server.address, self.server.config.timeout)
     }
 
     /// What is sent from now on opens another connection.
     fn forget(&self) {
-        let mut current = self.link.current();
+        let mut current = self.server.current();
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &self.connection)) {
             *current = None;
         }
@@ -137,15 +158,15 @@ impl Driver {
     /// Opens the connection. Whoever has waited for as long as an operation may take is let go
     /// meanwhile, and the server is out until a probe finds it well.
     async fn open(&self) -> Result<Stream, Outage> {
-        let (link, pipeline) = (&self.link, &self.connection.pipeline);
-        let establish = establish(&link.address, &link.config);
-        let mut opening = pin!(timeout(link.config.connect_timeout, establish));
+        let (server, pipeline) = (&self.server, &self.connection.pipeline);
+        let establish = establish(&server.address, &server.config);
+        let mut opening = pin!(timeout(server.config.connect_timeout, establish));
         loop {
             let now = Instant::now();
             let until = pipeline.first_deadline().unwrap_or(now + RECHECK);
             match timeout_at(until.into(), opening.as_mut()).await {
                 Ok(Ok(opened)) => {
-                    let outages = link.health.outages();
+                    let outages = server.health.outages();
                     self.connection.open_since.store(outages, Ordering::Release);
                     return opened;
                 }
@@ -154,7 +175,7 @@ impl Driver {
                     return Err(Outage::Connection("it was given up".to_owned()));
                 }
                 Err(_) if pipeline.first_deadline().is_some_and(|d| d <= Instant::now()) => {
-                    link.health.mark_out(Outage::Timeout);
+                    server.health.mark_down(Outage::Timeout);
                     pipeline.fail_all(&self.error(&Outage::Timeout));
                 }
                 Err(_) => {}
@@ -299,7 +320,7 @@ impl<'a> Serving<'a> {
             if !wrote && !read {
                 if !self.writing.is_empty() {
                     // Whoever asks now must set the alarm, although nothing can be written.
-                    self.pipeline().wake_when_asked(cx.waker());
+                    self.pipeline().wake_on_push(cx.waker());
                 }
                 return self.check_deadline(cx);
             }

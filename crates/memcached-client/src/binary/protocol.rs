@@ -6,13 +6,11 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
+use crate::types::MAX_RESPONSE_BODY;
+
 pub(crate) const HEADER: usize = 24;
 const REQUEST: u8 = 0x80;
 const RESPONSE: u8 = 0x81;
-
-/// The longest body that is accepted: more than memcached's largest item is taken for garbage,
-/// and no memory is set aside for it.
-pub(crate) const MAX_BODY: usize = 128 * 1024 * 1024;
 
 pub(crate) mod opcode {
     pub(crate) const GET: u8 = 0x00;
@@ -166,7 +164,7 @@ pub(crate) fn decode(buffer: &mut BytesMut) -> Result<Decoded, Garbage> {
     let status = header.get_u16();
     let body_length = header.get_u32() as usize;
     let (opaque, cas) = (header.get_u32(), header.get_u64());
-    if body_length > MAX_BODY {
+    if body_length > MAX_RESPONSE_BODY {
         return Err(Garbage::Absurd(body_length));
     }
     if key_length + extras_length > body_length {
@@ -313,7 +311,7 @@ mod tests {
             let mut buffer = BytesMut::from(&bytes[..]);
             while let Ok(decoded) = decode(&mut buffer) {
                 if let Decoded::Incomplete(needed) = decoded {
-                    prop_assert!(needed > buffer.len() && needed <= HEADER + MAX_BODY);
+                    prop_assert!(needed > buffer.len() && needed <= HEADER + MAX_RESPONSE_BODY);
                     break;
                 }
             }

@@ -1,110 +1,85 @@
-//! Brings a server back that is out: tries to connect, log in and be answered, in the background.
+//! Brings a server back that is down: connects, logs in and waits for an answer, in the background.
 
-use std::{
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
+use super::link::Link;
 use crate::{
-    binary,
-    client::Client,
-    cluster::Shared,
-    config::{Config, Protocol},
-    health::Outage,
-    text,
+    config::{Config, ServerAddress},
+    health::{Health, Outage},
 };
 
-/// The most that a hook may take.
+/// The longest time that a hook may take.
 const HOOK_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The shortest pause, whatever is set.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+/// The shortest pause between two attempts, whatever is configured.
+const MIN_PAUSE: Duration = Duration::from_millis(1);
 
-/// Ends when the server is well, or nobody uses the client any more, or another probe has taken
-/// over.
-pub(crate) fn start(server: usize, number: u64, shared: Weak<Shared>) {
-    let probe = Probe { server, number, shared };
-    tokio::spawn(async move {
+/// Runs before a server is used again; the server stays down when it resolves to `false`.
+pub(crate) type ReturnCheck =
+    Box<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+
+/// One probe of one server, claimed with [`Health::claim_probe`].
+pub(crate) struct Probe {
+    pub(crate) number: u64,
+    pub(crate) address: ServerAddress,
+    pub(crate) health: Arc<Health>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) before_return: Option<ReturnCheck>,
+}
+
+impl Probe {
+    /// Ends when the server is up again, or when another probe has taken over.
+    pub(crate) async fn run(self) {
         let mut pause = Pause::default();
-        while let Some(shared) = probe.shared.upgrade() {
-            let health = shared.health(server);
-            if !health.probe_lives(number, shared.config.connect_timeout) {
-                return;
-            }
-            match probe.try_once(&shared).await {
-                Ok(()) => return health.mark_well(),
+        while self.health.keep_probe(self.number, self.config.connect_timeout) {
+            match self.try_once().await {
+                Ok(()) => return self.health.mark_up(),
                 Err(outage) => {
-                    let next = pause.after(&outage, &shared.config);
-                    health.note(outage);
-                    health.probe_lives(number, next);
-                    drop(shared);
+                    let next = pause.after(&outage, &self.config);
+                    self.health.note(outage);
+                    self.health.keep_probe(self.number, next);
                     sleep(next).await;
                 }
             }
         }
-    });
-}
+    }
 
-struct Probe {
-    server: usize,
-    number: u64,
-    shared: Weak<Shared>,
-}
-
-impl Probe {
-    async fn try_once(&self, shared: &Arc<Shared>) -> Result<(), Outage> {
-        let config = &shared.config;
-        let address = &config.servers[self.server];
-        let establish = async {
-            match config.protocol {
-                Protocol::Binary => binary::establish(address, config).await.map(drop),
-                Protocol::Text => text::establish(address, config).await.map(drop),
-            }
-        };
-        timeout(config.connect_timeout, establish).await.unwrap_or(Err(Outage::Timeout))?;
-        if shared.before_return.is_none() {
-            return Ok(());
-        }
-        shared.health(self.server).probe_lives(self.number, HOOK_DEADLINE);
-        // In a task of its own: a hook that panics takes the pauses of the probe with it else.
-        let (hooked, server) = (Arc::clone(shared), self.server);
-        let mut hook = tokio::spawn(async move {
-            match &hooked.before_return {
-                Some(hook) => hook(Client::including(&hooked, server)).await,
-                None => true,
-            }
-        });
-        let succeeded = timeout(HOOK_DEADLINE, &mut hook).await;
+    async fn try_once(&self) -> Result<(), Outage> {
+        let check = Link::check(&self.address, &self.config);
+        timeout(self.config.connect_timeout, check).await.unwrap_or(Err(Outage::Timeout))?;
+        let Some(before_return) = &self.before_return else { return Ok(()) };
+        self.health.keep_probe(self.number, HOOK_DEADLINE);
+        // In a task of its own, so that a hook that panics does not end the probe.
+        let mut hook = tokio::spawn(before_return());
+        let outcome = timeout(HOOK_DEADLINE, &mut hook).await;
         hook.abort();
-        if matches!(succeeded, Ok(Ok(true))) { Ok(()) } else { Err(Outage::Hook) }
+        if matches!(outcome, Ok(Ok(true))) { Ok(()) } else { Err(Outage::Hook) }
     }
 }
 
-/// However the task ends, another may be started.
+/// However the task ends, another probe may be claimed.
 impl Drop for Probe {
     fn drop(&mut self) {
-        if let Some(shared) = self.shared.upgrade() {
-            shared.health(self.server).probe_ended(self.number);
-        }
+        self.health.end_probe(self.number);
     }
 }
 
-/// How long to wait before the next try.
+/// The wait before the next attempt.
 #[derive(Default)]
 struct Pause(Option<Duration>);
 
 impl Pause {
-    /// Doubles up to the limit. A server that refuses the log-in is asked ever more seldom, the
-    /// others soon: a connect costs next to nothing.
+    /// Doubles the pause up to its limit. The limit is higher for a server that refuses the log-in,
+    /// which may lock accounts; a connect alone costs next to nothing.
     fn after(&mut self, outage: &Outage, config: &Config) -> Duration {
         let limit = match outage {
             Outage::Login(_) => config.login_retry_timeout,
             _ => config.dead_timeout,
         };
         let next = self.0.map_or(config.retry_timeout, |last| last.saturating_mul(2).min(limit));
-        let next = next.max(SHORTEST_PAUSE);
+        let next = next.max(MIN_PAUSE);
         self.0 = Some(next);
         next
     }

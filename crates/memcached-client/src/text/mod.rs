@@ -6,6 +6,10 @@
 //! is closed when an operation is given up half way, or when the answer is not one
 //! (`watched`).
 
+mod operations;
+mod session;
+mod watched;
+
 use std::{
     io,
     sync::{
@@ -20,20 +24,16 @@ use tokio::{
     time::timeout,
 };
 
+pub(crate) use self::session::establish;
+use self::{
+    session::{Session, outage_of},
+    watched::Answer,
+};
 use crate::{
     config::{Config, ServerAddress},
     error::Error,
     health::{Counters, Health, Outage},
-    key::KeyError,
-    types::{Cas, Checked, Command, Deletion, EXPIRED, Swap, Value, Verb},
 };
-
-mod session;
-mod watched;
-
-pub(crate) use session::establish;
-use session::{Session, outage_of};
-use watched::Answer;
 
 /// How often a session that is being opened looks whether the server has come back meanwhile.
 const RECHECK: Duration = Duration::from_millis(50);
@@ -127,7 +127,7 @@ impl Link {
         let error = outage.to_error(&self.address, self.config.timeout);
         self.counters.failed(&error);
         if is_servers_fault {
-            self.health.mark_out(outage);
+            self.health.mark_down(outage);
         }
         error
     }
@@ -200,194 +200,6 @@ impl Link {
         operation: impl AsyncFnOnce(&mut Session) -> io::Result<T>,
     ) -> Result<(T, u64), Error> {
         let outcome = self.with(None, replies, operation).await?;
-        outcome.ok_or_else(|| Error::ServerOut(self.address.clone()))
+        outcome.ok_or_else(|| Error::ServerDown(self.address.clone()))
     }
-
-    pub(crate) async fn get(&self, key: &[u8]) -> Result<Option<Value>, Error> {
-        let name = utf8(key)?;
-        let get = async |session: &mut Session| {
-            let data = found(session.protocol.get(key).await)?;
-            session.is_of(data, name)
-        };
-        let (data, _) = self.on_any(1, get).await?;
-        self.counters.found(usize::from(data.is_some()), 1);
-        Ok(data.map(|data| Value { data: data.into(), flags: 0, cas: None }))
-    }
-
-    pub(crate) async fn get_with_cas(&self, key: &[u8]) -> Result<Option<Value>, Error> {
-        let name = utf8(key)?;
-        let get = async |session: &mut Session| {
-            let entry = found(session.protocol.gets_cas(key).await)?;
-            session.is_of(entry, name)
-        };
-        let (entry, connection) = self.on_any(1, get).await?;
-        self.counters.found(usize::from(entry.is_some()), 1);
-        Ok(entry.map(|(data, id)| Value {
-            data: data.into(),
-            flags: 0,
-            cas: Cas::new(id, connection),
-        }))
-    }
-
-    pub(crate) async fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Value>>, Error> {
-        let names = keys.iter().map(|key| utf8(key)).collect::<Result<Vec<_>, _>>()?;
-        let get = async |session: &mut Session| session.protocol.get_multi(&names).await;
-        let (entries, _) = self.on_any(1, get).await?;
-        let value = |data: &Vec<u8>| Value { data: data.clone().into(), flags: 0, cas: None };
-        let values: Vec<_> = names.iter().map(|name| entries.get(*name).map(value)).collect();
-        self.counters.found(values.iter().flatten().count(), values.len());
-        Ok(values)
-    }
-
-    /// Whether it was stored, and its mark where it is known. An `Add` that is to be followed by a swap wants its mark, which
-    /// costs another round trip.
-    pub(crate) async fn store(
-        &self,
-        verb: Verb,
-        item: Checked<'_>,
-        with_cas: bool,
-    ) -> Result<Option<Option<Cas>>, Error> {
-        if verb == Verb::Replace {
-            return Err(Error::Unsupported(Command::Replace));
-        }
-        let key = checked(&item)?;
-        let store = async |session: &mut Session| match verb {
-            Verb::Add => session.add(key, &item).await,
-            Verb::Set | Verb::Replace => {
-                session.protocol.set(key, item.value, item.expiration).await?;
-                session.protocol.version().await.map(|_| true)
-            }
-        };
-        let (is_stored, connection) = self.on_any(1, store).await?;
-        Counters::count(&self.counters.sets, usize::from(is_stored));
-        if is_stored && with_cas {
-            return self.mark_of(&item, connection).await;
-        }
-        Ok(is_stored.then_some(None))
-    }
-
-    /// The mark of an item that has just been added. `None`: somebody has changed it already, or
-    /// the session has ended.
-    async fn mark_of(
-        &self,
-        item: &Checked<'_>,
-        connection: u64,
-    ) -> Result<Option<Option<Cas>>, Error> {
-        let get = async |session: &mut Session| found(session.protocol.gets_cas(item.key).await);
-        let Some((entry, _)) = self.with(Some(connection), 1, get).await? else { return Ok(None) };
-        self.counters.found(usize::from(entry.is_some()), 1);
-        let is_own = entry.filter(|(value, _)| value == item.value);
-        Ok(is_own.map(|(_, id)| Cas::new(id, connection)))
-    }
-
-    pub(crate) async fn store_many(
-        &self,
-        items: &[Checked<'_>],
-    ) -> Result<Vec<Result<(), Error>>, Error> {
-        let outcomes: Vec<_> = items.iter().map(checked).collect();
-        let store = async |session: &mut Session| {
-            for (item, key) in items.iter().zip(&outcomes) {
-                if let Ok(key) = key {
-                    session.protocol.set(key, item.value, item.expiration).await?;
-                }
-            }
-            session.protocol.version().await
-        };
-        self.on_any(1, store).await?;
-        Counters::count(&self.counters.sets, outcomes.iter().filter(|o| o.is_ok()).count());
-        Ok(outcomes.into_iter().map(|outcome| outcome.map(drop)).collect())
-    }
-
-    pub(crate) async fn compare_and_swap(
-        &self,
-        item: Checked<'_>,
-        cas: Cas,
-    ) -> Result<Swap, Error> {
-        let swap = self.swap(item, cas).await?;
-        Counters::count(&self.counters.sets, usize::from(matches!(swap, Swap::Done(_))));
-        Ok(swap)
-    }
-
-    /// The text protocol cannot delete conditionally; it can store what has expired already.
-    pub(crate) async fn delete_if_unchanged(&self, key: &[u8], cas: Cas) -> Result<Swap, Error> {
-        self.swap(Checked { key, value: &[], flags: 0, expiration: EXPIRED }, cas).await
-    }
-
-    async fn swap(&self, item: Checked<'_>, cas: Cas) -> Result<Swap, Error> {
-        let key = checked(&item)?;
-        let swap = async |session: &mut Session| {
-            match session.protocol.cas(key, item.value, cas.id(), item.expiration).await {
-                Ok(true) => Ok(Swap::Done(None)),
-                Ok(false) => Ok(Swap::Changed),
-                // memcache-async does not know the server's spelling of this.
-                Err(error)
-                    if error.kind() == io::ErrorKind::Other
-                        && session.watch.last() == Some(Answer::NotFound) =>
-                {
-                    Ok(Swap::Missing)
-                }
-                Err(error) => Err(error),
-            }
-        };
-        let swapped = self.with(Some(cas.connection()), 1, swap).await?;
-        Ok(swapped.map_or(Swap::ConnectionReplaced, |(swap, _)| swap))
-    }
-
-    pub(crate) async fn delete_many(
-        &self,
-        keys: &[&[u8]],
-    ) -> Result<Vec<Result<Deletion, Error>>, Error> {
-        let names: Vec<_> = keys.iter().map(|key| utf8(key)).collect();
-        let delete = async |session: &mut Session| {
-            for name in names.iter().flatten() {
-                session.protocol.delete(name).await?;
-            }
-            session.protocol.version().await
-        };
-        self.on_any(1, delete).await?;
-        Ok(names.into_iter().map(|name| name.map(|_| Deletion::Gone)).collect())
-    }
-
-    /// `None` if there is no entry.
-    pub(crate) async fn count(
-        &self,
-        key: &[u8],
-        delta: u64,
-        up: bool,
-    ) -> Result<Option<u64>, Error> {
-        let count = async |session: &mut Session| {
-            found(if up {
-                session.protocol.increment(key, delta).await
-            } else {
-                session.protocol.decrement(key, delta).await
-            })
-        };
-        Ok(self.on_any(1, count).await?.0)
-    }
-
-    pub(crate) async fn flush(&self) -> Result<(), Error> {
-        let flush = async |session: &mut Session| session.protocol.flush().await;
-        self.on_any(1, flush).await.map(drop)
-    }
-
-    pub(crate) async fn version(&self) -> Result<String, Error> {
-        let version = async |session: &mut Session| session.protocol.version().await;
-        Ok(self.on_any(1, version).await?.0)
-    }
-}
-
-fn found<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
-    match outcome {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn utf8(key: &[u8]) -> Result<&str, Error> {
-    std::str::from_utf8(key).map_err(|_| Error::Key(KeyError::NotUtf8))
-}
-
-fn checked<'a>(item: &Checked<'a>) -> Result<&'a str, Error> {
-    if item.flags == 0 { utf8(item.key) } else { Err(Error::Unsupported(Command::Flags)) }
 }

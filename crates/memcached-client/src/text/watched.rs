@@ -13,7 +13,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, BufWriter, ReadBuf};
 
-use crate::binary::protocol::MAX_BODY;
+use crate::types::MAX_RESPONSE_BODY;
 
 /// The longest line: that of a value with the longest key and the longest numbers, amply.
 const LONGEST_LINE: usize = 2048;
@@ -126,7 +126,7 @@ fn read_line(line: &[u8]) -> io::Result<(Answer, usize)> {
             let key = words.next().unwrap_or_default().to_owned();
             let length = words.nth(1).and_then(|length| length.parse::<usize>().ok());
             match length {
-                Some(length) if length <= MAX_BODY => Ok((Answer::Value(key), length + 2)),
+                Some(length) if length <= MAX_RESPONSE_BODY => Ok((Answer::Value(key), length + 2)),
                 _ => Err(invalid("a value claims an absurd length")),
             }
         }

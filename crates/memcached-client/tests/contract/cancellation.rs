@@ -8,8 +8,7 @@ use std::{
 };
 
 use memcached_client::{Client, Item, Protocol};
-
-use crate::servers::{Kind, Memcached};
+use test_support::memcached::{Kind, Memcached};
 
 /// Deterministic, so that a failure can be repeated (Knuth's MMIX generator).
 struct Random(u64);

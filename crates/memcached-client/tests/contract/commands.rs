@@ -3,8 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use memcached_client::{Client, Command, Deletion, Error, Expiration, Item, Protocol, Swap};
-
-use crate::servers::{Kind, Memcached, wait_until};
+use test_support::{
+    memcached::{Kind, Memcached},
+    wait::eventually,
+};
 
 /// Makes each test once per way to reach a server, named after it.
 macro_rules! over_every_transport {
@@ -209,7 +211,7 @@ async fn a_lifetime_ends(client: &Client) {
     client.set("past", past).await.unwrap();
     assert_eq!(value(client, "at-once").await, None);
     assert_eq!(value(client, "past").await, None);
-    wait_until("it has expired", async || value(client, "soon").await.is_none()).await;
+    eventually("it has expired", async || value(client, "soon").await.is_none()).await;
     for key in ["later", "far", "farther", "never"] {
         assert!(value(client, key).await.is_some(), "{key}");
     }
@@ -274,7 +276,7 @@ async fn a_mark_ends_with_its_connection() {
         client.set("k", "old").await.unwrap();
         let old = client.get_with_cas("k").await.unwrap().unwrap().cas.unwrap();
         server.restart();
-        wait_until("the server is back", async || client.set("k", "new").await.is_ok()).await;
+        eventually("the server is back", async || client.set("k", "new").await.is_ok()).await;
         // The server counts from 1 again: the old mark fits the new value.
         let swapped = client.compare_and_swap("k", "stale", old).await.unwrap();
         assert_eq!(swapped, Swap::ConnectionReplaced, "{protocol:?}");
@@ -311,7 +313,7 @@ async fn with_the_text_protocol_a_key_that_is_no_text_harms_nobody() {
 #[tokio::test]
 async fn every_key_counts_and_travels_in_one_batch_per_server() {
     let servers: Vec<_> = (0..3).map(|_| Memcached::start(Kind::Plain)).collect();
-    let client = Client::new(crate::servers::config_of(&servers));
+    let client = Client::new(test_support::memcached::config_of(&servers));
     let keys: Vec<_> = (0..300).map(|n| format!("key{n}")).collect();
     let items: Vec<_> = keys.iter().map(|key| (key, Item::from(key))).collect();
     assert!(client.set_many(&items).await.iter().all(Result::is_ok));
@@ -336,7 +338,7 @@ async fn what_was_done_is_counted() {
     assert_eq!((status.hits, status.misses, status.sets), (2, 2, 1));
     assert_eq!((status.errors, status.timeouts, status.in_flight), (0, 0, 0));
     assert_eq!(status.address, server.address());
-    assert_eq!(status.state, memcached_client::State::Well);
+    assert_eq!(status.state, memcached_client::ServerState::Up);
 }
 
 #[test]
@@ -362,7 +364,7 @@ async fn dropping_the_last_handle_closes_the_connection() {
     drop(client);
     assert!(handle.get("k").await.unwrap().is_some());
     drop(handle);
-    wait_until("it is closed", async || server.stat("curr_connections") == 1).await;
+    eventually("it is closed", async || server.stat("curr_connections") == 1).await;
 }
 
 #[test]

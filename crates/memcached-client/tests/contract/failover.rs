@@ -8,9 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use memcached_client::{Client, Error, Failover, Item, Protocol, State};
-
-use crate::servers::{Kind, Memcached, PATIENCE, config_of, wait_until};
+use memcached_client::{Client, Error, Failover, Item, Protocol, ServerState};
+use test_support::{
+    memcached::{Kind, Memcached, config_of},
+    wait::{PATIENCE, eventually},
+};
 
 /// Beyond its deadline an operation may take as long as a busy machine needs to notice.
 const SLACK: Duration = Duration::from_secs(2);
@@ -31,7 +33,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 async fn is_back(client: &Client, key: &str) {
-    wait_until("the server is used again", async || client.get(key).await.is_ok()).await;
+    eventually("the server is used again", async || client.get(key).await.is_ok()).await;
 }
 
 #[tokio::test]
@@ -41,14 +43,14 @@ async fn a_killed_server_costs_one_failure_and_then_nobody_waits_until_it_is_bac
         let client = server.client(protocol);
         client.set("k", "v").await.unwrap();
         server.kill();
-        wait_until("it is noticed", async || client.get("k").await.is_err()).await;
+        eventually("it is noticed", async || client.get("k").await.is_err()).await;
         for _ in 0..1000 {
-            assert!(matches!(client.get("k").await, Err(Error::ServerOut(_))), "{protocol:?}");
+            assert!(matches!(client.get("k").await, Err(Error::ServerDown(_))), "{protocol:?}");
         }
-        assert!(matches!(client.status()[0].state, State::Out { .. }));
+        assert!(matches!(client.status()[0].state, ServerState::Down { .. }));
         assert!(server.run());
         is_back(&client, "k").await;
-        assert_eq!(client.status()[0].state, State::Well);
+        assert_eq!(client.status()[0].state, ServerState::Up);
         assert_eq!(client.status()[0].outages, 1);
     }
 }
@@ -58,7 +60,7 @@ async fn a_hung_server_costs_one_deadline_and_then_nobody_waits_until_it_is_back
     for protocol in [Protocol::Binary, Protocol::Text] {
         let server = Memcached::start(Kind::Plain);
         let client = server.hasty_client(protocol, TIMEOUT);
-        wait_until("it is used", async || client.set("k", "v").await.is_ok()).await;
+        eventually("it is used", async || client.set("k", "v").await.is_ok()).await;
         server.signal("STOP");
         let begun = Instant::now();
         let waiting = (0..50).map(|_| client.get("k"));
@@ -67,11 +69,11 @@ async fn a_hung_server_costs_one_deadline_and_then_nobody_waits_until_it_is_back
         }
         assert!(begun.elapsed() < TIMEOUT + SLACK, "{:?}", begun.elapsed());
         for _ in 0..1000 {
-            assert!(matches!(client.get("k").await, Err(Error::ServerOut(_))));
+            assert!(matches!(client.get("k").await, Err(Error::ServerDown(_))));
         }
         server.signal("CONT");
         is_back(&client, "k").await;
-        wait_until("what was stored is there", async || {
+        eventually("what was stored is there", async || {
             client.get("k").await.is_ok_and(|found| found.is_some_and(|found| found.data == "v"))
         })
         .await;
@@ -85,7 +87,7 @@ async fn a_server_that_was_never_there_is_used_when_it_comes() {
         server.kill();
         let client = server.client(protocol);
         assert!(matches!(client.get("k").await, Err(Error::Connection { .. })), "{protocol:?}");
-        assert!(matches!(client.get("k").await, Err(Error::ServerOut(_))), "{protocol:?}");
+        assert!(matches!(client.get("k").await, Err(Error::ServerDown(_))), "{protocol:?}");
         assert!(server.run());
         is_back(&client, "k").await;
     }
@@ -102,7 +104,7 @@ async fn a_server_that_hangs_before_the_first_connection_holds_nobody_past_the_d
         let (client, begun) = (Client::new(config), Instant::now());
         assert!(matches!(client.get("k").await, Err(Error::Timeout { .. })), "{protocol:?}");
         assert!(begun.elapsed() < TIMEOUT + SLACK, "{:?}", begun.elapsed());
-        assert!(matches!(client.get("k").await, Err(Error::ServerOut(_))), "{protocol:?}");
+        assert!(matches!(client.get("k").await, Err(Error::ServerDown(_))), "{protocol:?}");
         server.signal("CONT");
         is_back(&client, "k").await;
     }
@@ -127,9 +129,9 @@ async fn by_default_the_keys_of_a_dead_server_are_misses_and_the_others_go_on() 
         client.set(key, key).await.unwrap();
     }
     servers[1].kill();
-    wait_until("it is noticed", async || client.get(&keys[1]).await.is_err()).await;
+    eventually("it is noticed", async || client.get(&keys[1]).await.is_err()).await;
     for _ in 0..100 {
-        assert!(matches!(client.get(&keys[1]).await, Err(Error::ServerOut(_))));
+        assert!(matches!(client.get(&keys[1]).await, Err(Error::ServerDown(_))));
         assert!(client.get(&keys[0]).await.unwrap().is_some());
         let all = client.get_many(&keys).await;
         assert!(all[0].is_ok() && all[1].is_err() && all[2].is_ok(), "{all:?}");
@@ -146,14 +148,14 @@ async fn when_told_to_eject_the_keys_move_to_a_neighbour_for_a_short_while() {
     let client = Client::new(config);
     let key = key_on(&client, &servers[0]);
     servers[0].kill();
-    wait_until("it moves", async || client.set(&key, "moved").await.is_ok()).await;
+    eventually("it moves", async || client.set(&key, "moved").await.is_ok()).await;
     assert_eq!(client.get(&key).await.unwrap().unwrap().data, "moved");
-    wait_until("the neighbour has let go of it", async || {
+    eventually("the neighbour has let go of it", async || {
         client.get(&key).await.unwrap().is_none()
     })
     .await;
     servers[0].run();
-    wait_until("it has moved back", async || {
+    eventually("it has moved back", async || {
         client.set(&key, "home").await.is_ok() && servers[0].stat("curr_items") == 1
     })
     .await;
@@ -168,14 +170,14 @@ async fn with_all_servers_down_every_operation_fails_at_once() {
         let client = Client::new(config);
         let keys: Vec<_> = servers.iter().map(|server| key_on(&client, server)).collect();
         servers.iter_mut().for_each(Memcached::kill);
-        wait_until("all are out", async || {
+        eventually("all are out", async || {
             let all = client.get_many(&keys).await;
-            all.iter().all(|answer| matches!(answer, Err(Error::ServerOut(_))))
+            all.iter().all(|answer| matches!(answer, Err(Error::ServerDown(_))))
         })
         .await;
-        assert!(matches!(client.set(&keys[0], "v").await, Err(Error::ServerOut(_))));
+        assert!(matches!(client.set(&keys[0], "v").await, Err(Error::ServerDown(_))));
         let items = [(&keys[0], Item::from("v"))];
-        assert!(matches!(client.set_many(&items).await[0], Err(Error::ServerOut(_))));
+        assert!(matches!(client.set_many(&items).await[0], Err(Error::ServerDown(_))));
         assert!(client.flush().await.iter().all(|(_, answer)| answer.is_err()));
         for server in &mut servers {
             assert!(server.run());
@@ -209,7 +211,7 @@ async fn no_operation_takes_longer_than_its_deadline_whatever_happens_to_the_ser
     for _ in 0..3 {
         is_back(&client, "k").await;
         server.signal("STOP");
-        wait_until("it is out", async || client.get("k").await.is_err()).await;
+        eventually("it is out", async || client.get("k").await.is_err()).await;
         server.signal("CONT");
         is_back(&client, "k").await;
         server.restart();
@@ -336,7 +338,7 @@ fn a_runtime_that_has_ended_leaves_no_connection_behind_and_what_it_counted_stay
             runtime().block_on(client.set("k", "v")).unwrap();
         }
         let closed = async || server.stat("curr_connections") == 1;
-        runtime().block_on(wait_until("the connections are closed", closed));
+        runtime().block_on(eventually("the connections are closed", closed));
         assert_eq!(client.status()[0].sets, 5, "{protocol:?}");
     }
 }
@@ -345,7 +347,7 @@ fn a_runtime_that_has_ended_leaves_no_connection_behind_and_what_it_counted_stay
 async fn a_busy_thread_is_not_taken_for_a_dead_server() {
     let server = Memcached::start(Kind::Plain);
     let client = server.hasty_client(Protocol::Binary, TIMEOUT);
-    wait_until("it is used", async || client.set("k", "v").await.is_ok()).await;
+    eventually("it is used", async || client.set("k", "v").await.is_ok()).await;
     let (gets, outages) = (server.stat("cmd_get"), client.status()[0].outages);
     let asking = tokio::spawn({
         let client = client.clone();

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use memcached_client::{Client, Error, Protocol, State};
+use memcached_client::{Client, Error, Protocol, ServerState};
+use test_support::{
+    memcached::{Kind, Memcached, PASSWORD, USER, credentials},
+    wait::eventually,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::{
-    peers::{Peer, SASL_AUTH, read, response},
-    servers::{Kind, Memcached, PASSWORD, USER, credentials, wait_until},
-};
+use crate::peers::{Peer, SASL_AUTH, read, response};
 
 #[tokio::test]
 async fn a_refused_log_in_is_reported_without_the_password_and_stops_nothing() {
@@ -21,10 +22,12 @@ async fn a_refused_log_in_is_reported_without_the_password_and_stops_nothing() {
         assert!(error.is_outage(), "{error}");
         assert!(error.to_string().contains("log-in was refused"), "{error}");
         let status = client.status();
-        assert!(matches!(&status[0].state, State::Out { reason } if reason.contains("log-in")));
+        assert!(
+            matches!(&status[0].state, ServerState::Down { reason } if reason.contains("log-in"))
+        );
         let printed = format!("{error} {error:?} {status:?} {client:?}");
         assert!(!printed.contains("wrong-password"), "{printed}");
-        assert!(matches!(client.get("k").await, Err(Error::ServerOut(_))), "nobody waits");
+        assert!(matches!(client.get("k").await, Err(Error::ServerDown(_))), "nobody waits");
     }
 }
 
@@ -84,7 +87,7 @@ async fn a_log_in_that_is_refused_at_first_is_tried_again() {
     config.retry_timeout = Duration::from_millis(1);
     let client = Client::new(config);
     assert!(client.get("k").await.is_err());
-    wait_until("the log-in is accepted", async || client.get("k").await.is_ok()).await;
+    eventually("the log-in is accepted", async || client.get("k").await.is_ok()).await;
     assert!(tries.load(std::sync::atomic::Ordering::Relaxed) >= 4);
 }
 

@@ -16,6 +16,4 @@ mod failover;
 mod login;
 mod peers;
 mod ring;
-#[path = "../../../test-support/src/memcached.rs"]
-mod servers;
 mod sharing;

@@ -2,8 +2,7 @@
 
 use futures_util::future::{join_all, join3};
 use memcached_client::{Client, Deletion, Protocol};
-
-use crate::servers::{Kind, Memcached};
+use test_support::memcached::{Kind, Memcached};
 
 /// How many gets the server has seen.
 async fn gets(client: &Client) -> u64 {

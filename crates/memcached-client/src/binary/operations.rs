@@ -1,0 +1,254 @@
+//! The operations of the binary protocol.
+
+use std::future::Future;
+
+use bytes::Buf;
+
+use super::{
+    Link,
+    pipeline::{Pipeline, Reply},
+    protocol::{Request, Response, opcode, status},
+};
+use crate::{
+    error::Error,
+    health::Counters,
+    types::{Cas, Checked, Deletion, StoreMode, Swap, Value},
+};
+
+impl Link {
+    pub(crate) async fn get(&self, key: &[u8]) -> Result<Option<Value>, Error> {
+        let answer = self.ask(Request { opcode: opcode::GET, key, ..Request::default() });
+        let (response, connection) = answer.await?;
+        match response.status {
+            status::OK => {
+                self.counters.found(1, 1);
+                Ok(Some(value_of(response, connection)))
+            }
+            status::NOT_FOUND => {
+                self.counters.found(0, 1);
+                Ok(None)
+            }
+            _ => Err(self.refusal(&response, connection, key.len())),
+        }
+    }
+
+    /// Every response of the binary protocol carries the CAS id.
+    pub(crate) fn get_with_cas(
+        &self,
+        key: &[u8],
+    ) -> impl Future<Output = Result<Option<Value>, Error>> {
+        self.get(key)
+    }
+
+    pub(crate) async fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Value>>, Error> {
+        let requests = keys.iter().map(|key| Request { key, ..Request::default() });
+        let answers = self.batch(opcode::GETQ, requests).await?;
+        let (answers, connection) = answers;
+        let values = answers.into_iter().map(|answer| match answer {
+            None => Ok(None),
+            Some(response) if response.status == status::OK => {
+                Ok(Some(value_of(response, connection)))
+            }
+            Some(response) if response.status == status::NOT_FOUND => Ok(None),
+            Some(response) => Err(self.refusal(&response, connection, 0)),
+        });
+        let values = values.collect::<Result<Vec<_>, _>>()?;
+        self.counters.found(values.iter().flatten().count(), values.len());
+        Ok(values)
+    }
+
+    async fn batch<'a>(
+        &self,
+        opcode: u8,
+        requests: impl Iterator<Item = Request<'a>>,
+    ) -> Result<(Vec<Option<Response>>, u64), Error> {
+        let sent = self.send(|pipeline, deadline| pipeline.push_batch(opcode, requests, deadline));
+        match self.reply(sent?).await? {
+            (Reply::Batch(answers), connection) => Ok((answers, connection)),
+            (Reply::One(_) | Reply::List(_), _) => Err(self.wrong_shape()),
+        }
+    }
+
+    /// `None`: the entry was there (`Add`) or was not (`Replace`); else its mark.
+    pub(crate) async fn store(
+        &self,
+        mode: StoreMode,
+        item: Checked<'_>,
+        _with_cas: bool,
+    ) -> Result<Option<Option<Cas>>, Error> {
+        let opcode = match mode {
+            StoreMode::Set => opcode::SET,
+            StoreMode::Add => opcode::ADD,
+            StoreMode::Replace => opcode::REPLACE,
+        };
+        let extras = item.extras();
+        let request = store_request(opcode, &item, &extras, 0);
+        let (response, connection) = self.ask(request).await?;
+        match (response.status, mode) {
+            (status::OK, _) => {
+                Counters::count(&self.counters.sets, 1);
+                Ok(Some(Cas::new(response.cas, connection)))
+            }
+            (status::EXISTS | status::NOT_STORED, StoreMode::Add)
+            | (status::NOT_FOUND | status::NOT_STORED, StoreMode::Replace) => Ok(None),
+            _ => Err(self.refusal(&response, connection, item.key.len() + item.value.len())),
+        }
+    }
+
+    pub(crate) async fn store_many(
+        &self,
+        items: &[Checked<'_>],
+    ) -> Result<Vec<Result<(), Error>>, Error> {
+        let extras: Vec<_> = items.iter().map(Checked::extras).collect();
+        let requests = items.iter().zip(&extras);
+        let requests = requests.map(|(item, extras)| store_request(0, item, extras, 0));
+        let (answers, connection) = self.batch(opcode::SETQ, requests).await?;
+        let outcomes = answers.iter().zip(items).map(|(answer, item)| match answer {
+            Some(response) if response.status != status::OK => {
+                Err(self.refusal(response, connection, item.key.len() + item.value.len()))
+            }
+            _ => Ok(()),
+        });
+        let outcomes: Vec<_> = outcomes.collect();
+        Counters::count(&self.counters.sets, outcomes.iter().filter(|o| o.is_ok()).count());
+        Ok(outcomes)
+    }
+
+    pub(crate) async fn compare_and_swap(
+        &self,
+        item: Checked<'_>,
+        cas: Cas,
+    ) -> Result<Swap, Error> {
+        let extras = item.extras();
+        let request = store_request(opcode::SET, &item, &extras, cas.id());
+        let swap = self.swap(request, cas).await?;
+        if matches!(swap, Swap::Done(_)) {
+            Counters::count(&self.counters.sets, 1);
+        }
+        Ok(swap)
+    }
+
+    pub(crate) async fn delete_if_unchanged(&self, key: &[u8], cas: Cas) -> Result<Swap, Error> {
+        let request = Request { opcode: opcode::DELETE, key, cas: cas.id(), ..Request::default() };
+        match self.swap(request, cas).await? {
+            Swap::Done(_) => Ok(Swap::Done(None)),
+            other => Ok(other),
+        }
+    }
+
+    async fn swap(&self, request: Request<'_>, cas: Cas) -> Result<Swap, Error> {
+        let bytes = request.key.len() + request.value.len();
+        let push = |pipeline: &Pipeline, deadline| pipeline.push(request, deadline);
+        let Some(sent) = self.send_on(cas.connection(), push)? else {
+            return Ok(Swap::ConnectionReplaced);
+        };
+        let (response, connection) = self.response(sent).await?;
+        match response.status {
+            status::OK => Ok(Swap::Done(Cas::new(response.cas, connection))),
+            status::EXISTS => Ok(Swap::Changed),
+            status::NOT_FOUND => Ok(Swap::Missing),
+            _ => Err(self.refusal(&response, connection, bytes)),
+        }
+    }
+
+    pub(crate) async fn delete(&self, key: &[u8]) -> Result<Deletion, Error> {
+        let request = Request { opcode: opcode::DELETE, key, ..Request::default() };
+        let (response, connection) = self.ask(request).await?;
+        self.deletion(Some(&response), connection)
+    }
+
+    pub(crate) async fn delete_many(
+        &self,
+        keys: &[&[u8]],
+    ) -> Result<Vec<Result<Deletion, Error>>, Error> {
+        let requests = keys.iter().map(|key| Request { key, ..Request::default() });
+        let (answers, connection) = self.batch(opcode::DELETEQ, requests).await?;
+        Ok(answers.iter().map(|answer| self.deletion(answer.as_ref(), connection)).collect())
+    }
+
+    /// Silence of a quiet delete means success.
+    fn deletion(&self, answer: Option<&Response>, connection: u64) -> Result<Deletion, Error> {
+        match answer {
+            None => Ok(Deletion::Deleted),
+            Some(response) => match response.status {
+                status::OK => Ok(Deletion::Deleted),
+                status::NOT_FOUND => Ok(Deletion::NotFound),
+                _ => Err(self.refusal(response, connection, 0)),
+            },
+        }
+    }
+
+    pub(crate) async fn touch(&self, key: &[u8], expiration: u32) -> Result<bool, Error> {
+        let extras = expiration.to_be_bytes();
+        let request = Request { opcode: opcode::TOUCH, key, extras: &extras, ..Request::default() };
+        let (response, connection) = self.ask(request).await?;
+        match response.status {
+            status::OK => Ok(true),
+            status::NOT_FOUND => Ok(false),
+            _ => Err(self.refusal(&response, connection, 0)),
+        }
+    }
+
+    /// `None` if there is no entry.
+    pub(crate) async fn count(
+        &self,
+        key: &[u8],
+        delta: u64,
+        up: bool,
+    ) -> Result<Option<u64>, Error> {
+        let opcode = if up { opcode::INCREMENT } else { opcode::DECREMENT };
+        // Delta, initial value, and the lifetime that says: no initial value.
+        let mut extras = [0xff; 20];
+        extras[..8].copy_from_slice(&delta.to_be_bytes());
+        let request = Request { opcode, key, extras: &extras, ..Request::default() };
+        let (mut response, connection) = self.ask(request).await?;
+        match response.status {
+            status::OK if response.value.len() == 8 => Ok(Some(response.value.get_u64())),
+            status::OK => Err(self.wrong_shape()),
+            status::NOT_FOUND => Ok(None),
+            _ => Err(self.refusal(&response, connection, 0)),
+        }
+    }
+
+    pub(crate) async fn flush(&self) -> Result<(), Error> {
+        self.plain(opcode::FLUSH).await.map(drop)
+    }
+
+    pub(crate) async fn noop(&self) -> Result<(), Error> {
+        self.plain(opcode::NOOP).await.map(drop)
+    }
+
+    pub(crate) async fn version(&self) -> Result<String, Error> {
+        let response = self.plain(opcode::VERSION).await?;
+        Ok(String::from_utf8_lossy(&response.value).into_owned())
+    }
+
+    async fn plain(&self, opcode: u8) -> Result<Response, Error> {
+        let (response, connection) = self.ask(Request { opcode, ..Request::default() }).await?;
+        match response.status {
+            status::OK => Ok(response),
+            _ => Err(self.refusal(&response, connection, 0)),
+        }
+    }
+
+    pub(crate) async fn stats(&self) -> Result<Vec<(String, String)>, Error> {
+        let request = Request { opcode: opcode::STAT, ..Request::default() };
+        let sent = self.send(|pipeline, deadline| pipeline.push(request, deadline))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (reply, connection) = self.reply(sent).await?;
+        match reply {
+            Reply::List(list) => Ok(list.iter().map(|r| (text(&r.key), text(&r.value))).collect()),
+            Reply::One(response) => Err(self.refusal(&response, connection, 0)),
+            Reply::Batch(_) => Err(self.wrong_shape()),
+        }
+    }
+}
+
+fn value_of(response: Response, connection: u64) -> Value {
+    let cas = Cas::new(response.cas, connection);
+    Value { data: response.value, flags: response.flags, cas }
+}
+
+fn store_request<'a>(opcode: u8, item: &Checked<'a>, extras: &'a [u8], cas: u64) -> Request<'a> {
+    Request { opcode, opaque: 0, cas, extras, key: item.key, value: item.value }
+}

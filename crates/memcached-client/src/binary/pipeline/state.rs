@@ -1,0 +1,262 @@
+//! Matches responses to requests. Holds no lock and wakes nobody: callers do.
+
+use std::{collections::VecDeque, task::Waker, time::Instant};
+
+use bytes::BytesMut;
+use slab::Slab;
+use thiserror::Error;
+
+use super::{
+    super::protocol::{Response, status},
+    entry::{Entry, Reply, Shape},
+};
+use crate::error::Error;
+
+/// The number of latest unwritten gets that a get of the same key can share.
+const SHARED_GETS: usize = 8;
+
+/// The most statistics that one server may send; real servers send some hundred.
+const MAX_LIST: usize = 10_000;
+
+/// A response that belongs to no request: the connection cannot be trusted any more.
+#[derive(Debug, Error)]
+#[error("a response with opaque {opaque} and opcode {opcode:#04x} matches no request")]
+pub(crate) struct Unexpected {
+    opaque: u32,
+    opcode: u8,
+}
+
+/// More responses than a request has.
+struct Repeated;
+
+/// The outcome of one operation, or the caller that waits for it.
+#[derive(Debug)]
+pub(super) enum Slot {
+    Waiting {
+        waker: Option<Waker>,
+        so_far: Reply,
+        /// Slots that share the outcome.
+        followers: Vec<usize>,
+    },
+    Ready(Result<Reply, Error>),
+    /// The caller is gone; followers may still wait.
+    Abandoned {
+        followers: Vec<usize>,
+    },
+}
+
+impl Slot {
+    fn waiting(so_far: Reply) -> Self {
+        Self::Waiting { waker: None, so_far, followers: Vec::new() }
+    }
+
+    fn followers(&mut self) -> Option<&mut Vec<usize>> {
+        match self {
+            Self::Waiting { followers, .. } | Self::Abandoned { followers } => Some(followers),
+            Self::Ready(_) => None,
+        }
+    }
+}
+
+/// The requests in flight, the bytes to write, and the callers.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) out: BytesMut,
+    pub(super) slots: Slab<Slot>,
+    pub(super) next_opaque: u32,
+    /// The task that writes, while it is idle.
+    pub(super) writer: Option<Waker>,
+    entries: VecDeque<Entry>,
+    /// Keys and slots of gets that are not written yet and after which no change was pushed. A get
+    /// that shares one of them finds a value as recent as a get of its own would.
+    unsent_gets: Vec<(Box<[u8]>, usize)>,
+}
+
+impl State {
+    pub(super) fn in_flight(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The deadline of the oldest operation in flight.
+    pub(super) fn first_deadline(&self) -> Option<Instant> {
+        self.entries.front().map(|entry| entry.deadline)
+    }
+
+    /// Returns a slot that shares the outcome of an unsent get of `key`, if there is one.
+    pub(super) fn share_get(&mut self, key: &[u8]) -> Option<usize> {
+        let (_, leader) = self.unsent_gets.iter().find(|(unsent, _)| **unsent == *key)?;
+        let leader = *leader;
+        let slot = self.slots.vacant_key();
+        self.slots.get_mut(leader)?.followers()?.push(slot);
+        self.slots.insert(Slot::waiting(Reply::List(Vec::new())));
+        Some(slot)
+    }
+
+    /// Lets later gets share the get of `key` that is entered next.
+    pub(super) fn remember_get(&mut self, key: &[u8]) {
+        let slot = self.slots.vacant_key();
+        if self.unsent_gets.len() == SHARED_GETS {
+            self.unsent_gets.remove(0);
+        }
+        self.unsent_gets.push((key.into(), slot));
+    }
+
+    /// No unsent get can be shared from now on.
+    pub(super) fn forget_gets(&mut self) {
+        self.unsent_gets.clear();
+    }
+
+    /// Enters an operation whose frames have been encoded, and returns its slot.
+    pub(super) fn enter(&mut self, shape: Shape, deadline: Instant) -> usize {
+        let so_far = match shape {
+            Shape::Batch { quiet, .. } => Reply::Batch(vec![None; quiet as usize]),
+            Shape::One { .. } | Shape::List { .. } => Reply::List(Vec::new()),
+        };
+        let slot = self.slots.insert(Slot::waiting(so_far));
+        let first = self.next_opaque;
+        self.next_opaque = first.wrapping_add(shape.frames());
+        self.entries.push_back(Entry { first, shape, slot, deadline, done: false });
+        slot
+    }
+
+    pub(super) fn wake_on_push(&mut self, writer: &Waker) {
+        if !self.writer.as_ref().is_some_and(|waker| waker.will_wake(writer)) {
+            self.writer = Some(writer.clone());
+        }
+    }
+
+    /// Gives up a slot whose caller is gone.
+    pub(super) fn abandon(&mut self, slot: usize) {
+        match self.slots[slot].followers().map(std::mem::take) {
+            None => drop(self.slots.remove(slot)),
+            Some(followers) => self.slots[slot] = Slot::Abandoned { followers },
+        }
+    }
+
+    pub(super) fn fail_all(&mut self, error: &Error, woken: &mut Vec<Waker>) {
+        self.out = BytesMut::new();
+        self.forget_gets();
+        while let Some(entry) = self.entries.pop_front() {
+            if !entry.done {
+                self.finish(entry.slot, Err(error.clone()), woken);
+            }
+        }
+    }
+
+    /// Matches one response with its request, and adds the wakers of callers whose operation is
+    /// complete to `woken`.
+    pub(super) fn deliver(
+        &mut self,
+        response: Response,
+        woken: &mut Vec<Waker>,
+    ) -> Result<(), Unexpected> {
+        let unexpected = Unexpected { opaque: response.opaque, opcode: response.opcode };
+        let Some(index) = self.entry_of(response.opaque) else {
+            return Err(unexpected);
+        };
+        let Entry { first, shape, slot, done, .. } = self.entries[index];
+        let frame = response.opaque.wrapping_sub(first);
+        // A response to a request that is not written yet is garbage.
+        let is_unsent = self.unsent_gets.iter().any(|(_, unsent)| *unsent == slot);
+        if done || is_unsent || response.opcode != shape.opcode_of(frame) {
+            return Err(unexpected);
+        }
+        let complete = match shape {
+            Shape::One { .. } => {
+                self.finish(slot, Ok(Reply::One(response)), woken);
+                true
+            }
+            // The NOOP that ends the batch: quiet requests without a response succeeded or missed.
+            Shape::Batch { quiet, .. } if frame == quiet => {
+                self.finish_gathered(slot, woken);
+                true
+            }
+            Shape::Batch { .. } => {
+                self.gather(slot, frame, response).map_err(|Repeated| unexpected)?;
+                false
+            }
+            Shape::List { .. } => {
+                self.list(slot, response, woken).map_err(|Repeated| unexpected)?
+            }
+        };
+        self.entries[index].done = complete;
+        while self.entries.front().is_some_and(|entry| entry.done) {
+            self.entries.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Finds the entry of an opaque. A server answers in order, so it is nearly always the first.
+    fn entry_of(&self, opaque: u32) -> Option<usize> {
+        let base = self.entries.front()?.first;
+        let distance = opaque.wrapping_sub(base);
+        let after = |entry: &Entry| entry.first.wrapping_sub(base) <= distance;
+        let index = match self.entries.get(1) {
+            Some(second) if after(second) => self.entries.partition_point(after) - 1,
+            _ => 0,
+        };
+        let entry = &self.entries[index];
+        (opaque.wrapping_sub(entry.first) < entry.shape.frames()).then_some(index)
+    }
+
+    fn gather(&mut self, slot: usize, frame: u32, response: Response) -> Result<(), Repeated> {
+        if let Slot::Waiting { so_far: Reply::Batch(answers), .. } = &mut self.slots[slot] {
+            let answer = &mut answers[frame as usize];
+            if answer.is_some() {
+                return Err(Repeated);
+            }
+            *answer = Some(response);
+        }
+        Ok(())
+    }
+
+    /// Adds one of the statistics, which end with one that has no name. An error is the only
+    /// response. Returns whether the list is complete.
+    fn list(
+        &mut self,
+        slot: usize,
+        response: Response,
+        woken: &mut Vec<Waker>,
+    ) -> Result<bool, Repeated> {
+        if response.status != status::OK {
+            self.finish(slot, Ok(Reply::One(response)), woken);
+            return Ok(true);
+        }
+        if response.key.is_empty() {
+            self.finish_gathered(slot, woken);
+            return Ok(true);
+        }
+        if let Slot::Waiting { so_far: Reply::List(list), .. } = &mut self.slots[slot] {
+            if list.len() >= MAX_LIST {
+                return Err(Repeated);
+            }
+            list.push(response);
+        }
+        Ok(false)
+    }
+
+    fn finish_gathered(&mut self, slot: usize, woken: &mut Vec<Waker>) {
+        let gathered = match &mut self.slots[slot] {
+            Slot::Waiting { so_far, .. } => std::mem::replace(so_far, Reply::List(Vec::new())),
+            Slot::Ready(_) | Slot::Abandoned { .. } => Reply::List(Vec::new()),
+        };
+        self.finish(slot, Ok(gathered), woken);
+    }
+
+    fn finish(&mut self, slot: usize, outcome: Result<Reply, Error>, woken: &mut Vec<Waker>) {
+        let followers = self.slots[slot].followers().map(std::mem::take).unwrap_or_default();
+        for follower in followers {
+            self.finish(follower, outcome.clone(), woken);
+        }
+        match &mut self.slots[slot] {
+            Slot::Abandoned { .. } => {
+                self.slots.remove(slot);
+            }
+            Slot::Waiting { waker, .. } => {
+                woken.extend(waker.take());
+                self.slots[slot] = Slot::Ready(outcome);
+            }
+            Slot::Ready(_) => {}
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! An empty database per test.
+
+use diesel::{
+    RunQueryDsl, connection::SimpleConnection, dsl::sql, select, sql_query, sql_types::BigInt,
+};
+use tasklist::db::DbConnection;
+use tempfile::TempDir;
+
+/// An empty database of a test's own.
+pub struct TestDatabase {
+    pub url: String,
+    _folder: Option<TempDir>,
+}
+
+/// Declares each named test once per database that is built in. The test gets the app on a database
+/// of its own.
+#[macro_export]
+macro_rules! on_every_database {
+    ($($test:ident),+ $(,)?) => {
+        $crate::on_every_database_by!(|d| &$crate::app::TestApp::on(d); $($test),+);
+    };
+}
+
+/// Like [`on_every_database!`](crate::on_every_database), with tests that get the empty database.
+#[macro_export]
+macro_rules! on_every_database_url {
+    ($($test:ident),+ $(,)?) => {
+        $crate::on_every_database_by!(|d| &d; $($test),+);
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! on_every_database_by {
+    (|$database:ident| $argument:expr; $($test:ident),+) => {
+        #[cfg(feature = "sqlite")]
+        mod sqlite {
+            $(#[test]
+            fn $test() {
+                let $database = $crate::database::TestDatabase::sqlite();
+                super::$test($argument);
+            })+
+        }
+        #[cfg(feature = "postgres")]
+        mod postgres {
+            $(#[test]
+            fn $test() {
+                let $database = $crate::database::TestDatabase::postgres();
+                super::$test($argument);
+            })+
+        }
+        #[cfg(feature = "mysql")]
+        mod mysql {
+            $(#[test]
+            fn $test() {
+                let $database = $crate::database::TestDatabase::mysql();
+                super::$test($argument);
+            })+
+        }
+    };
+}
+
+fn open(url: &str) -> DbConnection {
+    DbConnection::open(&url.parse().unwrap()).unwrap()
+}
+
+impl TestDatabase {
+    pub fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/tasks.sqlite3", folder.path().display());
+        Self { url, _folder: Some(folder) }
+    }
+
+    /// A database that the caller removes.
+    pub fn at(url: &str) -> Self {
+        Self { url: url.to_owned(), _folder: None }
+    }
+
+    /// A database on the server that `bin/test` started.
+    pub fn postgres() -> Self {
+        Self::postgres_on(&server("TEST_POSTGRES_URL", "postgres://postgres@127.0.0.1:5432"))
+    }
+
+    /// A database on the server that `bin/test` started, reached with TLS and a password.
+    pub fn postgres_with_tls() -> Self {
+        let example = "postgres://user:password@127.0.0.1:5432";
+        Self::postgres_on(&server("TEST_POSTGRES_TLS_URL", example))
+    }
+
+    fn postgres_on(server: &str) -> Self {
+        let name = format!("tasklist_{}", unique());
+        let mut conn = open(&format!("{server}/postgres"));
+        conn.batch_execute(&format!("CREATE DATABASE {name}")).unwrap();
+        Self { url: format!("{server}/{name}"), _folder: None }
+    }
+
+    /// A database on the server that `bin/test` started, with a name such as PythonAnywhere gives.
+    pub fn mysql() -> Self {
+        let server = server("TEST_MYSQL_URL", "mysql://root@127.0.0.1:3306");
+        let name = format!("tasklist${}", unique());
+        let (place, options) = server.split_once('?').unwrap_or((&server, ""));
+        let mut conn = open(&format!("{place}/mysql?{options}"));
+        conn.batch_execute(&format!("CREATE DATABASE `{name}`")).unwrap();
+        Self { url: format!("{place}/{name}?{options}"), _folder: None }
+    }
+
+    /// The name of its folder below `migrations/`.
+    pub fn kind(&self) -> &str {
+        self.url.split(':').next().unwrap()
+    }
+
+    /// Runs SQL without the app, on a connection of its own. Transactions and locks last until the
+    /// connection is dropped.
+    pub fn execute(&self, sql: &str) -> DbConnection {
+        let mut conn = open(&self.url);
+        conn.batch_execute(sql).unwrap();
+        conn
+    }
+
+    /// Locks out every write until the returned connection is dropped.
+    pub fn lock(&self) -> DbConnection {
+        self.execute(match self.kind() {
+            "postgres" => "BEGIN; LOCK TABLE task IN EXCLUSIVE MODE",
+            "mysql" => "LOCK TABLES task READ",
+            _ => "BEGIN IMMEDIATE",
+        })
+    }
+
+    /// Counts the tasks without the app.
+    pub fn number_of_tasks(&self) -> usize {
+        let count = select(sql::<BigInt>("(SELECT COUNT(*) FROM task)"));
+        usize::try_from(count.get_result::<i64>(&mut open(&self.url)).unwrap()).unwrap()
+    }
+
+    /// The result of SQLite's integrity check: `ok`, or a list of faults.
+    pub fn integrity(&self) -> String {
+        #[derive(diesel::QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = diesel::sql_types::Text)]
+            integrity_check: String,
+        }
+        let rows = sql_query("PRAGMA integrity_check").load::<Row>(&mut open(&self.url)).unwrap();
+        rows.into_iter().map(|row| row.integrity_check).collect()
+    }
+
+    /// Ends all connections to the database, as a server does with idle ones.
+    pub fn end_connections(&self) {
+        match self.kind() {
+            "postgres" => drop(self.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                 WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            )),
+            "mysql" => drop(self.execute(
+                // A connection may end by itself meanwhile (1094: there is no such thread).
+                "BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR 1094 BEGIN END; \
+                 FOR other IN (SELECT id FROM information_schema.processlist \
+                 WHERE db = DATABASE() AND id <> CONNECTION_ID()) \
+                 DO KILL other.id; END FOR; END",
+            )),
+            other => panic!("{other} has no server"),
+        }
+    }
+
+    /// The unix socket on which its server listens.
+    pub fn socket(&self) -> std::path::PathBuf {
+        let socket = if self.kind() == "mysql" {
+            self.url.split_once("unix_socket=").unwrap().1.to_owned()
+        } else {
+            format!("{}/.s.PGSQL.5432", self.url.split(['@', '/']).nth(3).unwrap())
+        };
+        socket.replace("%2F", "/").into()
+    }
+
+    /// The URL of the same database behind a proxy on a port.
+    pub fn at_port(&self, port: u16) -> String {
+        let (place, _) = self.url.split_once('?').unwrap_or((&self.url, ""));
+        let (_, name) = place.rsplit_once('/').unwrap();
+        let user = if self.kind() == "mysql" { "root" } else { "postgres" };
+        format!("{}://{user}@127.0.0.1:{port}/{name}", self.kind())
+    }
+}
+
+/// The URL of a server that `bin/test` starts.
+fn server(variable: &str, example: &str) -> String {
+    let advice = format!("{variable} names no server, such as {example}; bin/test starts one");
+    std::env::var(variable).expect(&advice)
+}
+
+/// A part of a name that no other test uses.
+fn unique() -> String {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
