@@ -4,7 +4,7 @@
 )]
 #![cfg_attr(
     not(all(feature = "actix", feature = "memcached", feature = "tera")),
-    doc = "A cache for Actix apps. The README has the whole; it shows most features together."
+    doc = "A cache for server-rendered apps. The README shows most features together."
 )]
 #![warn(missing_docs)]
 
@@ -21,10 +21,6 @@ pub mod testing;
 #[cfg(feature = "actix")]
 mod view_cache;
 
-#[cfg(feature = "memcached")]
-pub use cache::environment::{EnvironmentError, servers_from_variables};
-#[cfg(feature = "memcached")]
-pub use cache::servers::ServerReport;
 pub use cache::{
     Cache,
     builder::CacheBuilder,
@@ -32,10 +28,16 @@ pub use cache::{
     lifetime::Lifetime,
     stats::LayerStats,
 };
+#[cfg(feature = "memcached")]
+pub use cache::{
+    environment::{EnvironmentError, servers_from_variables},
+    servers::ServerReport,
+};
 #[cfg(feature = "tera")]
 pub use fragment::{Templates, TemplatesError, fragment_key};
-pub use freshness::invalidation::{
-    Invalidation, Ledger, REPLAY_AGE, REPLAY_INTERVAL, replay, replay_once,
+pub use freshness::{
+    invalidation::Invalidation,
+    replay::{Ledger, REPLAY_AGE, REPLAY_INTERVAL, replay, replay_once},
 };
 pub use memo::{Grouped, Grouping, Memo, Mode, Single};
 #[cfg(feature = "session")]

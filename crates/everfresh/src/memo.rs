@@ -1,20 +1,25 @@
-//! A function's result, kept by its arguments.
+//! Memoized functions: results stored under a key of their arguments.
 
 use std::marker::PhantomData;
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    backend::frame::{self as codec, Frame, Stamp},
-    cache::Cache,
-    cache::key::{KeyParts, join_key},
-    cache::lifetime::Lifetime,
+    backend::{
+        entries::{Lookup, Slot},
+        frame::Stamp,
+    },
+    cache::{
+        Cache,
+        codec::deserialize,
+        key::{KeyParts, join_key},
+        lifetime::Lifetime,
+    },
 };
 
 /// A function whose results are cached: its name, and the types of its arguments and result.
 ///
-/// The name is written once, here; whoever calls the function or forgets results goes by the
-/// constant.
+/// Declare it as a constant, so that callers and invalidations use the same name.
 ///
 /// ```
 /// use everfresh::{Cache, Lifetime, Memo};
@@ -32,7 +37,7 @@ use crate::{
 /// # }
 /// ```
 ///
-/// A [`Grouped`] one can forget all its results at once:
+/// A [`Grouped`] memo can forget all its results at once:
 ///
 /// ```
 /// use everfresh::{Grouped, Lifetime, Memo};
@@ -50,29 +55,51 @@ pub struct Memo<A: ?Sized, T, G = Single> {
     types: PhantomData<fn(&A, G) -> T>,
 }
 
-/// A [`Memo`] that forgets one list of arguments at a time. A hit costs one entry.
+/// The kind of a [`Memo`] that forgets the result of one list of arguments at a time. A hit reads one
+/// entry.
 #[derive(Clone, Copy, Debug)]
 pub struct Single;
 
-/// A [`Memo`] that can also forget all at once: each result belongs to a generation, whose number
-/// is an entry of its own. A hit costs two round trips.
+/// The kind of a [`Memo`] that can also forget all results at once: each result belongs to a
+/// generation, whose number is an entry of its own. A hit takes two round trips.
 #[derive(Clone, Copy, Debug)]
 pub struct Grouped;
 
-/// What one call does otherwise than usual.
+/// How one call uses the cache.
+///
+/// ```
+/// use everfresh::{Cache, Lifetime, Memo, Mode};
+///
+/// const RATE: Memo<(), u64> = Memo::new("rate", Lifetime::Forever);
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = Cache::memory(1 << 20).build();
+/// let rate = async |mode: Mode, current: u64| {
+///     let compute = async || Ok::<_, ()>(current);
+///     // Zero stands for "not known yet" and is not worth storing.
+///     RATE.call_with(&cache, &(), mode, |rate| *rate != 0, compute).await
+/// };
+/// assert_eq!(rate(Mode::Usual, 3).await, Ok(3));
+/// assert_eq!(rate(Mode::Usual, 4).await, Ok(3));
+/// assert_eq!(rate(Mode::Refresh, 5).await, Ok(5));
+/// assert_eq!(rate(Mode::Bypass, 6).await, Ok(6));
+/// assert_eq!(rate(Mode::Usual, 7).await, Ok(5));
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Mode {
-    /// Serves what is stored, computes and stores what is not.
+    /// Returns the stored result; if there is none, computes and stores it.
     #[default]
     Usual,
-    /// Neither reads nor stores.
+    /// Computes the result, without reading or storing.
     Bypass,
-    /// Computes in any case, and stores.
+    /// Computes and stores the result, without reading.
     Refresh,
 }
 
 impl<A: ?Sized, T> Memo<A, T, Single> {
-    /// `name` must be no other function's.
+    /// Declares a memo. Its name must be unique within the cache.
     #[must_use]
     pub const fn new(name: &'static str, lifetime: Lifetime) -> Self {
         Self { name, lifetime, schema: 0, types: PhantomData }
@@ -80,21 +107,24 @@ impl<A: ?Sized, T> Memo<A, T, Single> {
 }
 
 impl<A: ?Sized, T, G> Memo<A, T, G> {
-    /// Serves only results that were stored with the same version (and those given before).
+    /// Adds a version: only results stored with the same versions are used.
     ///
-    /// For types that change while old processes still run, or with entries that outlive them: a
-    /// result without a field that is now required is a miss in any case, but serde reads an
-    /// `Option` that is missing as `None`, and passes over fields that it does not know. Processes
-    /// of either version still forget each other's results, for the key is the same.
+    /// Change it with the type of the result, while entries or processes of the old type may still
+    /// exist. Without that, a result that lacks a required field is a miss, but serde reads a missing
+    /// `Option` as `None` and ignores unknown fields. The version is not part of the key, so processes
+    /// of different versions still invalidate each other's results.
     ///
-    /// ```text
-    /// // Another version whenever the file changes that the type stands in.
+    /// ```
+    /// use everfresh::{Lifetime, Memo};
+    ///
+    /// # type Task = String;
+    /// // "2": with a due date.
     /// const TASKS: Memo<(), Vec<Task>> =
-    ///     Memo::new("tasks", Lifetime::Forever).versioned_by(include_str!("task.rs"));
+    ///     Memo::new("tasks", Lifetime::Forever).versioned_by("2");
     /// ```
     #[must_use]
     pub const fn versioned_by(mut self, version: &str) -> Self {
-        // FNV-1a, which can be computed while compiling, over the length and the text.
+        // FNV-1a over length and text, because it can be computed at compile time.
         let bytes = version.as_bytes();
         let mut hash = self.schema ^ 0xcbf2_9ce4_8422_2325 ^ bytes.len() as u64;
         let mut at = 0;
@@ -108,26 +138,28 @@ impl<A: ?Sized, T, G> Memo<A, T, G> {
 }
 
 impl<A: ?Sized, T> Memo<A, T, Grouped> {
-    /// Likewise; all results can be forgotten at once.
+    /// Declares a memo whose results can be forgotten all at once. Its name must be unique within the
+    /// cache.
     #[must_use]
     pub const fn grouped(name: &'static str, lifetime: Lifetime) -> Self {
         Self { name, lifetime, schema: 0, types: PhantomData }
     }
 
-    /// The key that stands for all results, for an [`Invalidation`](crate::Invalidation).
+    /// Returns the key that stands for all results, for an [`Invalidation`](crate::Invalidation).
     #[must_use]
     pub fn key_of_all(&self) -> String {
         generation_key(self.name)
     }
 
-    /// Forgets all results. Whether that is certain.
+    /// Forgets all results. Returns whether that is certain.
     pub async fn forget_all(&self, cache: &Cache) -> bool {
         cache.delete(&self.key_of_all()).await
     }
 }
 
 impl<A: KeyParts + ?Sized, T: Serialize + DeserializeOwned, G: Grouping> Memo<A, T, G> {
-    /// The key of the result for these arguments, for an [`Invalidation`](crate::Invalidation).
+    /// Returns the key of the result for these arguments, for an
+    /// [`Invalidation`](crate::Invalidation).
     #[must_use]
     pub fn key(&self, arguments: &A) -> String {
         let mut parts = Vec::new();
@@ -135,7 +167,8 @@ impl<A: KeyParts + ?Sized, T: Serialize + DeserializeOwned, G: Grouping> Memo<A,
         join_key(self.name, parts)
     }
 
-    /// The result for these arguments: what is stored, or what `compute` returns.
+    /// Returns the stored result for these arguments; if there is none, computes and stores it. See
+    /// [`Cache::get_or_compute`] for the duties of `compute`.
     pub async fn call<E>(
         &self,
         cache: &Cache,
@@ -145,13 +178,14 @@ impl<A: KeyParts + ?Sized, T: Serialize + DeserializeOwned, G: Grouping> Memo<A,
         self.call_with(cache, arguments, Mode::Usual, |_| true, compute).await
     }
 
-    /// Likewise, in another mode, and keeping only what `is_kept` holds for.
+    /// Like [`Memo::call`], in any [`Mode`], storing only results for which `is_cacheable` returns
+    /// `true`.
     pub async fn call_with<E>(
         &self,
         cache: &Cache,
         arguments: &A,
         mode: Mode,
-        is_kept: impl Fn(&T) -> bool,
+        is_cacheable: impl Fn(&T) -> bool,
         compute: impl AsyncFnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
         if mode == Mode::Bypass {
@@ -159,69 +193,66 @@ impl<A: KeyParts + ?Sized, T: Serialize + DeserializeOwned, G: Grouping> Memo<A,
         }
         let key = self.key(arguments);
         if mode == Mode::Refresh && !cache.delete(&key).await {
-            // What is stored may still be found.
+            // The old result may still be there and would be returned below.
             return compute().await;
         }
-        let Some(fingerprint) = G::generation(cache, self.name).await else {
-            return compute().await;
-        };
+        // The generation is read before the input, so a result of a forgotten generation is never
+        // used.
+        let fingerprint = if G::IS_GROUPED { generation(cache, self.name).await } else { Some(0) };
+        let Some(fingerprint) = fingerprint else { return compute().await };
         let stamp = Stamp { schema: self.schema, fingerprint };
-        cache.get_or_compute_if(&key, stamp, self.lifetime, is_kept, compute).await
+        cache.get_or_compute_if(&key, stamp, self.lifetime, is_cacheable, compute).await
     }
 
-    /// Forgets the result for these arguments. Whether that is certain.
+    /// Forgets the result for these arguments. Returns whether that is certain.
     pub async fn forget(&self, cache: &Cache, arguments: &A) -> bool {
         cache.delete(&self.key(arguments)).await
     }
 }
 
-/// No list of arguments gives this: in a part of a key, `%` is always followed by two digits.
+/// The key of a memo's generation. No arguments give this key: within a part of a key, `%` is always
+/// followed by two digits.
 fn generation_key(name: &str) -> String {
     join_key::<&str>(name, []) + "/%all"
 }
 
-/// Whether results belong to a generation.
+/// The kind of a [`Memo`]: [`Single`] or [`Grouped`].
 pub trait Grouping: sealed::Sealed {}
 
 impl<G: sealed::Sealed> Grouping for G {}
 
 mod sealed {
-    use super::{Cache, Grouped, Single, generation};
-
     pub trait Sealed {
-        /// The number that results must have; `None` if it cannot be told.
-        fn generation(cache: &Cache, name: &str) -> impl Future<Output = Option<u64>>;
-    }
-
-    impl Sealed for Single {
-        async fn generation(_: &Cache, _: &str) -> Option<u64> {
-            Some(0)
-        }
-    }
-
-    impl Sealed for Grouped {
-        async fn generation(cache: &Cache, name: &str) -> Option<u64> {
-            generation(cache, name).await
-        }
+        const IS_GROUPED: bool;
     }
 }
 
-/// The number of the current generation: a new one, if all results have been forgotten.
+impl sealed::Sealed for Single {
+    const IS_GROUPED: bool = false;
+}
+
+impl sealed::Sealed for Grouped {
+    const IS_GROUPED: bool = true;
+}
+
+/// Returns the number of the current generation, a new one if all results have been forgotten; `None`
+/// if the backend failed.
 async fn generation(cache: &Cache, name: &str) -> Option<u64> {
     let key = generation_key(name);
+    let full_key = cache.full_key(&key);
     for _ in 0..2 {
-        let full_key = cache.full_key(&key);
-        let found = cache.backend().get(&full_key, false).await;
-        let found = found.inspect_err(|failure| cache.failed(*failure)).ok()?;
-        let is_free = found.is_none();
-        let number =
-            found.and_then(|found| match cache.secret().open(&full_key, &found.bytes)? {
-                Frame::Entry { body, .. } => codec::deserialize(&body),
-                Frame::Lease(_) => None,
-            });
-        if number.is_some() {
-            return number;
+        let found = cache.entries().look_up(Slot::unstamped(&full_key)).await;
+        let is_free = matches!(found, Lookup::Miss(None));
+        match found {
+            Lookup::Failed => return None,
+            Lookup::Hit(body, _) => {
+                if let Some(number) = deserialize(&body) {
+                    return Some(number);
+                }
+            }
+            Lookup::Miss(_) | Lookup::Leased(..) => {}
         }
+        // Random, so that no number is ever used again, not even after a restart of the server.
         let number = rand::random();
         let is_stored = if is_free {
             cache.add(&key, &number, Lifetime::Forever).await

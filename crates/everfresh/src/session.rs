@@ -1,8 +1,8 @@
-//! Sessions in the cache, for actix-session.
+//! A session store for actix-session.
 //!
-//! A store that cannot be reached is no error of the request: its session is empty. It must then
-//! not be written back, or what it really holds would be lost. So a session that was loaded
-//! without its store carries the entry [`UNAVAILABLE`], and is never written.
+//! A store that cannot be reached is not an error of the request: the session is empty. Writing that
+//! empty session back would destroy the real one. So it carries the entry [`UNAVAILABLE`] and is never
+//! written.
 
 use std::{
     collections::HashMap,
@@ -17,26 +17,30 @@ use actix_session::storage::{
 use actix_web::cookie::time;
 use serde::{Deserialize, Serialize};
 
-use crate::{backend::frame::Stamp, cache::Cache, cache::key::join_key, cache::lifetime::Lifetime};
+use crate::{
+    backend::frame::Stamp,
+    cache::{Cache, key::join_key, lifetime::Lifetime},
+};
 
-/// The entry of a session whose store could not be reached. Whoever wants to know whether a
-/// session is really empty looks for it.
+/// The entry of a session whose store could not be reached: look for it to tell such a session from
+/// one that is really empty.
 pub const UNAVAILABLE: &str = "everfresh/unavailable";
 
 type State = HashMap<String, String>;
 
-/// Where sessions outlive the cache: a table, say. What is written goes there first.
+/// A store, such as a table, in which sessions outlive the cache. Every write goes there first.
 ///
-/// Errors are logged, and answered with an empty session; also that of [`DurableSessions::delete`],
-/// so a log-out that must not fail has to look for itself.
+/// An error is logged, and the session is empty. That includes [`DurableSessions::delete`]: an app
+/// whose log-out must not fail has to check by itself.
 pub trait DurableSessions {
-    /// Why it cannot be asked.
+    /// Why the store cannot be read or written.
     type Error: Display;
 
-    /// Whether there is such a store: then it decides whether a session exists.
+    /// Whether this is a real store, which then decides whether a session exists.
     const EXISTS: bool = true;
 
-    /// The state of the session `key` and when it ends, if it has not ended yet.
+    /// Returns the state of a session and its end; `None` if there is no such session or it has
+    /// ended.
     fn load(
         &self,
         key: &str,
@@ -50,8 +54,8 @@ pub trait DurableSessions {
         expires: SystemTime,
     ) -> impl Future<Output = Result<(), Self::Error>>;
 
-    /// Changes a session that is there: its end, and its state if there is one. Whether it is
-    /// there.
+    /// Changes the end of a session, and its state if one is given. Returns whether there is such a
+    /// session.
     fn update(
         &self,
         key: &str,
@@ -59,11 +63,11 @@ pub trait DurableSessions {
         expires: SystemTime,
     ) -> impl Future<Output = Result<bool, Self::Error>>;
 
-    /// Deletes the session. That it is gone already is no error.
+    /// Deletes a session. A session that does not exist is no error.
     fn delete(&self, key: &str) -> impl Future<Output = Result<(), Self::Error>>;
 }
 
-/// Sessions live in the cache only.
+/// No durable store: sessions are in the cache alone.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoDurableSessions;
 
@@ -89,26 +93,26 @@ impl DurableSessions for NoDurableSessions {
     }
 }
 
-/// A session store: in the cache alone, or in the cache over a durable one.
+/// A session store in the cache alone, or in the cache over a durable store.
 ///
-/// Over a durable one, the cache holds what has been read from there: a change is written there,
-/// and then deleted from the cache. If that delete cannot be confirmed, the cache may serve the old
-/// state when it can be reached again, until it ends.
+/// Over a durable store, the cache holds sessions that have been read: a change is written to the
+/// durable store and then deleted from the cache. If that deletion cannot be confirmed, the cache may
+/// serve the old state for up to an hour after it can be reached again.
 #[derive(Clone, Debug)]
 pub struct CacheSessionStore<D = NoDurableSessions> {
     cache: Cache,
     durable: D,
 }
 
-/// A session as the cache keeps it.
+/// A session as stored in the cache.
 #[derive(Deserialize, Serialize)]
-struct Kept {
+struct StoredSession {
     state: State,
-    /// Seconds since 1970.
+    /// The end of the session, in seconds since 1970.
     expires: u64,
 }
 
-impl Kept {
+impl StoredSession {
     fn new(state: State, expires: SystemTime) -> Self {
         let since_epoch = expires.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self { state, expires: since_epoch.as_secs() }
@@ -121,7 +125,7 @@ impl Kept {
 }
 
 impl CacheSessionStore {
-    /// In the cache alone: what it loses is lost.
+    /// Stores sessions in the cache alone: a session that is evicted is lost.
     #[must_use]
     pub fn new(cache: &Cache) -> Self {
         Self::over(cache, NoDurableSessions)
@@ -129,24 +133,25 @@ impl CacheSessionStore {
 }
 
 impl<D: DurableSessions> CacheSessionStore<D> {
-    /// In the cache over `durable`, which is written first.
+    /// Stores sessions in `durable`, and in the cache for reading.
     #[must_use]
     pub fn over(cache: &Cache, durable: D) -> Self {
         Self { cache: cache.layer("session"), durable }
     }
 
-    /// What the durable store holds; it is put into the cache unless somebody changes it meanwhile.
-    async fn refill(&self, key: &SessionKey) -> Result<Option<Kept>, D::Error> {
+    /// Reads a session from the durable store, and puts it into the cache unless it is changed
+    /// meanwhile.
+    async fn refill(&self, key: &SessionKey) -> Result<Option<StoredSession>, D::Error> {
         let read = async || {
             let found = self.durable.load(key.as_ref()).await?;
-            Ok(found.and_then(|(text, expires)| Some(Kept::new(decode(&text)?, expires))))
+            Ok(found.and_then(|(text, expires)| Some(StoredSession::new(decode(&text)?, expires))))
         };
-        let is_there = |kept: &Option<Kept>| kept.is_some();
-        let lifetime = Lifetime::For(REFILLED);
-        self.cache.get_or_compute_if(&key_of(key), Stamp::default(), lifetime, is_there, read).await
+        let exists = |session: &Option<StoredSession>| session.is_some();
+        let lifetime = Lifetime::For(REFILL_LIFETIME);
+        self.cache.get_or_compute_if(&key_of(key), Stamp::default(), lifetime, exists, read).await
     }
 
-    /// Whether a session that was there has been changed.
+    /// Changes a session. Returns whether there is one.
     async fn change(&self, key: &SessionKey, state: Option<&State>, ttl: Duration) -> bool {
         let expires = SystemTime::now() + ttl;
         if D::EXISTS {
@@ -155,24 +160,24 @@ impl<D: DurableSessions> CacheSessionStore<D> {
             self.cache.delete(&key_of(key)).await;
             return changed.unwrap_or_else(|error| {
                 log::error!("a session cannot be stored: {error}");
-                // Not known to be gone: its key stays.
+                // The session may still exist, so its key stays.
                 true
             });
         }
         let lifetime = Lifetime::For(ttl);
         match state {
-            // A cache that is away has lost nothing yet.
+            // A cache that cannot be reached may still hold the session.
             Some(state) => {
-                let kept = Kept::new(state.clone(), expires);
-                self.cache.replace(&key_of(key), &kept, lifetime).await.unwrap_or(true)
+                let session = StoredSession::new(state.clone(), expires);
+                self.cache.replace(&key_of(key), &session, lifetime).await.unwrap_or(true)
             }
             None => self.cache.touch(&key_of(key), lifetime).await,
         }
     }
 }
 
-/// How long a session that was read from the durable store is kept in the cache.
-const REFILLED: Duration = Duration::from_secs(60 * 60);
+/// The lifetime in the cache of a session that was read from the durable store.
+const REFILL_LIFETIME: Duration = Duration::from_secs(60 * 60);
 
 fn key_of(key: &SessionKey) -> String {
     join_key("session", [key.as_ref()])
@@ -196,17 +201,17 @@ fn lifetime(ttl: &time::Duration) -> Duration {
 
 impl<D: DurableSessions> SessionStore for CacheSessionStore<D> {
     async fn load(&self, key: &SessionKey) -> Result<Option<State>, LoadError> {
-        // The lifetime of an entry of the cache alone is that of its session.
-        let is_good = |kept: &Kept| !D::EXISTS || !kept.has_ended();
-        let found = self.cache.try_get::<Kept>(&key_of(key)).await;
-        let kept = match found {
-            Ok(Some(kept)) => Ok(Some(kept)),
+        // In the cache alone an entry expires with its session.
+        let is_valid = |session: &StoredSession| !D::EXISTS || !session.has_ended();
+        let found = self.cache.try_get::<StoredSession>(&key_of(key)).await;
+        let session = match found {
+            Ok(Some(session)) => Ok(Some(session)),
             Ok(None) if !D::EXISTS => Ok(None),
             Err(_) if !D::EXISTS => return Ok(Some(unavailable())),
             _ => self.refill(key).await,
         };
-        Ok(match kept {
-            Ok(kept) => kept.filter(is_good).map(|kept| kept.state),
+        Ok(match session {
+            Ok(session) => session.filter(is_valid).map(|session| session.state),
             Err(error) => {
                 log::error!("a session cannot be read: {error}");
                 Some(unavailable())
@@ -215,7 +220,7 @@ impl<D: DurableSessions> SessionStore for CacheSessionStore<D> {
     }
 
     async fn save(&self, mut state: State, ttl: &time::Duration) -> Result<SessionKey, SaveError> {
-        // A new key overwrites nothing.
+        // The key is new, so this session overwrites no other.
         state.remove(UNAVAILABLE);
         let (key, ttl) = (generate_session_key(), lifetime(ttl));
         let expires = SystemTime::now() + ttl;
@@ -226,8 +231,8 @@ impl<D: DurableSessions> SessionStore for CacheSessionStore<D> {
                     .inspect_err(|error| log::error!("a session cannot be stored: {error}"));
             }
         } else {
-            let kept = Kept::new(state, expires);
-            self.cache.set(&key_of(&key), &kept, Lifetime::For(ttl)).await;
+            let session = StoredSession::new(state, expires);
+            self.cache.set(&key_of(&key), &session, Lifetime::For(ttl)).await;
         }
         Ok(key)
     }
@@ -241,7 +246,7 @@ impl<D: DurableSessions> SessionStore for CacheSessionStore<D> {
         if state.contains_key(UNAVAILABLE) || self.change(&key, Some(&state), lifetime(ttl)).await {
             return Ok(key);
         }
-        // It has been deleted meanwhile, and must not come back under its key.
+        // The session was deleted meanwhile, and must not come back under its old key.
         self.save(state, ttl).await.map_err(|error| match error {
             SaveError::Serialization(error) => UpdateError::Serialization(error),
             SaveError::Other(error) => UpdateError::Other(error),

@@ -1,37 +1,37 @@
-//! What every backend must do, as a function that a test calls with a cache of its own.
+//! Contract suites: a test calls them with a cache or session store of its own.
 
 #![allow(clippy::expect_used, clippy::missing_panics_doc, reason = "a failed check is a panic")]
 
 use std::time::{Duration, Instant};
 
-use crate::{cache::Cache, cache::lifetime::Lifetime};
+use crate::cache::{Cache, lifetime::Lifetime};
 
-/// How long the suite waits for what must come.
+/// The time after which the suite gives up waiting for a condition.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What a cache keeps.
+/// Whether a cache stores entries.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Keeps {
-    /// What it is given.
+    /// It does.
     Everything,
-    /// Nothing: it is not there, or cannot be reached.
+    /// It does not: it is the null cache, or cannot be reached.
     Nothing,
 }
 
-/// Runs every check on `cache`, which must be empty, and leaves it empty. Panics at the first that
-/// fails.
+/// Runs every check on `cache`, which must be empty, and leaves it empty. Panics at the first check
+/// that fails.
 pub async fn backend_suite(cache: &Cache, keeps: Keeps) {
     let kept = keeps == Keeps::Everything;
-    values_are_found_as_they_were_stored(cache, kept).await;
-    a_stored_nothing_is_no_miss(cache, kept).await;
+    values_are_read_as_they_were_stored(cache, kept).await;
+    a_stored_none_is_not_a_miss(cache, kept).await;
     batches_keep_their_order(cache, kept).await;
-    add_stores_only_what_is_not_there(cache, kept).await;
+    add_stores_only_if_the_key_is_free(cache, kept).await;
     a_lifetime_ends(cache, kept).await;
     numbers_are_counted(cache, kept).await;
-    what_is_computed_is_stored(cache, kept).await;
-    what_is_deleted_while_it_is_computed_is_not_stored(cache).await;
+    a_computed_value_is_stored(cache, kept).await;
+    a_value_deleted_during_its_computation_is_not_stored(cache).await;
     an_error_is_not_stored(cache, kept).await;
-    clear_forgets_everything(cache, kept).await;
+    clear_deletes_all_entries(cache, kept).await;
 }
 
 async fn get(cache: &Cache, key: &str) -> Option<String> {
@@ -42,17 +42,17 @@ fn if_kept(kept: bool, text: &str) -> Option<String> {
     kept.then(|| text.to_owned())
 }
 
-async fn values_are_found_as_they_were_stored(cache: &Cache, kept: bool) {
-    assert_eq!(get(cache, "k").await, None, "nothing is there at first");
+async fn values_are_read_as_they_were_stored(cache: &Cache, kept: bool) {
+    assert_eq!(get(cache, "k").await, None, "the cache is empty at first");
     cache.set("k", &"one", Lifetime::Default).await;
     cache.set("k", &"two", Lifetime::Default).await;
-    assert_eq!(get(cache, "k").await, if_kept(kept, "two"), "the last value counts");
+    assert_eq!(get(cache, "k").await, if_kept(kept, "two"), "the last value is read");
     assert_eq!(cache.get::<u64>("k").await, None, "a value of another type is a miss");
     cache.delete("k").await;
-    assert_eq!(get(cache, "k").await, None, "what was deleted is gone");
+    assert_eq!(get(cache, "k").await, None, "a deleted entry is gone");
 }
 
-async fn a_stored_nothing_is_no_miss(cache: &Cache, kept: bool) {
+async fn a_stored_none_is_not_a_miss(cache: &Cache, kept: bool) {
     cache.set("none", &None::<String>, Lifetime::Default).await;
     cache.set("empty", &Vec::<u64>::new(), Lifetime::Default).await;
     assert_eq!(cache.get::<Option<String>>("none").await, kept.then_some(None));
@@ -69,7 +69,7 @@ async fn batches_keep_their_order(cache: &Cache, kept: bool) {
     assert_eq!(cache.get_many::<i32>(&["a", "b"]).await, [None, None]);
 }
 
-async fn add_stores_only_what_is_not_there(cache: &Cache, kept: bool) {
+async fn add_stores_only_if_the_key_is_free(cache: &Cache, kept: bool) {
     assert_eq!(cache.add("k", &"first", Lifetime::Default).await, kept);
     assert!(!cache.add("k", &"second", Lifetime::Default).await);
     assert_eq!(get(cache, "k").await, if_kept(kept, "first"));
@@ -78,7 +78,7 @@ async fn add_stores_only_what_is_not_there(cache: &Cache, kept: bool) {
 
 async fn a_lifetime_ends(cache: &Cache, kept: bool) {
     let second = Lifetime::For(Duration::from_secs(1));
-    // memcached counts in seconds of its own: one may be over at once.
+    // memcached counts seconds by its own clock: a lifetime of one second may end at once.
     let begun = Instant::now();
     let is_touched = loop {
         cache.set("touched", &"v", second).await;
@@ -91,13 +91,13 @@ async fn a_lifetime_ends(cache: &Cache, kept: bool) {
     cache.set("short", &"v", second).await;
     cache.set("zero", &"v", Lifetime::For(Duration::ZERO)).await;
     assert!(!cache.touch("nothing", Lifetime::Forever).await);
-    assert_eq!(get(cache, "zero").await, None, "no time is not for ever");
+    assert_eq!(get(cache, "zero").await, None, "a lifetime of zero is not for ever");
     let waiting = tokio::time::timeout(PATIENCE, async {
         while get(cache, "short").await.is_some() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
-    assert!(waiting.await.is_ok(), "an entry goes when its time is over");
+    assert!(waiting.await.is_ok(), "an entry expires");
     assert_eq!(get(cache, "touched").await, if_kept(kept, "v"));
     cache.delete("touched").await;
 }
@@ -108,7 +108,7 @@ async fn numbers_are_counted(cache: &Cache, kept: bool) {
     assert_eq!(cache.decrement("n", 50).await, kept.then_some(0));
 }
 
-async fn what_is_computed_is_stored(cache: &Cache, kept: bool) {
+async fn a_computed_value_is_stored(cache: &Cache, kept: bool) {
     let compute = async |n: u64| {
         cache.get_or_compute("computed", Lifetime::Default, async || Ok::<_, ()>(n)).await
     };
@@ -119,7 +119,7 @@ async fn what_is_computed_is_stored(cache: &Cache, kept: bool) {
     cache.delete("computed").await;
 }
 
-async fn what_is_deleted_while_it_is_computed_is_not_stored(cache: &Cache) {
+async fn a_value_deleted_during_its_computation_is_not_stored(cache: &Cache) {
     let compute = async || {
         cache.delete("raced").await;
         Ok::<_, ()>("read before the write")
@@ -127,7 +127,7 @@ async fn what_is_deleted_while_it_is_computed_is_not_stored(cache: &Cache) {
     let value = cache
         .get_or_compute("raced", Lifetime::Default, async || compute().await.map(str::to_owned));
     assert_eq!(value.await, Ok("read before the write".to_owned()));
-    assert_eq!(get(cache, "raced").await, None, "it may be out of date");
+    assert_eq!(get(cache, "raced").await, None, "a value that may be out of date is not stored");
 }
 
 async fn an_error_is_not_stored(cache: &Cache, kept: bool) {
@@ -139,20 +139,20 @@ async fn an_error_is_not_stored(cache: &Cache, kept: bool) {
         cache.get_or_compute("failed", Lifetime::Default, works).await.as_deref(),
         Ok("value")
     );
-    assert_eq!(get(cache, "failed").await, if_kept(kept, "value"), "the lease was given up");
+    assert_eq!(get(cache, "failed").await, if_kept(kept, "value"), "the lease was released");
     cache.delete("failed").await;
 }
 
-async fn clear_forgets_everything(cache: &Cache, kept: bool) {
+async fn clear_deletes_all_entries(cache: &Cache, kept: bool) {
     cache.set("k", &"v", Lifetime::Default).await;
     assert_eq!(get(cache, "k").await, if_kept(kept, "v"));
     cache.clear().await;
     assert_eq!(get(cache, "k").await, None);
 }
 
-/// Runs every check of a session store on `store`. Panics at the first that fails.
+/// Runs every check of a session store on `store`. Panics at the first check that fails.
 ///
-/// `keeps` says whether the store can be reached; one that cannot must answer with empty sessions.
+/// `keeps` says whether the store can be reached; if not, it must answer with empty sessions.
 #[cfg(feature = "session")]
 pub async fn session_suite<S: actix_session::storage::SessionStore>(store: &S, keeps: Keeps) {
     use std::collections::HashMap;
@@ -163,27 +163,23 @@ pub async fn session_suite<S: actix_session::storage::SessionStore>(store: &S, k
     let ttl = time::Duration::hours(1);
     let state = |text: &str| HashMap::from([("name".to_owned(), text.to_owned())]);
     let key = store.save(state("one"), &ttl).await.expect("a store never fails a request");
-    assert!(key.as_ref().len() >= 32, "nobody can guess a session's key");
+    assert!(key.as_ref().len() >= 32, "a session key cannot be guessed");
     assert_eq!(seen(store, &key, keeps).await, kept.then(|| state("one")));
     let other = store.save(state("other"), &ttl).await.expect("a store never fails a request");
     assert_ne!(key.as_ref(), other.as_ref());
 
     let key = store.update(key, state("two"), &ttl).await.expect("a store never fails a request");
-    assert_eq!(
-        seen(store, &key, keeps).await,
-        kept.then(|| state("two")),
-        "what was changed is read"
-    );
+    assert_eq!(seen(store, &key, keeps).await, kept.then(|| state("two")), "a change is read");
     store.update_ttl(&key, &ttl).await.expect("a store never fails a request");
     assert_eq!(
         seen(store, &key, keeps).await,
         kept.then(|| state("two")),
-        "a longer life changes nothing else"
+        "a longer lifetime changes no state"
     );
     assert_eq!(
         seen(store, &other, keeps).await,
         kept.then(|| state("other")),
-        "others are left alone"
+        "other sessions stay as they are"
     );
 
     let mut without_store = state("three");
@@ -196,21 +192,21 @@ pub async fn session_suite<S: actix_session::storage::SessionStore>(store: &S, k
     );
 
     store.delete(&key).await.expect("a store never fails a request");
-    assert_eq!(seen(store, &key, keeps).await, None, "what was deleted is gone");
+    assert_eq!(seen(store, &key, keeps).await, None, "a deleted entry is gone");
     let old = key.as_ref().to_owned();
     let key = store.update(key, state("late"), &ttl).await.expect("a store never fails a request");
     if kept {
-        assert_ne!(key.as_ref(), old, "what was deleted does not come back under its key");
+        assert_ne!(key.as_ref(), old, "a deleted session does not come back under its key");
     }
     assert_eq!(seen(store, &key, keeps).await, kept.then(|| state("late")));
     assert_eq!(
         seen(store, &other, keeps).await,
         kept.then(|| state("other")),
-        "others are left alone"
+        "other sessions stay as they are"
     );
 }
 
-/// What a session holds; `None` if the store does not have it or cannot be reached.
+/// Loads a session; `None` if the store does not have it or cannot be reached.
 #[cfg(feature = "session")]
 async fn seen<S: actix_session::storage::SessionStore>(
     store: &S,

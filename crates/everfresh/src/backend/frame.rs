@@ -1,30 +1,30 @@
-//! What is stored: a frame around each value. Pure.
+//! The stored form of an entry: a frame around its body. Pure.
 //!
-//! Whatever else is found under a key (another version's bytes, another program's, damaged ones, an
-//! attacker's) is not an entry: a miss, never code, never a panic. Each frame is sealed by a MAC over
-//! its key and all it holds: who does not know the secret can neither make one nor move one to
-//! another key. Without a secret the seal is but a checksum.
+//! Any other bytes under a key (another version's, another program's, damaged ones, an attacker's) are
+//! not an entry: a miss, never code, never a panic. A MAC over the key and the whole frame seals it:
+//! without the secret, an entry can neither be forged nor moved to another key. Without a secret the
+//! seal is only a checksum.
 
 use std::hash::Hasher;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use serde::{Serialize, de::DeserializeOwned};
 use siphasher::sip::SipHasher24;
 
-/// Begins every frame, with the version of its layout.
+/// The first bytes of every frame, with the version of its layout.
 const MAGIC: [u8; 3] = [0xac, 0xca, 2];
 const ENTRY: u8 = 0;
 const LEASE: u8 = 1;
 
-/// Bytes of a frame before the body: magic, kind, tag, fingerprint, seal.
+/// The length of a frame without its body: magic, kind, schema, fingerprint, seal.
 pub(crate) const HEADER: usize = SEAL_AT + 8;
 const SEAL_AT: usize = 3 + 1 + 8 + 8;
 
-/// What frames are sealed with, and what they may have been sealed with before.
+/// The keys that seal frames.
 #[derive(Clone, Copy)]
 pub(crate) struct Secret {
-    /// `None`: nobody else can write entries, and no seal is needed.
+    /// `None`: only this process can write entries, and frames are not sealed.
     current: Option<SipKey>,
+    /// The key before a rotation; it opens frames but seals none.
     previous: Option<SipKey>,
 }
 
@@ -34,7 +34,7 @@ impl Default for Secret {
     }
 }
 
-/// The two halves of SipHash-2-4's key.
+/// The two halves of a SipHash-2-4 key.
 #[derive(Clone, Copy, Default)]
 struct SipKey(u64, u64);
 
@@ -54,19 +54,19 @@ impl SipKey {
     }
 }
 
-/// What an entry must match to be served.
+/// The conditions under which an entry may be used.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Stamp {
-    /// How the body is to be read: a type's or a template's version.
+    /// The version of the body's type or template.
     pub(crate) schema: u64,
-    /// What the body was made from, where the key does not say it.
+    /// A fingerprint of the input of the body, where the key does not tell it.
     pub(crate) fingerprint: u64,
 }
 
-/// What a lease is told from another by.
+/// Identifies a lease.
 pub(crate) type LeaseId = u128;
 
-/// What was found under a key.
+/// The content of valid bytes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Frame {
     Entry { stamp: Stamp, body: Bytes },
@@ -78,17 +78,17 @@ impl Secret {
         Self { current: Some(SipKey::new(current)), previous: previous.map(SipKey::new) }
     }
 
-    /// For entries that never leave this process.
+    /// The secret of entries that never leave this process.
     pub(crate) fn unneeded() -> Self {
         Self { current: None, previous: None }
     }
 
-    /// The frame of a value, for this key of the backend.
+    /// Returns the frame of an entry under this key of the backend.
     pub(crate) fn entry(self, key: &str, stamp: Stamp, body: &[u8]) -> Bytes {
         self.frame(key, ENTRY, stamp, body)
     }
 
-    /// The frame that reserves a key for whoever computes its value.
+    /// Returns the frame of a lease, which reserves a key for one computation.
     pub(crate) fn lease(self, key: &str, id: LeaseId) -> Bytes {
         self.frame(key, LEASE, Stamp::default(), &id.to_be_bytes())
     }
@@ -104,7 +104,8 @@ impl Secret {
         frame.freeze()
     }
 
-    /// Reads a frame; `None` for bytes that are none of this key. The body is a slice of `bytes`.
+    /// Reads a frame; `None` if the bytes are not a frame of this key. The body is a slice of
+    /// `bytes`.
     pub(crate) fn open(self, key: &str, bytes: &Bytes) -> Option<Frame> {
         let (header, body) = bytes.split_at_checked(HEADER)?;
         let number = |at: usize| header[at..at + 8].try_into().map(u64::from_be_bytes).ok();
@@ -124,20 +125,6 @@ impl Secret {
             _ => None,
         }
     }
-}
-
-/// A typed value as bytes: MessagePack with the names of fields, so that bytes without a field that is
-/// required are recognised instead of being read as something else. A new `Option` is not missed:
-/// see [`Memo::versioned_by`](crate::Memo::versioned_by).
-pub(crate) fn serialize<T: Serialize>(value: &T) -> Option<Vec<u8>> {
-    rmp_serde::to_vec_named(value)
-        .inspect_err(|error| log::error!("a value cannot be cached: {error}"))
-        .ok()
-}
-
-/// The value; `None` if the bytes are not one of that type.
-pub(crate) fn deserialize<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    rmp_serde::from_slice(bytes).ok()
 }
 
 #[cfg(test)]
@@ -160,13 +147,13 @@ mod tests {
         }
 
         #[test]
-        fn a_lease_is_told_from_every_other(id in any::<u128>()) {
+        fn a_lease_keeps_its_id(id in any::<u128>()) {
             let secret = Secret::default();
             prop_assert_eq!(secret.open("k", &secret.lease("k", id)), Some(Frame::Lease(id)));
         }
 
         #[test]
-        fn a_frame_that_was_damaged_moved_or_made_by_others_is_none(
+        fn a_damaged_moved_or_forged_frame_is_refused(
             body in prop::collection::vec(any::<u8>(), 0..100),
             at in any::<prop::sample::Index>(),
             bit in 0_u8..8,
@@ -184,41 +171,12 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..60), framed in any::<bool>()) {
+        fn no_bytes_cause_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..60), framed in any::<bool>()) {
             let mut bytes = bytes;
             if framed && bytes.len() >= 3 {
                 bytes[..3].copy_from_slice(&MAGIC);
             }
             let _ = Secret::default().open("k", &bytes.into());
         }
-
-        #[test]
-        fn damaged_values_are_misses(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
-            let _ = deserialize::<Vec<(i64, String)>>(&bytes);
-        }
-    }
-
-    #[test]
-    fn a_value_without_a_required_field_is_a_miss() {
-        #[derive(serde::Serialize)]
-        struct Old {
-            id: i64,
-            name: String,
-        }
-        #[derive(Debug, serde::Deserialize)]
-        #[expect(dead_code, reason = "only read")]
-        struct New {
-            id: i64,
-            title: String,
-        }
-        let bytes = serialize(&Old { id: 1, name: "Milk".to_owned() }).unwrap();
-        assert!(deserialize::<New>(&bytes).is_none());
-    }
-
-    #[test]
-    fn nothing_is_a_value() {
-        let bytes = serialize(&None::<String>).unwrap();
-        assert_eq!(deserialize::<Option<String>>(&bytes), Some(None));
-        assert_eq!(deserialize::<Vec<u8>>(&serialize(&Vec::<u8>::new()).unwrap()), Some(vec![]));
     }
 }

@@ -5,102 +5,125 @@ use std::time::Duration;
 use bytes::Bytes;
 use memcached_client::{Client, Error, Expiration, Item, Swap, Value};
 
-use super::{Count, Failure, Found, Mark, Swapped};
+use super::types::{BackendError, CasToken, Delta, StoredBytes, SwapOutcome};
 
 #[derive(Debug)]
-pub(crate) struct Memcached(pub(crate) Client);
+pub(crate) struct Memcached(Client);
 
-impl From<Error> for Failure {
+impl From<Client> for Memcached {
+    fn from(client: Client) -> Self {
+        Self(client)
+    }
+}
+
+impl From<Error> for BackendError {
     fn from(error: Error) -> Self {
         match error {
             Error::TooLarge { .. } => Self::TooLarge,
-            error if error.is_outage() => Self::Away,
+            error if error.is_outage() => Self::Unavailable,
             _ => Self::Refused,
         }
     }
 }
 
-fn expiration(lifetime: Option<Duration>) -> Expiration {
-    lifetime.map_or(Expiration::Never, Expiration::In)
-}
-
 fn item(bytes: &Bytes, lifetime: Option<Duration>) -> Item<'_> {
-    Item { expiration: expiration(lifetime), ..Item::from(bytes) }
+    let expiration = lifetime.map_or(Expiration::Never, Expiration::In);
+    Item { expiration, ..Item::from(bytes) }
 }
 
-fn found(value: Value) -> Found {
-    Found { bytes: value.data, mark: value.cas.map(Mark::Memcached) }
+fn stored(value: Value) -> StoredBytes {
+    StoredBytes { bytes: value.data, token: value.cas.map(CasToken::Memcached) }
 }
 
 impl Memcached {
-    pub(crate) async fn get(&self, key: &str, with_mark: bool) -> Result<Option<Found>, Failure> {
-        let value = if with_mark { self.0.get_with_cas(key).await } else { self.0.get(key).await };
-        Ok(value?.map(found))
+    pub(super) fn client(&self) -> &Client {
+        &self.0
     }
 
-    pub(crate) async fn get_many(&self, keys: &[&str]) -> Vec<Result<Option<Found>, Failure>> {
+    #[expect(clippy::unused_self, reason = "every backend has these operations")]
+    pub(super) fn is_shared(&self) -> bool {
+        true
+    }
+
+    pub(super) fn keeps_order(&self, keys: &[String]) -> bool {
+        self.0.are_on_one_server(keys).unwrap_or(false)
+    }
+
+    pub(super) async fn get(
+        &self,
+        key: &str,
+        with_token: bool,
+    ) -> Result<Option<StoredBytes>, BackendError> {
+        let value = if with_token { self.0.get_with_cas(key).await } else { self.0.get(key).await };
+        Ok(value?.map(stored))
+    }
+
+    pub(super) async fn get_many(
+        &self,
+        keys: &[&str],
+    ) -> Vec<Result<Option<StoredBytes>, BackendError>> {
         let values = self.0.get_many(keys).await.into_iter();
-        values.map(|value| Ok(value?.map(found))).collect()
+        values.map(|value| Ok(value?.map(stored))).collect()
     }
 
-    pub(crate) async fn set_many(
+    pub(super) async fn set_many(
         &self,
         entries: &[(String, Bytes)],
         lifetime: Option<Duration>,
-    ) -> Vec<Result<(), Failure>> {
+    ) -> Vec<Result<(), BackendError>> {
         let items: Vec<_> =
             entries.iter().map(|(key, bytes)| (key.as_str(), item(bytes, lifetime))).collect();
         let outcomes = self.0.set_many(&items).await.into_iter();
-        outcomes.map(|outcome| outcome.map_err(Failure::from)).collect()
+        outcomes.map(|outcome| outcome.map_err(BackendError::from)).collect()
     }
 
-    pub(crate) async fn add(
+    pub(super) async fn add(
         &self,
         key: &str,
         bytes: &Bytes,
         lifetime: Option<Duration>,
-    ) -> Result<Option<Mark>, Failure> {
+    ) -> Result<Option<CasToken>, BackendError> {
         let cas = self.0.add_with_cas(key, item(bytes, lifetime)).await?;
-        Ok(cas.map(Mark::Memcached))
+        Ok(cas.map(CasToken::Memcached))
     }
 
-    pub(crate) async fn swap(
+    pub(super) async fn swap(
         &self,
         key: &str,
         bytes: &Bytes,
         lifetime: Option<Duration>,
-        mark: Mark,
-    ) -> Result<Swapped, Failure> {
-        let Mark::Memcached(cas) = mark else { return Ok(Swapped::Lost) };
+        token: CasToken,
+    ) -> Result<SwapOutcome, BackendError> {
+        let CasToken::Memcached(cas) = token else { return Ok(SwapOutcome::Changed) };
         match self.0.compare_and_swap(key, item(bytes, lifetime), cas).await? {
-            Swap::Done(cas) => Ok(Swapped::Done(cas.map(Mark::Memcached))),
-            _ => Ok(Swapped::Lost),
+            Swap::Done(cas) => Ok(SwapOutcome::Stored(cas.map(CasToken::Memcached))),
+            _ => Ok(SwapOutcome::Changed),
         }
     }
 
-    pub(crate) async fn delete_if_unchanged(&self, key: &str, mark: Mark) -> Result<(), Failure> {
-        let Mark::Memcached(cas) = mark else { return Ok(()) };
+    pub(super) async fn delete_if_unchanged(
+        &self,
+        key: &str,
+        token: CasToken,
+    ) -> Result<(), BackendError> {
+        let CasToken::Memcached(cas) = token else { return Ok(()) };
         self.0.delete_if_unchanged(key, cas).await?;
         Ok(())
     }
 
-    pub(crate) fn keeps_order(&self, keys: &[String]) -> bool {
-        self.0.are_on_one_server(keys).unwrap_or(false)
-    }
-
-    pub(crate) async fn delete_many(&self, keys: &[String]) -> Vec<Result<(), Failure>> {
+    pub(super) async fn delete_many(&self, keys: &[String]) -> Vec<Result<(), BackendError>> {
         let outcomes = self.0.delete_many(keys).await.into_iter();
-        outcomes.map(|outcome| outcome.map(drop).map_err(Failure::from)).collect()
+        outcomes.map(|outcome| outcome.map(drop).map_err(BackendError::from)).collect()
     }
 
-    pub(crate) async fn count(&self, key: &str, by: Count) -> Result<Option<u64>, Failure> {
-        Ok(match by {
-            Count::Up(delta) => self.0.increment(key, delta).await?,
-            Count::Down(delta) => self.0.decrement(key, delta).await?,
+    pub(super) async fn count(&self, key: &str, delta: Delta) -> Result<Option<u64>, BackendError> {
+        Ok(match delta {
+            Delta::Up(delta) => self.0.increment(key, delta).await?,
+            Delta::Down(delta) => self.0.decrement(key, delta).await?,
         })
     }
 
-    pub(crate) async fn clear(&self) -> Result<(), Failure> {
+    pub(super) async fn clear(&self) -> Result<(), BackendError> {
         for (_, outcome) in self.0.flush().await {
             outcome?;
         }

@@ -1,8 +1,9 @@
 //! Entries in this process, bounded by bytes.
 //!
-//! moka keeps them, evicting what has not been used for longest. Not by its default policy, which
-//! may refuse a new entry: a lease must not be refused. Every change of a key goes through moka's
-//! per-key lock, deletes too, so that a swap and a delete never overlap.
+//! moka stores them and evicts the least recently used. Its default policy may refuse a new entry, and
+//! a lease must not be refused. Every change of a key goes through moka's per-key lock, deletions too,
+//! so that a swap and a deletion never overlap.
+#![expect(clippy::unused_async, reason = "every backend has these operations")]
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -17,178 +18,221 @@ use moka::{
     sync::Cache,
 };
 
-use super::{Count, Failure, Found, Mark, Swapped};
+use super::types::{BackendError, CasToken, Delta, StoredBytes, SwapOutcome};
 
-/// What an entry weighs beside its key and bytes.
+/// The weight of an entry without its key and bytes, in bytes.
 const OVERHEAD: usize = 200;
 
 #[derive(Clone, Debug)]
-struct Stored {
+struct MemoryEntry {
     bytes: Bytes,
-    mark: u64,
+    token: u64,
     lifetime: Option<Duration>,
-    /// How often the cache had been cleared. moka clears by time, which a change that is under way
-    /// may outlive.
+    /// The number of clears before the entry was stored. moka clears by time, and a change that is
+    /// under way may end after that.
     epoch: u64,
 }
 
 #[derive(Debug)]
 pub(crate) struct Memory {
-    entries: Cache<String, Stored>,
-    next_mark: AtomicU64,
+    entries: Cache<String, MemoryEntry>,
+    next_token: AtomicU64,
     epoch: AtomicU64,
-    /// Nothing larger is kept.
-    largest: usize,
+    /// The size of the largest value that is stored, in bytes.
+    max_value: usize,
 }
 
-struct Lifetimes;
+struct ByLifetime;
 
-impl Expiry<String, Stored> for Lifetimes {
-    fn expire_after_create(&self, _: &String, stored: &Stored, _: Instant) -> Option<Duration> {
-        stored.lifetime
+impl Expiry<String, MemoryEntry> for ByLifetime {
+    fn expire_after_create(&self, _: &String, entry: &MemoryEntry, _: Instant) -> Option<Duration> {
+        entry.lifetime
     }
 
     fn expire_after_update(
         &self,
         _: &String,
-        stored: &Stored,
+        entry: &MemoryEntry,
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        stored.lifetime
+        entry.lifetime
     }
 }
 
 impl Memory {
-    /// `bound` is in bytes, keys and overhead included.
+    /// `bound` is in bytes and includes keys and overhead.
     pub(crate) fn new(bound: usize) -> Self {
-        let weigh = |key: &String, stored: &Stored| {
-            u32::try_from(key.len() + stored.bytes.len() + OVERHEAD).unwrap_or(u32::MAX)
+        let weigh = |key: &String, entry: &MemoryEntry| {
+            u32::try_from(key.len() + entry.bytes.len() + OVERHEAD).unwrap_or(u32::MAX)
         };
         let entries = Cache::builder()
             .max_capacity(bound as u64)
             .weigher(weigh)
             .eviction_policy(EvictionPolicy::lru())
-            .expire_after(Lifetimes)
+            .expire_after(ByLifetime)
             .build();
-        Self { entries, next_mark: AtomicU64::new(1), epoch: AtomicU64::new(0), largest: bound / 4 }
+        let (next_token, epoch) = (AtomicU64::new(1), AtomicU64::new(0));
+        Self { entries, next_token, epoch, max_value: bound / 4 }
     }
 
-    fn stored(&self, bytes: &Bytes, lifetime: Option<Duration>) -> Result<Stored, Failure> {
-        if bytes.len() > self.largest {
-            return Err(Failure::TooLarge);
+    fn new_entry(
+        &self,
+        bytes: &Bytes,
+        lifetime: Option<Duration>,
+    ) -> Result<MemoryEntry, BackendError> {
+        if bytes.len() > self.max_value {
+            return Err(BackendError::TooLarge);
         }
-        let mark = self.next_mark.fetch_add(1, Ordering::Relaxed);
-        Ok(Stored { bytes: bytes.clone(), mark, lifetime, epoch: self.epoch() })
+        let token = self.next_token.fetch_add(1, Ordering::Relaxed);
+        Ok(MemoryEntry { bytes: bytes.clone(), token, lifetime, epoch: self.epoch() })
     }
 
     fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
 
-    pub(crate) fn get(&self, key: &str) -> Option<Found> {
-        let stored = self.entries.get(key).filter(|stored| stored.epoch == self.epoch())?;
-        Some(Found { bytes: stored.bytes, mark: Some(Mark::Memory(stored.mark)) })
+    fn find(&self, key: &str) -> Option<StoredBytes> {
+        let entry = self.entries.get(key).filter(|entry| entry.epoch == self.epoch())?;
+        Some(StoredBytes { bytes: entry.bytes, token: Some(CasToken::Number(entry.token)) })
     }
 
-    /// Replaces what is there by what `change` makes of it, under the key's lock.
+    /// Replaces the present entry with the result of `change`, under the key's lock.
     fn change(
         &self,
         key: &str,
-        change: impl FnOnce(Option<Stored>) -> Op<Stored>,
-    ) -> CompResult<String, Stored> {
+        change: impl FnOnce(Option<MemoryEntry>) -> Op<MemoryEntry>,
+    ) -> CompResult<String, MemoryEntry> {
         self.entries.entry_by_ref(key).and_compute_with(|entry| {
             let present = entry.map(moka::Entry::into_value);
-            change(present.filter(|stored| stored.epoch == self.epoch()))
+            change(present.filter(|entry| entry.epoch == self.epoch()))
         })
     }
 
-    pub(crate) fn set(
-        &self,
-        key: &str,
-        bytes: &Bytes,
-        lifetime: Option<Duration>,
-    ) -> Result<(), Failure> {
-        let stored = self.stored(bytes, lifetime)?;
-        self.change(key, |_| Op::Put(stored));
-        Ok(())
+    #[expect(clippy::unused_self, reason = "every backend has these operations")]
+    pub(super) fn is_shared(&self) -> bool {
+        false
     }
 
-    pub(crate) fn add(
+    #[expect(clippy::unused_self, reason = "every backend has these operations")]
+    pub(super) fn keeps_order(&self, _: &[String]) -> bool {
+        true
+    }
+
+    pub(super) async fn get(
+        &self,
+        key: &str,
+        _with_token: bool,
+    ) -> Result<Option<StoredBytes>, BackendError> {
+        Ok(self.find(key))
+    }
+
+    pub(super) async fn get_many(
+        &self,
+        keys: &[&str],
+    ) -> Vec<Result<Option<StoredBytes>, BackendError>> {
+        keys.iter().map(|key| Ok(self.find(key))).collect()
+    }
+
+    pub(super) async fn set_many(
+        &self,
+        entries: &[(String, Bytes)],
+        lifetime: Option<Duration>,
+    ) -> Vec<Result<(), BackendError>> {
+        let set = |(key, bytes): &(String, Bytes)| {
+            let entry = self.new_entry(bytes, lifetime)?;
+            self.change(key, |_| Op::Put(entry));
+            Ok(())
+        };
+        entries.iter().map(set).collect()
+    }
+
+    pub(super) async fn add(
         &self,
         key: &str,
         bytes: &Bytes,
         lifetime: Option<Duration>,
-    ) -> Result<Option<Mark>, Failure> {
-        let stored = self.stored(bytes, lifetime)?;
-        let mark = Mark::Memory(stored.mark);
+    ) -> Result<Option<CasToken>, BackendError> {
+        let entry = self.new_entry(bytes, lifetime)?;
+        let token = CasToken::Number(entry.token);
         let outcome = self.change(key, |present| match present {
-            None => Op::Put(stored),
+            None => Op::Put(entry),
             Some(_) => Op::Nop,
         });
-        Ok(is_put(&outcome).then_some(mark))
+        Ok(was_stored(&outcome).then_some(token))
     }
 
-    pub(crate) fn swap(
+    pub(super) async fn swap(
         &self,
         key: &str,
         bytes: &Bytes,
         lifetime: Option<Duration>,
-        mark: Mark,
-    ) -> Result<Swapped, Failure> {
-        let stored = self.stored(bytes, lifetime)?;
-        let new_mark = Mark::Memory(stored.mark);
+        token: CasToken,
+    ) -> Result<SwapOutcome, BackendError> {
+        let entry = self.new_entry(bytes, lifetime)?;
+        let new_token = CasToken::Number(entry.token);
         let outcome = self.change(key, |present| match present {
-            Some(present) if is_of(&present, mark) => {
-                Op::Put(Stored { epoch: present.epoch, ..stored })
+            Some(present) if present.is_in_state(token) => {
+                Op::Put(MemoryEntry { epoch: present.epoch, ..entry })
             }
             _ => Op::Nop,
         });
-        Ok(if is_put(&outcome) { Swapped::Done(Some(new_mark)) } else { Swapped::Lost })
+        let is_stored = was_stored(&outcome);
+        Ok(if is_stored { SwapOutcome::Stored(Some(new_token)) } else { SwapOutcome::Changed })
     }
 
-    pub(crate) fn delete(&self, key: &str) {
-        self.change(key, |_| Op::Remove);
-    }
-
-    pub(crate) fn delete_if_unchanged(&self, key: &str, mark: Mark) {
+    pub(super) async fn delete_if_unchanged(
+        &self,
+        key: &str,
+        token: CasToken,
+    ) -> Result<(), BackendError> {
         self.change(key, |present| match present {
-            Some(present) if is_of(&present, mark) => Op::Remove,
+            Some(present) if present.is_in_state(token) => Op::Remove,
             _ => Op::Nop,
         });
+        Ok(())
     }
 
-    /// As memcached counts: up around the corner, down to zero.
-    pub(crate) fn count(&self, key: &str, by: Count) -> Result<Option<u64>, Failure> {
+    pub(super) async fn delete_many(&self, keys: &[String]) -> Vec<Result<(), BackendError>> {
+        for key in keys {
+            self.change(key, |_| Op::Remove);
+        }
+        vec![Ok(()); keys.len()]
+    }
+
+    pub(super) async fn count(&self, key: &str, delta: Delta) -> Result<Option<u64>, BackendError> {
         let mut counted = Ok(None);
-        let mark = self.next_mark.fetch_add(1, Ordering::Relaxed);
+        let token = self.next_token.fetch_add(1, Ordering::Relaxed);
         self.change(key, |present| {
             let Some(present) = present else { return Op::Nop };
-            let digits = std::str::from_utf8(&present.bytes).ok().and_then(|d| d.parse().ok());
-            let Some(number) = digits else {
-                counted = Err(Failure::Refused);
+            let digits = std::str::from_utf8(&present.bytes).ok();
+            let Some(number) = digits.and_then(|digits| digits.parse::<u64>().ok()) else {
+                counted = Err(BackendError::Refused);
                 return Op::Nop;
             };
-            let number = match by {
-                Count::Up(delta) => u64::wrapping_add(number, delta),
-                Count::Down(delta) => u64::saturating_sub(number, delta),
+            let number = match delta {
+                Delta::Up(delta) => number.wrapping_add(delta),
+                Delta::Down(delta) => number.saturating_sub(delta),
             };
             counted = Ok(Some(number));
-            Op::Put(Stored { bytes: number.to_string().into(), mark, ..present })
+            Op::Put(MemoryEntry { bytes: number.to_string().into(), token, ..present })
         });
         counted
     }
 
-    pub(crate) fn clear(&self) {
+    pub(super) async fn clear(&self) -> Result<(), BackendError> {
         self.epoch.fetch_add(1, Ordering::AcqRel);
         self.entries.invalidate_all();
+        Ok(())
     }
 }
 
-fn is_of(stored: &Stored, mark: Mark) -> bool {
-    matches!(mark, Mark::Memory(number) if number == stored.mark)
+impl MemoryEntry {
+    fn is_in_state(&self, token: CasToken) -> bool {
+        matches!(token, CasToken::Number(number) if number == self.token)
+    }
 }
 
-fn is_put<K, V>(outcome: &CompResult<K, V>) -> bool {
+fn was_stored<K, V>(outcome: &CompResult<K, V>) -> bool {
     matches!(outcome, CompResult::Inserted(_) | CompResult::ReplacedWith(_))
 }

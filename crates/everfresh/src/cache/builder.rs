@@ -1,14 +1,14 @@
-//! How a cache is made.
+//! Builds caches.
 
 use std::{fmt, time::Duration};
 
-use crate::{
-    backend::frame::Secret,
-    backend::{Backend, Memory},
-    cache::Cache,
-};
+use sha2::{Digest, Sha256};
 
-/// How a cache is made: what keeps the entries comes first, the rest has defaults.
+use super::Cache;
+use crate::backend::{Backend, Memory, Null, frame::Secret};
+
+/// Builds a [`Cache`]: start from a backend, such as [`Cache::memory`]; all other settings have
+/// defaults.
 pub struct CacheBuilder {
     backend: MakeBackend,
     prefix: String,
@@ -17,14 +17,16 @@ pub struct CacheBuilder {
     default_lifetime: Option<Duration>,
 }
 
-/// Given what stands before every key.
+/// Makes the backend, given the prefix of all keys.
 type MakeBackend = Box<dyn FnOnce(&str) -> Backend + Send>;
 
+/// Separates the cache's secret from other keys that are derived from the same passphrase.
+const DERIVATION_CONTEXT: &str = "everfresh entry seal";
+
 impl CacheBuilder {
-    fn new(backend: impl FnOnce(&str) -> Backend + Send + 'static) -> Self {
-        let backend = Box::new(backend);
+    fn new<B: Into<Backend>>(backend: impl FnOnce(&str) -> B + Send + 'static) -> Self {
         Self {
-            backend,
+            backend: Box::new(move |prefix| backend(prefix).into()),
             prefix: String::new(),
             version: None,
             secret: Secret::default(),
@@ -32,92 +34,113 @@ impl CacheBuilder {
         }
     }
 
-    /// Put before every key, as it is. Default: nothing.
+    /// Sets the prefix of every key, which is used as it is. Default: empty.
     #[must_use]
     pub fn prefix(self, prefix: impl Into<String>) -> Self {
         Self { prefix: prefix.into(), ..self }
     }
 
-    /// Another version is another cache: what has been stored under others is not seen, and not
-    /// invalidated either. While processes of two versions run, each sees its own. Default: none.
+    /// Sets a version, which becomes part of every key. Entries of other versions are neither seen
+    /// nor invalidated: while processes of two versions run, each has a cache of its own. Default:
+    /// none.
     #[must_use]
     pub fn version(self, version: u64) -> Self {
         Self { version: Some(version), ..self }
     }
 
-    /// Seals entries with a MAC (SipHash-2-4): who can write to the servers but does not know this
-    /// key can delete entries, and bring back older ones, but neither make one nor move one to
-    /// another key. All processes must have the same. What was sealed with the `previous` key is
-    /// still read. Default: none, and the seal is but a checksum.
+    /// Sets the secret key of the MAC (SipHash-2-4) that seals entries. Without that key, an attacker
+    /// who can write to the servers can delete entries and restore older ones, but can neither forge
+    /// an entry nor move one to another key.
+    ///
+    /// All processes must use the same key. Entries sealed with the `previous` key are still read.
+    /// Default: none, and the seal is only a checksum.
     #[must_use]
     pub fn secret(self, key: [u8; 16], previous: Option<[u8; 16]>) -> Self {
         Self { secret: Secret::new(key, previous), ..self }
     }
 
-    /// What [`Lifetime::Default`](crate::Lifetime::Default) stands for. Default: for ever.
+    /// Derives the key of [`CacheBuilder::secret`] from a secret text, such as the one that protects
+    /// session cookies. The text cannot be computed back from the key; it must have enough entropy
+    /// (32 random characters, say), for it is hashed only once, with SHA-256.
+    #[must_use]
+    pub fn secret_from(self, text: &str, previous: Option<&str>) -> Self {
+        self.secret(derive_key(text), previous.map(derive_key))
+    }
+
+    /// Sets the duration of [`Lifetime::Default`](crate::Lifetime::Default). Default: for ever.
     #[must_use]
     pub fn default_lifetime(self, lifetime: Duration) -> Self {
         Self { default_lifetime: Some(lifetime), ..self }
     }
 
-    /// The cache.
+    /// Builds the cache.
     #[must_use]
     pub fn build(self) -> Cache {
         let version = self.version.map(|version| format!("v{version}:")).unwrap_or_default();
         let prefix = self.prefix + &version;
         let backend = (self.backend)(&prefix);
-        let secret = if backend.is_shared() { self.secret } else { Secret::unneeded() };
-        Cache::new(backend, prefix, secret, self.default_lifetime)
+        Cache::new(backend, prefix, self.secret, self.default_lifetime)
     }
 }
 
+fn derive_key(text: &str) -> [u8; 16] {
+    let digest = Sha256::new().chain_update(DERIVATION_CONTEXT).chain_update(text).finalize();
+    let mut key = [0; 16];
+    key.copy_from_slice(&digest[..16]);
+    key
+}
+
 impl Cache {
-    /// Entries in this process, in so many bytes at most; what has not been used for longest goes
+    /// Stores entries in this process, in at most `bytes` bytes; the least recently used is evicted
     /// first. A single value may take a quarter of that.
     #[must_use]
     pub fn memory(bytes: usize) -> CacheBuilder {
-        CacheBuilder::new(move |_| Backend::Memory(Memory::new(bytes)))
+        CacheBuilder::new(move |_| Memory::new(bytes))
     }
 
-    /// Entries in memcached servers.
+    /// Stores entries in memcached servers.
     #[cfg(feature = "memcached")]
     #[must_use]
     pub fn memcached(client: memcached_client::Client) -> CacheBuilder {
-        CacheBuilder::new(move |_| Backend::Memcached(crate::backend::Memcached(client)))
+        CacheBuilder::new(move |_| crate::backend::Memcached::from(client))
     }
 
-    /// Entries in memcached servers. One that could not be reached is used again only when what is
-    /// left in the ledger has been deleted from it: else it would serve for a moment, until the
-    /// [`replay`](crate::replay()), what was written over meanwhile. While the ledger cannot be
-    /// read, such a server stays out.
+    /// Stores entries in memcached servers, and keeps a server that was down out of use until the
+    /// invalidations that are left in the ledger have been deleted from it. Otherwise it would serve
+    /// outdated entries until the next [`replay`](crate::replay()). While the ledger cannot be read,
+    /// such a server stays down.
     #[cfg(feature = "memcached")]
     #[must_use]
     pub fn memcached_with_ledger(
         config: memcached_client::Config,
-        ledger: impl crate::Ledger + 'static,
+        ledger: impl crate::freshness::replay::Ledger + 'static,
     ) -> CacheBuilder {
-        let ledger = std::sync::Arc::new(ledger);
+        use std::sync::Arc;
+
+        use memcached_client::Client;
+
+        let ledger = Arc::new(ledger);
         CacheBuilder::new(move |prefix| {
             let prefix = prefix.to_owned();
-            let client = memcached_client::Client::with_hook(config, move |client| {
-                let (ledger, prefix) = (std::sync::Arc::clone(&ledger), prefix.clone());
-                async move { crate::freshness::invalidation::catch_up(&client, &prefix, &*ledger).await }
+            let client = Client::with_hook(config, move |client| {
+                let (ledger, prefix) = (Arc::clone(&ledger), prefix.clone());
+                async move { crate::freshness::replay::catch_up(&client, &prefix, &*ledger).await }
             });
-            Backend::Memcached(crate::backend::Memcached(client))
+            crate::backend::Memcached::from(client)
         })
     }
 
-    /// No entries: everything is computed each time.
+    /// Stores nothing: every value is computed each time.
     #[must_use]
     pub fn null() -> CacheBuilder {
-        CacheBuilder::new(|_| Backend::Null)
+        CacheBuilder::new(|_| Null)
     }
 
-    /// As if the servers could never be reached.
+    /// Behaves as if the servers could never be reached, for tests.
     #[cfg(feature = "testing")]
     #[must_use]
     pub fn failing() -> CacheBuilder {
-        CacheBuilder::new(|_| Backend::Failing)
+        CacheBuilder::new(|_| crate::backend::Failing)
     }
 }
 
@@ -128,5 +151,16 @@ impl fmt::Debug for CacheBuilder {
             .field("version", &self.version)
             .field("default_lifetime", &self.default_lifetime)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_derived_key_depends_on_the_text_and_is_not_its_hash() {
+        assert_ne!(derive_key("one"), derive_key("other"));
+        assert_ne!(derive_key("one")[..], Sha256::digest("one")[..16]);
     }
 }

@@ -1,38 +1,48 @@
-//! Numbers that are counted up and down where they are stored.
+//! Numbers that are counted where they are stored.
 
-use bytes::Bytes;
+use super::{Cache, lifetime::Lifetime};
+use crate::backend::types::Delta;
 
-use crate::{backend::Count, cache::Cache, cache::lifetime::Lifetime};
-
+/// Counters are stored apart from other values: [`Cache::get`], [`Cache::delete`] and the like do not
+/// reach them.
 impl Cache {
-    /// Adds to a number, and returns it. One that is not there begins at 0.
+    /// Adds `delta` to a counter and returns the sum, which wraps around at 2⁶⁴. A counter that does
+    /// not exist starts at 0. Returns `None` if the backend failed.
     ///
-    /// Numbers are kept apart from other values: [`Cache::get`], [`Cache::delete`] and the like do
-    /// not reach them.
+    /// ```
+    /// use everfresh::Cache;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory(1 << 20).build();
+    /// assert_eq!(cache.increment("visits/2026-11-27", 1).await, Some(1));
+    /// assert_eq!(cache.increment("visits/2026-11-27", 1).await, Some(2));
+    /// # }
+    /// ```
     pub async fn increment(&self, key: &str, delta: u64) -> Option<u64> {
-        self.counted(key, Count::Up(delta)).await
+        self.count_number(key, Delta::Up(delta)).await
     }
 
-    /// Subtracts from a number, down to 0, and returns it. One that is not there begins at 0.
+    /// Subtracts `delta` from a counter and returns the difference, which is never below 0. A counter
+    /// that does not exist starts at 0. Returns `None` if the backend failed.
+    ///
+    /// ```
+    /// use everfresh::Cache;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory(1 << 20).build();
+    /// cache.increment("seats", 3).await;
+    /// assert_eq!(cache.decrement("seats", 1).await, Some(2));
+    /// # }
+    /// ```
     pub async fn decrement(&self, key: &str, delta: u64) -> Option<u64> {
-        self.counted(key, Count::Down(delta)).await
+        self.count_number(key, Delta::Down(delta)).await
     }
 
-    async fn counted(&self, key: &str, by: Count) -> Option<u64> {
+    async fn count_number(&self, key: &str, delta: Delta) -> Option<u64> {
         let key = self.full_key(&format!("number:{key}"));
-        let backend = self.backend();
-        let mut counted = backend.count(&key, by).await;
-        if counted == Ok(None) {
-            let zero = Bytes::from_static(b"0");
-            let lifetime = self.resolve(Lifetime::Default);
-            counted = match backend.add(&key, &zero, lifetime).await {
-                Ok(_) => backend.count(&key, by).await,
-                Err(failure) => Err(failure),
-            };
-        }
-        counted.unwrap_or_else(|failure| {
-            self.failed(failure);
-            None
-        })
+        let lifetime = self.resolve(Lifetime::Default);
+        self.entries().count_number(&key, delta, lifetime).await.ok().flatten()
     }
 }

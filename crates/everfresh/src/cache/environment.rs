@@ -1,31 +1,33 @@
-//! A cache from the environment, as platforms set it.
+//! Builds a cache from the environment variables that platforms set.
 
 use memcached_client::{Client, Config, Credentials, ServerAddress};
 use thiserror::Error;
 
-use crate::{cache::Cache, cache::builder::CacheBuilder};
+use super::{Cache, builder::CacheBuilder};
 
-/// What the in-process cache may take where no server is named.
+/// The size of the in-process cache if no server is configured.
 const MEMORY_BYTES: usize = 64 * 1024 * 1024;
 
-/// A variable that is wrong. Never holds the password.
+/// An invalid environment variable. Never holds the password.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("{variable}: {problem}")]
 pub struct EnvironmentError {
-    /// Which variable.
+    /// The name of the variable.
     pub variable: &'static str,
-    /// What is wrong with it, and what would be right.
+    /// The problem and its remedy.
     pub problem: String,
 }
 
 impl Cache {
-    /// The servers of `MEMCACHIER_SERVERS`, with `MEMCACHIER_USERNAME` and `MEMCACHIER_PASSWORD`;
-    /// or those of `MEMCACHE_SERVERS` and so on; or, without any, 64 MiB in this process.
+    /// Builds a cache from `MEMCACHIER_SERVERS`, `MEMCACHIER_USERNAME` and `MEMCACHIER_PASSWORD`, or
+    /// from `MEMCACHE_SERVERS`, `MEMCACHE_USERNAME` and `MEMCACHE_PASSWORD`. If neither names a
+    /// server, entries are stored in this process, in 64 MiB.
     pub fn from_env() -> Result<CacheBuilder, EnvironmentError> {
         Self::from_variables(|name| std::env::var(name).ok())
     }
 
-    /// Likewise, with the variables looked up by `variable`. An empty one counts as not set.
+    /// Like [`Cache::from_env`], with variables read by `variable`. An empty variable counts as not
+    /// set.
     pub fn from_variables(
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<CacheBuilder, EnvironmentError> {
@@ -36,21 +38,21 @@ impl Cache {
     }
 }
 
-/// The servers and credentials that the variables name, as for [`Cache::from_env`]; the rest of the
-/// config has its defaults. `None` if they name none.
+/// Returns a config with the servers and credentials that the variables of [`Cache::from_env`] name,
+/// and defaults for the rest. Returns `None` if they name no server.
 pub fn servers_from_variables(
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Option<Config>, EnvironmentError> {
     let set = |name: String| variable(&name).filter(|value| !value.trim().is_empty());
-    for (platform, servers_are, user_is) in [
+    for (platform, servers_variable, user_variable) in [
         ("MEMCACHIER", "MEMCACHIER_SERVERS", "MEMCACHIER_USERNAME"),
         ("MEMCACHE", "MEMCACHE_SERVERS", "MEMCACHE_USERNAME"),
     ] {
-        let Some(servers) = set(servers_are.to_owned()) else { continue };
-        let error = |problem| EnvironmentError { variable: servers_are, problem };
+        let Some(servers) = set(servers_variable.to_owned()) else { continue };
+        let error = |problem| EnvironmentError { variable: servers_variable, problem };
         if servers.contains('@') {
-            // What stands before it may be a password.
-            let problem = "names a user; user and password have variables of their own";
+            // The text before the @ may hold a password, so it is not quoted.
+            let problem = "contains a user; set user and password in variables of their own";
             return Err(error(problem.to_owned()));
         }
         let servers = ServerAddress::parse_list(&servers);
@@ -64,8 +66,8 @@ pub fn servers_from_variables(
             (None, None) => None,
             _ => {
                 return Err(EnvironmentError {
-                    variable: user_is,
-                    problem: "user and password must be set both, or neither".to_owned(),
+                    variable: user_variable,
+                    problem: "set both user and password, or neither".to_owned(),
                 });
             }
         };
@@ -90,13 +92,13 @@ mod tests {
     }
 
     #[test]
-    fn without_servers_the_cache_is_in_this_process() {
+    fn without_servers_entries_are_in_this_process() {
         assert_eq!(from(&[]), Ok("memory"));
         assert_eq!(from(&[("MEMCACHIER_SERVERS", " "), ("MEMCACHE_SERVERS", "")]), Ok("memory"));
     }
 
     #[test]
-    fn servers_are_taken_from_either_name() {
+    fn both_names_of_the_variables_work() {
         let user = ("MEMCACHIER_USERNAME", "user");
         let password = ("MEMCACHIER_PASSWORD", "hunter2");
         assert_eq!(from(&[("MEMCACHIER_SERVERS", "a:1,b"), user, password]), Ok("memcached"));
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_and_no_password_is() {
+    fn an_error_names_the_variable_and_no_password() {
         let error = from(&[("MEMCACHIER_SERVERS", "a:b")]).unwrap_err();
         assert!(error.starts_with("MEMCACHIER_SERVERS: “a:b” is not a server"), "{error}");
         let error = from(&[("MEMCACHE_SERVERS", "me:hunter2@a:1")]).unwrap_err();

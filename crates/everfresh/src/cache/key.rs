@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-/// Joins a name and parts to a key such that no two lists give one key, and the key is one that
-/// memcached takes whatever the parts hold.
+/// Joins a name and parts to a key. Different lists of parts give different keys, and memcached
+/// accepts the key whatever the parts contain.
 ///
 /// ```
 /// use everfresh::join_key;
@@ -22,14 +22,14 @@ pub fn join_key<P: AsRef<str>>(name: &str, parts: impl IntoIterator<Item = P>) -
     key
 }
 
-/// Stands between the parts of a key.
+/// Separates the parts of a key.
 const SEPARATOR: u8 = b'/';
 
-/// Percent-encodes what separates parts, what begins an escape, and what no key may hold.
+/// Appends a part, with the separator, `%` and characters that no key may contain percent-encoded.
 pub(crate) fn append_escaped(key: &mut String, part: &str, separator: Option<u8>) {
     let mut plain = 0;
     for (at, byte) in part.bytes().enumerate() {
-        // All of them are characters of one byte.
+        // All escaped characters are single bytes.
         if byte <= b' ' || matches!(byte, 0x7f | b'%') || Some(byte) == separator {
             key.push_str(&part[plain..at]);
             // Writing to a String cannot fail.
@@ -40,9 +40,9 @@ pub(crate) fn append_escaped(key: &mut String, part: &str, separator: Option<u8>
     key.push_str(&part[plain..]);
 }
 
-/// What a function's result is kept by: arguments as parts of a key.
+/// Arguments of a memoized function, as parts of a key.
 pub trait KeyParts {
-    /// Hands each part to `push`, always as many for one type.
+    /// Calls `push` with each part. A type always has the same number of parts.
     fn parts(&self, push: &mut dyn FnMut(&str));
 }
 
@@ -100,7 +100,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_two_lists_of_parts_give_one_key(
+        fn different_parts_give_different_keys(
             one in prop::collection::vec("[aé/% \\n]{0,3}", 1..4),
             other in prop::collection::vec("[aé/% \\n]{0,3}", 1..4),
         ) {
@@ -109,14 +109,14 @@ mod tests {
         }
 
         #[test]
-        fn a_key_holds_nothing_that_memcached_refuses(parts in prop::collection::vec(any::<String>(), 0..4)) {
+        fn memcached_accepts_every_key(parts in prop::collection::vec(any::<String>(), 0..4)) {
             let key = join_key("name", &parts);
             prop_assert!(key.chars().all(|c| c > ' ' && c != '\u{7f}'), "{key:?}");
         }
     }
 
     #[test]
-    fn arguments_of_different_types_keep_their_parts_apart() {
+    fn the_parts_of_arguments_stay_separate() {
         let key = |arguments: &dyn KeyParts| {
             let mut parts = Vec::new();
             arguments.parts(&mut |part| parts.push(part.to_owned()));

@@ -1,23 +1,24 @@
-//! How long an entry lives.
+//! The lifetime of an entry.
 
 use std::time::Duration;
 
-/// How long an entry lives.
+/// The lifetime of an entry.
 ///
-/// There is no "none": in other libraries that has meant five minutes, ten minutes, or for ever.
+/// There is no "none": other libraries take it for five minutes, ten minutes, or for ever.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Lifetime {
-    /// What the cache was built with; for ever if that says nothing.
+    /// The [default lifetime](crate::CacheBuilder::default_lifetime) of the cache; for ever if it has
+    /// none.
     #[default]
     Default,
-    /// This long. Zero is not stored at all.
+    /// This duration. An entry with a lifetime of zero is not stored.
     For(Duration),
-    /// Until it is deleted or evicted.
+    /// Until the entry is deleted or evicted.
     Forever,
 }
 
 impl Lifetime {
-    /// The duration, `None` for ever, given what [`Lifetime::Default`] stands for.
+    /// Returns the duration; `None` for an unlimited one.
     pub(crate) fn resolve(self, default: Option<Duration>) -> Option<Duration> {
         match self {
             Self::Default => default,

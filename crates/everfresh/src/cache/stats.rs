@@ -1,4 +1,4 @@
-//! What a cache has done, counted per layer.
+//! Statistics of a cache, per layer.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-/// The counters of one layer (queries, fragments, pages, …).
+/// The counters of one layer, such as queries, fragments or pages.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     hits: AtomicU64,
@@ -24,10 +24,10 @@ pub(crate) struct Counters {
     computing_nanos: AtomicU64,
 }
 
-/// What has happened.
+/// An event that is counted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event {
-    /// The bytes are those of all of them.
+    /// `bytes` is the size of all bodies together.
     Hits {
         hits: usize,
         bytes: usize,
@@ -111,33 +111,34 @@ impl Counters {
     }
 }
 
-/// What one layer has done since the start, or since [`Cache::reset_stats`](crate::Cache).
+/// The statistics of one layer since the cache was built.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct LayerStats {
-    /// Entries that were found.
+    /// Entries that were looked up and found.
     pub hits: u64,
-    /// Entries that were not.
+    /// Entries that were looked up and not found.
     pub misses: u64,
     /// Values that were computed and stored.
     pub fills: u64,
-    /// Values that were computed and not stored, because the entry was touched meanwhile, the
-    /// value was too large, or the backend failed.
+    /// Values that were computed and not stored: because the entry was changed meanwhile, because
+    /// the value was too large, or because the backend failed.
     pub refused_fills: u64,
-    /// Times somebody waited for a value that somebody else computed.
+    /// Waits for a value that another task or process was computing.
     pub waits: u64,
-    /// Operations that the backend did not do.
+    /// Operations that failed.
     pub errors: u64,
     /// Bytes of the entries that were found.
     pub bytes_read: u64,
     /// Bytes of the values that were stored.
     pub bytes_written: u64,
-    /// What the hits would have taken to compute, by the mean of the computations.
+    /// The time that computing the hits would have taken: the mean time of a computation, times the
+    /// number of hits.
     pub time_saved: Duration,
 }
 
 impl LayerStats {
-    /// Hits of all lookups, from 0 to 1; `None` before the first.
+    /// Returns the share of lookups that were hits, from 0 to 1; `None` before the first lookup.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
     pub fn hit_ratio(&self) -> Option<f64> {
@@ -159,11 +160,5 @@ impl Registry {
     pub(crate) fn snapshot(&self) -> BTreeMap<&'static str, LayerStats> {
         let layers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         layers.iter().map(|(name, counters)| (*name, counters.snapshot())).collect()
-    }
-
-    pub(crate) fn reset(&self) {
-        let layers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let counters = layers.values().flat_map(|counters| counters.all());
-        counters.for_each(|counter| counter.store(0, Ordering::Relaxed));
     }
 }

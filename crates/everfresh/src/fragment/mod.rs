@@ -12,7 +12,6 @@ mod splice;
 
 use std::{borrow::Borrow, collections::HashMap, fmt, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use serde::Serialize;
 use tera::{Context, Tera, TeraResult};
 
@@ -23,10 +22,8 @@ use self::{
     pass::{Asked, Filled, Known, Pass, Rendered, Site},
 };
 use crate::{
-    backend::Backend,
-    backend::frame::{self as codec, Frame},
-    cache::Cache,
-    cache::stats::Event,
+    backend::entries::NewEntry,
+    cache::{Cache, stats::Event},
 };
 
 /// How often a page is rendered at most: once, and once more for each level of nested fragments
@@ -200,7 +197,7 @@ impl Templates {
         template: &str,
         context: impl Fn() -> TeraResult<C>,
     ) -> TeraResult<String> {
-        if self.sites.is_empty() || matches!(cache.backend(), Backend::Null) {
+        if self.sites.is_empty() || cache.entries().is_null() {
             return self.plain.render(template, context()?.borrow());
         }
         let mut pass = Pass::new(Arc::clone(&self.sites), cache.full_key(""));
@@ -210,11 +207,11 @@ impl Templates {
             let render = || self.tera.render(template, context()?.borrow());
             let mut rendered = pass.run(may_ask, render);
             if rendered.asked.is_empty() {
-                return cache.keep_fragments(rendered).await;
+                return keep(cache, rendered).await;
             }
-            let found = cache.find_fragments(&rendered.asked).await;
+            let found = find(cache, &rendered.asked).await;
             if self.can_splice && rendered.splice(&found) {
-                return cache.keep_fragments(rendered).await;
+                return keep(cache, rendered).await;
             }
             pass.learn(rendered.asked, found);
             turn += 1;
@@ -234,58 +231,50 @@ impl fmt::Debug for Templates {
     }
 }
 
-impl Cache {
-    async fn find_fragments(&self, asked: &[Asked]) -> Vec<Known> {
-        let keys: Vec<_> = asked.iter().map(|asked| asked.key.as_str()).collect();
-        let found = self.backend().get_many(&keys).await.into_iter();
-        let known = found.zip(asked).map(|(found, asked)| match found {
-            Ok(found) => Known::Found(found.and_then(|found| {
-                match self.secret().open(&asked.key, &found.bytes)? {
-                    Frame::Entry { stamp, body } => Some((stamp, body.try_into().ok()?)),
-                    Frame::Lease(_) => None,
-                }
-            })),
-            Err(failure) => {
-                self.failed(failure);
-                Known::Unknown
+/// Looks up fragments in one round trip per server, and counts hits and misses.
+async fn find(cache: &Cache, asked: &[Asked]) -> Vec<Known> {
+    let keys: Vec<_> = asked.iter().map(|asked| asked.key.as_str()).collect();
+    let entries = cache.entries();
+    let (mut hits, mut bytes) = (0, 0);
+    let mut known = Vec::with_capacity(asked.len());
+    for (found, asked) in entries.get_many(&keys).await.into_iter().zip(asked) {
+        let fragment = match found {
+            Ok(entry) => {
+                Known::Found(entry.and_then(|(stamp, body)| Some((stamp, body.try_into().ok()?))))
             }
-        });
-        let known: Vec<_> = known.collect();
-        let contents = known.iter().zip(asked).filter_map(|(k, asked)| k.content(asked.stamp));
-        let (hits, bytes) =
-            contents.fold((0, 0), |(hits, bytes), content| (hits + 1, bytes + content.len()));
-        self.count(Event::Hits { hits, bytes });
-        self.count(Event::Misses(known.len() - hits));
-        known
+            Err(_) => Known::Unknown,
+        };
+        if let Some(content) = fragment.content(asked.stamp) {
+            hits += 1;
+            bytes += content.len();
+        }
+        known.push(fragment);
     }
+    entries.count(Event::Hits { hits, bytes });
+    entries.count(Event::Misses(known.len() - hits));
+    known
+}
 
-    /// Stores what has been rendered, deletes what is to be deleted, and returns the page.
-    async fn keep_fragments(&self, rendered: Rendered) -> TeraResult<String> {
-        let page = rendered.page?;
-        if !rendered.deleted.is_empty() {
-            for outcome in self.backend().delete_many(&rendered.deleted).await {
-                let _ = outcome.inspect_err(|failure| self.failed(*failure));
-            }
-        }
-        let mut by_lifetime: HashMap<Option<Duration>, Vec<(String, Bytes)>> = HashMap::new();
-        for Filled { asked, body, took } in rendered.filled {
-            self.count(Event::Computed(took));
-            let frame = self.secret().entry(&asked.key, asked.stamp, body.as_bytes());
-            let entry = (asked.key, frame);
-            by_lifetime.entry(self.resolve(asked.lifetime)).or_default().push(entry);
-        }
-        for (lifetime, entries) in by_lifetime {
-            let outcomes = self.backend().set_many(&entries, lifetime).await;
-            for ((_, frame), outcome) in entries.iter().zip(outcomes) {
-                match outcome {
-                    Ok(()) => self.count(Event::Fill { bytes: frame.len() - codec::HEADER }),
-                    Err(failure) => {
-                        self.count(Event::RefusedFill);
-                        self.failed(failure);
-                    }
-                }
-            }
-        }
-        Ok(page)
+/// Stores the fragments that were rendered, deletes those that the template deletes, and returns the
+/// page.
+async fn keep(cache: &Cache, rendered: Rendered) -> TeraResult<String> {
+    let page = rendered.page?;
+    let entries = cache.entries();
+    if !rendered.deleted.is_empty() {
+        entries.delete_many(&rendered.deleted).await;
     }
+    let mut by_lifetime: HashMap<Option<Duration>, Vec<NewEntry>> = HashMap::new();
+    for Filled { asked, body, took } in rendered.filled {
+        entries.count(Event::Computed(took));
+        let entry = NewEntry { key: asked.key, stamp: asked.stamp, body: body.into() };
+        by_lifetime.entry(cache.resolve(asked.lifetime)).or_default().push(entry);
+    }
+    for (lifetime, new) in by_lifetime {
+        for outcome in entries.put_many(new, lifetime).await {
+            if outcome.is_err() {
+                entries.count(Event::RefusedFill);
+            }
+        }
+    }
+    Ok(page)
 }

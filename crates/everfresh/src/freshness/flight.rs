@@ -1,15 +1,15 @@
-//! One computation at a time for each key, over all workers of a process.
+//! One computation at a time per key, over all workers of a process.
 //!
-//! The first who misses a key leads; others join, and wait for what the leader finds. Whether a
-//! joiner may take the leader's result is a question of order:
+//! The first task that misses a key leads and computes; others join and wait for its result. Whether
+//! a joiner may use the leader's result is a question of order:
 //!
-//! - The computation began after it joined: then it has seen every write that had been answered
-//!   when the joiner came.
-//! - It began before, but its result was *stored* after the joiner had come: then nothing that
-//!   makes it wrong had been deleted from the cache until then, so no such write had been answered.
-//! - Otherwise not: the joiner goes on by itself.
+//! - If the computation began after the joiner came, it has seen every write that had been answered
+//!   by then.
+//! - If it began before, but its result was *stored* after the joiner came, no key that makes it
+//!   wrong had been deleted until then, so no such write had been answered either.
+//! - Otherwise the joiner must compute by itself.
 //!
-//! Nobody can join once the result is on its way to the store.
+//! A flight that is on its way to the store takes no joiners.
 
 use std::{
     collections::HashMap,
@@ -20,178 +20,183 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::LEASE_LIFETIME;
 use crate::backend::frame::LeaseId;
 
-/// With so many entries, no more leases are remembered: to wait for one again is no harm.
-const REMEMBERED: usize = 1000;
+/// The number of entries beyond which no more leases are remembered; forgetting one only costs
+/// another wait.
+const MAX_REMEMBERED: usize = 1000;
 
-/// What a leader has found.
+/// The result of a flight.
 #[derive(Clone, Debug)]
 enum Outcome {
-    Unknown,
+    Pending,
     Computed {
         body: Bytes,
         stored: bool,
     },
-    /// It failed, or found something that joiners had better look for themselves.
-    Nothing,
+    /// The computation failed, or its result is not for joiners.
+    Unusable,
 }
 
-/// A lease of which nothing is to be hoped for.
+/// A lease that need not be waited for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Spent {
-    /// Its holder in this process is gone: it may be taken over.
+pub(crate) enum StaleLease {
+    /// Its holder, in this process, was dropped: the next leader may take it over.
     Abandoned(LeaseId),
-    /// Somebody else's, which has been waited for once.
+    /// Another process holds it, and this process has waited for it once.
     WaitedFor(LeaseId),
 }
 
 #[derive(Debug)]
-enum Entry {
+enum Flight {
     Running { begun: bool, outcome: watch::Receiver<Outcome> },
-    Spent { lease: Spent, since: Instant },
+    Ended { lease: StaleLease, since: Instant },
 }
 
-/// What is being computed in this process.
+/// The computations that are under way in this process.
 #[derive(Debug, Default)]
-pub(crate) struct Flights(Mutex<HashMap<String, Entry>>);
+pub(crate) struct Flights(Mutex<HashMap<String, Flight>>);
 
-/// What somebody is who has missed a key.
+/// The part of a task that has missed a key.
 pub(crate) enum Role<'a> {
     Leader(Leader<'a>),
     Joiner(Joiner),
 }
 
 impl Flights {
-    fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+    fn flights(&self) -> MutexGuard<'_, HashMap<String, Flight>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Joins the flight of `key`, or starts it.
     pub(crate) fn enter(&self, key: &str) -> Role<'_> {
-        let mut entries = self.entries();
-        let spent = match entries.get(key) {
-            Some(Entry::Running { begun, outcome }) => {
+        let mut flights = self.flights();
+        let stale_lease = match flights.get(key) {
+            Some(Flight::Running { begun, outcome }) => {
                 return Role::Joiner(Joiner { is_early: !begun, outcome: outcome.clone() });
             }
-            Some(Entry::Spent { lease, .. }) => Some(*lease),
+            Some(Flight::Ended { lease, .. }) => Some(*lease),
             None => None,
         };
-        let (tell, outcome) = watch::channel(Outcome::Unknown);
-        entries.insert(key.to_owned(), Entry::Running { begun: false, outcome });
-        let leader = Leader { flights: self, key: key.to_owned(), tell, spent, is_open: true };
-        Role::Leader(leader)
+        let (sender, outcome) = watch::channel(Outcome::Pending);
+        flights.insert(key.to_owned(), Flight::Running { begun: false, outcome });
+        let key = key.to_owned();
+        Role::Leader(Leader { flights: self, key, sender, stale_lease, takes_joiners: true })
     }
 
-    /// Removes a leader's entry, if nobody could have taken its place, and leaves word of a lease.
-    fn end(&self, key: &str, is_open: bool, lease: Option<Spent>) {
-        let mut entries = self.entries();
-        if is_open {
-            entries.remove(key);
+    /// Removes a leader's flight, unless another leader may have replaced it, and remembers a lease
+    /// for the next leader.
+    fn end(&self, key: &str, takes_joiners: bool, lease: Option<StaleLease>) {
+        let mut flights = self.flights();
+        if takes_joiners {
+            flights.remove(key);
         }
         let Some(lease) = lease else { return };
-        if entries.len() >= REMEMBERED {
-            let is_recent = |entry: &Entry| match entry {
-                Entry::Running { .. } => true,
-                Entry::Spent { since, .. } => since.elapsed() < crate::freshness::lease::LIFETIME,
-            };
-            entries.retain(|_, entry| is_recent(entry));
+        if flights.len() >= MAX_REMEMBERED {
+            flights.retain(|_, flight| match flight {
+                Flight::Running { .. } => true,
+                Flight::Ended { since, .. } => since.elapsed() < LEASE_LIFETIME,
+            });
         }
-        if entries.len() < REMEMBERED && !matches!(entries.get(key), Some(Entry::Running { .. })) {
-            entries.insert(key.to_owned(), Entry::Spent { lease, since: Instant::now() });
+        let is_running = matches!(flights.get(key), Some(Flight::Running { .. }));
+        if flights.len() < MAX_REMEMBERED && !is_running {
+            flights.insert(key.to_owned(), Flight::Ended { lease, since: Instant::now() });
         }
     }
 }
 
-/// Whoever computes. If it is dropped, joiners try again.
+/// The right to compute. If it is dropped, its joiners lead or join again.
 pub(crate) struct Leader<'a> {
     flights: &'a Flights,
     key: String,
-    tell: watch::Sender<Outcome>,
-    /// What the leader before this one has left.
-    spent: Option<Spent>,
-    is_open: bool,
+    sender: watch::Sender<Outcome>,
+    /// A lease that the next leader must know of.
+    stale_lease: Option<StaleLease>,
+    takes_joiners: bool,
 }
 
 impl Leader<'_> {
-    /// The lease that was given up before, in whatever way.
-    pub(crate) fn spent(&self) -> Option<Spent> {
-        self.spent
+    /// The lease that the leader before this one has left.
+    pub(crate) fn stale_lease(&self) -> Option<StaleLease> {
+        self.stale_lease
     }
 
-    /// What is to be known of a lease by whoever leads next.
-    pub(crate) fn leave(&mut self, lease: Option<Spent>) {
-        self.spent = lease;
+    /// Sets the lease that the next leader must know of.
+    pub(crate) fn leave(&mut self, lease: Option<StaleLease>) {
+        self.stale_lease = lease;
     }
 
-    /// The leader's own lease has been used or given back, unless it may still be there.
+    /// Reports what became of the leader's own lease: used or released, unless `lease` may still be
+    /// there.
     pub(crate) fn settle(&mut self, lease: Option<LeaseId>) {
-        if matches!(self.spent, Some(Spent::Abandoned(_))) {
-            self.spent = lease.map(Spent::Abandoned);
+        if matches!(self.stale_lease, Some(StaleLease::Abandoned(_))) {
+            self.stale_lease = lease.map(StaleLease::Abandoned);
         }
     }
 
-    /// The computation begins now.
+    /// Reports that the computation begins now.
     pub(crate) fn begin(&self) {
-        if let Some(Entry::Running { begun, .. }) = self.flights.entries().get_mut(&self.key) {
+        if let Some(Flight::Running { begun, .. }) = self.flights.flights().get_mut(&self.key) {
             *begun = true;
         }
     }
 
-    /// Lets nobody join any more.
+    /// Takes no more joiners.
     pub(crate) fn close(&mut self) {
-        let is_open = std::mem::take(&mut self.is_open);
-        self.flights.end(&self.key, is_open, None);
+        let takes_joiners = std::mem::take(&mut self.takes_joiners);
+        self.flights.end(&self.key, takes_joiners, None);
     }
 
-    /// Hands the result to those who have joined.
-    pub(crate) fn computed(self, body: Bytes, stored: bool) {
+    /// Gives the result to the joiners.
+    pub(crate) fn finish(self, body: Bytes, stored: bool) {
         self.end(Outcome::Computed { body, stored });
     }
 
-    /// Sends those who have joined to look for themselves.
-    pub(crate) fn found_nothing(self) {
-        self.end(Outcome::Nothing);
+    /// Sends the joiners away without a result.
+    pub(crate) fn finish_without_result(self) {
+        self.end(Outcome::Unusable);
     }
 
     fn end(mut self, outcome: Outcome) {
         self.close();
-        self.tell.send_replace(outcome);
+        self.sender.send_replace(outcome);
     }
 }
 
 impl Drop for Leader<'_> {
     fn drop(&mut self) {
-        self.flights.end(&self.key, self.is_open, self.spent);
+        self.flights.end(&self.key, self.takes_joiners, self.stale_lease);
     }
 }
 
-/// Whoever waits.
+/// Waits for the result of a flight.
 pub(crate) struct Joiner {
-    /// The computation had not begun.
+    /// Whether it joined before the computation began.
     is_early: bool,
     outcome: watch::Receiver<Outcome>,
 }
 
-/// What waiting has led to.
+/// What a joiner can do after a flight.
 #[derive(Debug, Eq, PartialEq)]
-pub(crate) enum Landed {
-    /// The value.
+pub(crate) enum JoinOutcome {
+    /// Use this body.
     Value(Bytes),
-    /// None that may be taken.
-    Alone,
-    /// The leader is gone: lead or join again.
-    Again,
+    /// Compute by itself.
+    NoValue,
+    /// Lead or join again: the leader was dropped.
+    LeaderGone,
 }
 
 impl Joiner {
-    pub(crate) async fn landed(mut self) -> Landed {
-        let outcome = self.outcome.wait_for(|outcome| !matches!(outcome, Outcome::Unknown)).await;
+    pub(crate) async fn outcome(mut self) -> JoinOutcome {
+        let outcome = self.outcome.wait_for(|outcome| !matches!(outcome, Outcome::Pending)).await;
         match outcome.as_deref() {
             Ok(Outcome::Computed { body, stored }) if *stored || self.is_early => {
-                Landed::Value(body.clone())
+                JoinOutcome::Value(body.clone())
             }
-            Ok(_) => Landed::Alone,
-            Err(_) => Landed::Again,
+            Ok(_) => JoinOutcome::NoValue,
+            Err(_) => JoinOutcome::LeaderGone,
         }
     }
 }
@@ -203,14 +208,14 @@ mod tests {
     fn leader<'a>(flights: &'a Flights, key: &str) -> Leader<'a> {
         match flights.enter(key) {
             Role::Leader(leader) => leader,
-            Role::Joiner(_) => panic!("somebody leads already"),
+            Role::Joiner(_) => panic!("the flight has a leader already"),
         }
     }
 
     fn joiner(flights: &Flights, key: &str) -> Joiner {
         match flights.enter(key) {
             Role::Joiner(joiner) => joiner,
-            Role::Leader(_) => panic!("nobody leads"),
+            Role::Leader(_) => panic!("the flight has no leader"),
         }
     }
 
@@ -219,52 +224,54 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_joined_before_the_computation_takes_its_result_stored_or_not() {
+    async fn an_early_joiner_uses_the_result_stored_or_not() {
         let flights = Flights::default();
         let leader = leader(&flights, "k");
         let early = joiner(&flights, "k");
         leader.begin();
-        leader.computed(value(), false);
-        assert_eq!(early.landed().await, Landed::Value(value()));
+        leader.finish(value(), false);
+        assert_eq!(early.outcome().await, JoinOutcome::Value(value()));
     }
 
     #[tokio::test]
-    async fn who_joined_during_the_computation_takes_its_result_only_if_it_was_stored() {
+    async fn a_late_joiner_uses_the_result_only_if_it_was_stored() {
         let flights = Flights::default();
-        for (stored, expected) in [(true, Landed::Value(value())), (false, Landed::Alone)] {
+        for (stored, expected) in
+            [(true, JoinOutcome::Value(value())), (false, JoinOutcome::NoValue)]
+        {
             let leader = leader(&flights, "k");
             leader.begin();
             let late = joiner(&flights, "k");
-            leader.computed(value(), stored);
-            assert_eq!(late.landed().await, expected);
+            leader.finish(value(), stored);
+            assert_eq!(late.outcome().await, expected);
         }
     }
 
     #[test]
-    fn nobody_joins_a_result_that_is_on_its_way_to_the_store() {
+    fn a_flight_on_its_way_to_the_store_takes_no_joiners() {
         let flights = Flights::default();
         let mut first = leader(&flights, "k");
         first.begin();
         first.close();
         let second = leader(&flights, "k");
-        first.computed(value(), true);
+        first.finish(value(), true);
         let _joins_the_second = joiner(&flights, "k");
         drop(second);
     }
 
     #[tokio::test]
-    async fn when_the_leader_goes_away_somebody_else_leads_and_knows_of_its_lease() {
+    async fn when_a_leader_is_dropped_the_next_one_knows_its_lease() {
         let flights = Flights::default();
         let mut first = leader(&flights, "k");
         let waiting = joiner(&flights, "k");
-        first.leave(Some(Spent::Abandoned(7)));
+        first.leave(Some(StaleLease::Abandoned(7)));
         drop(first);
-        assert_eq!(waiting.landed().await, Landed::Again);
-        assert_eq!(leader(&flights, "k").spent(), Some(Spent::Abandoned(7)));
+        assert_eq!(waiting.outcome().await, JoinOutcome::LeaderGone);
+        assert_eq!(leader(&flights, "k").stale_lease(), Some(StaleLease::Abandoned(7)));
     }
 
     #[test]
-    fn different_keys_do_not_wait_for_each_other() {
+    fn flights_of_different_keys_are_independent() {
         let flights = Flights::default();
         let _one = leader(&flights, "one");
         let _other = leader(&flights, "other");

@@ -1,4 +1,4 @@
-//! What a visitor is sent.
+//! Builds responses from pages.
 
 use std::{
     borrow::Cow,
@@ -16,12 +16,9 @@ use bytes::Bytes;
 
 use super::{conditional::is_known, page::Page};
 
-/// What `Cache-Status` says of a page from the cache (RFC 9211): ready in its headers.
-pub(super) const HIT: &str = "everfresh; hit";
-
-/// The response for whoever sent `headers`; `at` if the page is from the cache, `status` if it is
-/// not simply a hit.
-pub(super) async fn sent(
+/// Builds the response to a request with `headers`. `at` is the time at which a cached page was made;
+/// `status` is its `Cache-Status`, unless it is a plain hit.
+pub(super) async fn respond(
     headers: &HeaderMap,
     page: &Page,
     at: Option<u64>,
@@ -34,9 +31,9 @@ pub(super) async fn sent(
     let mut res = if let Some(tag) = known {
         not_modified(page, tag)
     } else {
-        let ready = page.ready(accept_encoding).await;
-        let mut res = HttpResponse::with_body(StatusCode::OK, ready.body.clone());
-        append_all(res.headers_mut(), &ready.headers);
+        let rendition = page.rendition(accept_encoding).await;
+        let mut res = HttpResponse::with_body(StatusCode::OK, rendition.body.clone());
+        append_all(res.headers_mut(), &rendition.headers);
         res
     };
     if let Some(at) = at {
@@ -44,12 +41,12 @@ pub(super) async fn sent(
     }
     if let Some(status) = status {
         res.headers_mut().remove(header::CACHE_STATUS);
-        mark(res.headers_mut(), status);
+        append_cache_status(res.headers_mut(), status);
     }
     res
 }
 
-/// All lines of a header as one.
+/// Returns all lines of a header as one.
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<Cow<'_, str>> {
     let mut lines = headers.get_all(name).filter_map(|value| value.to_str().ok());
     let first = lines.next()?;
@@ -67,26 +64,26 @@ fn is_listed(listed: &str, tag: &HeaderValue) -> bool {
 
 fn not_modified(page: &Page, tag: &HeaderValue) -> HttpResponse<Bytes> {
     let mut res = HttpResponse::with_body(StatusCode::NOT_MODIFIED, Bytes::new());
-    append_all(res.headers_mut(), &page.in_not_modified);
+    append_all(res.headers_mut(), &page.not_modified_headers);
     res.headers_mut().insert(header::ETAG, tag.clone());
     res
 }
 
-/// Actix uses the maps of responses again: filling one costs less than making a copy.
+/// Fills the response's own map: Actix reuses its allocation, so that costs less than a clone.
 fn append_all(headers: &mut HeaderMap, more: &HeaderMap) {
     for (name, value) in more {
         headers.append(name.clone(), value.clone());
     }
 }
 
-/// Adds what became of the request here (RFC 9211).
-pub(super) fn mark(headers: &mut HeaderMap, status: &str) {
+/// Appends what this cache did with the request (RFC 9211).
+pub(super) fn append_cache_status(headers: &mut HeaderMap, status: &str) {
     if let Ok(value) = HeaderValue::try_from(format!("everfresh; {status}")) {
         headers.append(header::CACHE_STATUS, value);
     }
 }
 
-/// In seconds since 1970.
+/// Returns the time in seconds since 1970.
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -1,4 +1,4 @@
-//! What is stored for a page, and how it gets there.
+//! The entries of pages: how they are read, and how a handler's response becomes one.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -21,65 +21,70 @@ use super::{
     policy::{self, Refusal},
 };
 use crate::{
-    backend::Mark,
-    backend::frame::{self as codec, Stamp},
-    freshness::lease::{Lookup, Slot},
+    backend::{
+        entries::{Lookup, Slot},
+        frame::Stamp,
+        types::CasToken,
+    },
+    cache::codec,
 };
 
-/// What lies under the key of a page.
+/// The value stored under the key of a page.
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) enum Entry {
+pub(super) enum PageEntry {
     Page {
         page: PageId,
-        /// When it was made, in seconds since 1970.
+        /// The time at which the page was made, in seconds since 1970.
         at: u64,
     },
-    /// There is one for each combination of the values of these request headers, under keys that
-    /// begin with the generation: who deletes this entry makes them all unreachable.
+    /// The page has a variant for each combination of the values of these request headers, under
+    /// keys that begin with the generation. Deleting this entry makes all variants unreachable.
     Variants { generation: u64, names: BTreeSet<String> },
 }
 
-/// What the handler has made.
-pub(super) enum Made<B> {
+/// The outcome of a handler.
+pub(super) enum HandlerOutcome<B> {
     Page {
         req: HttpRequest,
         page: Arc<Page>,
-        /// What is to be stored under the key that was reserved, if it may be.
-        entry: Result<(Entry, Option<Duration>), Refusal>,
+        /// The entry to be stored under the reserved key and its lifetime, if it may be stored.
+        entry: Result<(PageEntry, Option<Duration>), Refusal>,
     },
+    /// A response that is not a page.
     Other(ServiceResponse<EitherBody<B, Bytes>>, Refusal),
 }
 
-/// What has been found of a page.
-pub(super) enum Looked {
-    /// And when it was made, in seconds since 1970.
+/// The outcome of a lookup.
+pub(super) enum PageLookup {
+    /// A page, and the time at which it was made, in seconds since 1970.
     Page(Arc<Page>, u64),
+    /// The generation and the header names of variants.
     Variants(u64, BTreeSet<String>),
-    Nothing(Lookup),
+    Missing(Lookup),
 }
 
-/// Where a page is looked for.
-pub(super) struct Place {
-    /// The key that the page is forgotten by, as the backend knows it.
+/// The key of a page and, once it is known to vary, of one variant.
+pub(super) struct PageKey {
+    /// The key by which all variants are forgotten, as the backend knows it.
     main: String,
-    /// The query that the handler may see, if not the whole.
+    /// The query that the handler may see; `None` for the whole query.
     query: Option<String>,
     variant: Option<Box<Variant>>,
 }
 
-/// One page of those that a key has.
+/// One variant of a page.
 struct Variant {
     key: String,
     /// The request headers that the key depends on.
     names: BTreeSet<String>,
 }
 
-impl Place {
-    pub(super) fn of_page(main: String, query: Option<String>) -> Self {
+impl PageKey {
+    pub(super) fn new(main: String, query: Option<String>) -> Self {
         Self { main, query, variant: None }
     }
 
-    /// The key of the page itself.
+    /// Returns the key of the variant, or of the page if it has none.
     pub(super) fn key(&self) -> &str {
         self.variant.as_ref().map_or(&self.main, |variant| &variant.key)
     }
@@ -88,68 +93,72 @@ impl Place {
         self.variant.is_some()
     }
 
-    /// From here on the variant for whoever sent `headers`.
+    /// Narrows the key to the variant for the headers of `req`.
     pub(super) fn narrow(&mut self, generation: u64, names: BTreeSet<String>, req: &HttpRequest) {
         let key = variant_key(&self.main, generation, &names, req);
         self.variant = Some(Box::new(Variant { key, names }));
     }
 
-    /// The page that the handler is asked for.
+    /// Removes from a request the part of its query that is not in the key.
     pub(super) fn restrict(&self, req: &mut ServiceRequest) {
         if let Some(query) = &self.query {
             restrict_query(req, query);
         }
     }
 
-    /// What `Cache-Status` says when there is no page here.
-    pub(super) fn miss(&self) -> &'static str {
+    /// Returns the `Cache-Status` of a miss.
+    pub(super) fn miss_status(&self) -> &'static str {
         if self.is_variant() { "fwd=vary-miss" } else { "fwd=uri-miss" }
     }
 }
 
 impl Settings {
-    pub(super) fn slot<'a>(&self, place: &'a Place) -> Slot<'a> {
-        Slot { key: place.key(), stamp: self.stamp() }
+    pub(super) fn slot<'a>(&self, key: &'a PageKey) -> Slot<'a> {
+        Slot { key: key.key(), stamp: self.stamp() }
     }
 
     fn stamp(&self) -> Stamp {
         Stamp { schema: self.version, fingerprint: 0 }
     }
 
-    pub(super) async fn look_up(&self, place: &Place) -> Looked {
-        match self.cache.lookup(self.slot(place)).await {
-            Lookup::Hit(bytes, mark) => self.read(&bytes, mark).await,
-            other => Looked::Nothing(other),
+    pub(super) async fn look_up(&self, key: &PageKey) -> PageLookup {
+        match self.cache.entries().look_up(self.slot(key)).await {
+            Lookup::Hit(body, token) => self.read(&body, token).await,
+            other => PageLookup::Missing(other),
         }
     }
 
-    pub(super) async fn read(&self, bytes: &[u8], mark: Option<Mark>) -> Looked {
-        match codec::deserialize(bytes) {
-            Some(Entry::Page { page, at }) => match self.pages.find(&self.cache, page).await {
-                Some(page) => Looked::Page(page, at),
-                None => Looked::Nothing(Lookup::Miss(mark)),
+    /// Reads the body of an entry and finds its page.
+    pub(super) async fn read(&self, body: &[u8], token: Option<CasToken>) -> PageLookup {
+        match codec::deserialize(body) {
+            Some(PageEntry::Page { page, at }) => match self.pages.find(&self.cache, page).await {
+                Some(page) => PageLookup::Page(page, at),
+                // The page was evicted: its entry is replaced.
+                None => PageLookup::Missing(Lookup::Miss(token)),
             },
-            Some(Entry::Variants { generation, names }) => Looked::Variants(generation, names),
-            None => Looked::Nothing(Lookup::Miss(mark)),
+            Some(PageEntry::Variants { generation, names }) => {
+                PageLookup::Variants(generation, names)
+            }
+            None => PageLookup::Missing(Lookup::Miss(token)),
         }
     }
 
-    /// Lets the handler answer, and keeps what it has made.
-    pub(super) async fn make<S, B>(
+    /// Calls the handler, and stores its page if it may be stored. The caller stores the entry.
+    pub(super) async fn call_handler<S, B>(
         &self,
         mut req: ServiceRequest,
         service: &S,
-        place: &Place,
-    ) -> Result<Made<B>, Error>
+        key: &PageKey,
+    ) -> Result<HandlerOutcome<B>, Error>
     where
         S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
         B: MessageBody + 'static,
     {
-        place.restrict(&mut req);
+        key.restrict(&mut req);
         let res = service.call(req).await?;
         let (lifetime, names) = match self.admit_response(res.response()) {
             Ok(admitted) => admitted,
-            Err(refusal) => return Ok(Made::Other(res.map_into_left_body(), refusal)),
+            Err(refusal) => return Ok(HandlerOutcome::Other(res.map_into_left_body(), refusal)),
         };
         let (req, res) = res.into_parts();
         let (res, body) = res.into_parts();
@@ -157,23 +166,25 @@ impl Settings {
             Ok(body) => body,
             Err(body) => {
                 let res = ServiceResponse::new(req, res.set_body(EitherBody::left(body)));
-                return Ok(Made::Other(res, Refusal::Stream));
+                return Ok(HandlerOutcome::Other(res, Refusal::Stream));
             }
         };
         let Some((page, stored)) = Page::of_response(res.headers(), body.clone()) else {
             let res = ServiceResponse::new(req, res.set_body(EitherBody::right(body)));
-            return Ok(Made::Other(res, Refusal::TooLarge));
+            return Ok(HandlerOutcome::Other(res, Refusal::TooLarge));
         };
         let page = Arc::new(page);
-        let entry = if self.pages.keep(&self.cache, &page, &stored, lifetime).await {
-            self.entry(place, &req, page.id, names, lifetime).await
+        // The page comes first: an entry must never name a page that cannot be found.
+        let entry = if self.pages.put(&self.cache, &page, &stored, lifetime).await {
+            self.new_entry(key, &req, page.id, names, lifetime).await
         } else {
             Err(Refusal::TooLarge)
         };
-        Ok(Made::Page { req, page, entry: entry.map(|entry| (entry, lifetime)) })
+        Ok(HandlerOutcome::Page { req, page, entry: entry.map(|entry| (entry, lifetime)) })
     }
 
-    /// The lifetime of a response, and the request headers that it depends on.
+    /// Returns the lifetime of a response and the request headers that it depends on, if it may be
+    /// stored.
     fn admit_response<B>(
         &self,
         res: &HttpResponse<B>,
@@ -185,7 +196,7 @@ impl Settings {
         if !matches!(res.body().size(), BodySize::None | BodySize::Sized(_)) {
             return Err(Refusal::Stream);
         }
-        if self.keeps.as_ref().is_some_and(|keeps| !keeps(res.head())) {
+        if self.only_if.as_ref().is_some_and(|only_if| !only_if(res.head())) {
             return Err(Refusal::Filter);
         }
         let own = res.extensions().get().map(|ResponseLifetime(lifetime)| *lifetime);
@@ -198,54 +209,57 @@ impl Settings {
         Ok((lifetime, policy::vary(res.headers())?))
     }
 
-    /// What is to be stored for a page that depends on the headers in `names`.
-    async fn entry(
+    /// Returns the entry to be stored under the reserved key for a page that depends on the request
+    /// headers in `names`.
+    async fn new_entry(
         &self,
-        place: &Place,
+        key: &PageKey,
         req: &HttpRequest,
         page: PageId,
         names: BTreeSet<String>,
         lifetime: Option<Duration>,
-    ) -> Result<Entry, Refusal> {
-        let kept = Entry::Page { page, at: now() };
-        match place.variant.as_ref().map(|variant| &variant.names) {
-            None if names.is_empty() => Ok(kept),
-            Some(known) if names.is_subset(known) => Ok(kept),
+    ) -> Result<PageEntry, Refusal> {
+        let entry = PageEntry::Page { page, at: now() };
+        match key.variant.as_ref().map(|variant| &variant.names) {
+            // The reserved key is that of the page, which has no variants.
+            None if names.is_empty() => Ok(entry),
+            // The reserved key is that of a variant, and covers all headers.
+            Some(known) if names.is_subset(known) => Ok(entry),
+            // The page turns out to vary: the entry of the variant is stored first, under a new
+            // generation that is unknown until the reserved key names it.
             None => {
                 let generation = rand::random();
-                let key = variant_key(&place.main, generation, &names, req);
-                self.put(key, &kept, lifetime).await;
-                Ok(Entry::Variants { generation, names })
+                let variant_key = variant_key(&key.main, generation, &names, req);
+                self.put(&variant_key, &entry, lifetime).await;
+                Ok(PageEntry::Variants { generation, names })
             }
+            // The page varies by more headers than its variants so far. The new list of headers
+            // tells nothing about any page, so it needs no reservation.
             Some(known) => {
-                // It says which headers count, and nothing of any page: it may come at any time.
                 let names = names.union(known).cloned().collect();
-                let variants = Entry::Variants { generation: rand::random(), names };
-                self.put(place.main.clone(), &variants, lifetime).await;
+                let variants = PageEntry::Variants { generation: rand::random(), names };
+                self.put(&key.main, &variants, lifetime).await;
                 Err(Refusal::OtherVary)
             }
         }
     }
 
-    async fn put(&self, key: String, entry: &Entry, lifetime: Option<Duration>) {
-        let Some(bytes) = codec::serialize(entry) else { return };
-        let frame = self.cache.secret().entry(&key, self.stamp(), &bytes);
-        let entry = (key, frame);
-        for outcome in self.cache.backend().set_many(&[entry], lifetime).await {
-            let _ = outcome.inspect_err(|failure| self.cache.failed(*failure));
-        }
+    async fn put(&self, key: &str, entry: &PageEntry, lifetime: Option<Duration>) {
+        let Some(body) = codec::serialize(entry) else { return };
+        // If it fails, the next request is a miss.
+        let _ = self.cache.entries().put(Slot { key, stamp: self.stamp() }, &body, lifetime).await;
     }
 }
 
-/// The key of one variant: neither a path nor a query begins like that.
+/// Returns the key of one variant. No path or query gives such a key.
 fn variant_key(main: &str, generation: u64, names: &BTreeSet<String>, req: &HttpRequest) -> String {
     let authority = req.uri().authority().map(Authority::as_str);
     let variant = policy::variant(req.headers(), authority, names);
     format!("{main}?#{generation:016x}{variant}")
 }
 
-/// Leaves the handler no more of the query than the key is made of. Like all that changes a
-/// request in Actix, it panics if somebody outside has kept a clone of it.
+/// Leaves the handler only the part of the query that is in the key. Like every change of a request
+/// in Actix, it panics if a middleware outside has kept a clone of the request.
 fn restrict_query(req: &mut ServiceRequest, query: &str) {
     let path = req.path();
     let target = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };

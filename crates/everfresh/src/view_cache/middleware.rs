@@ -1,4 +1,4 @@
-//! What happens to a request, in order.
+//! The steps that a request goes through.
 
 use std::{
     cell::Cell,
@@ -21,20 +21,19 @@ use bytes::Bytes;
 
 use super::{
     Settings, ViewCache,
-    answer::{mark, sent},
-    entry::{Looked, Made, Place},
+    answer::{append_cache_status, respond},
+    entry::{HandlerOutcome, PageKey, PageLookup},
     policy::{self, Refusal},
-    uncacheable as passes,
+    uncacheable,
 };
 use crate::{
-    backend::Backend,
-    backend::frame as codec,
-    cache::stats::Event,
-    freshness::lease::{Encoded, Filled, Lookup},
+    backend::entries::Lookup,
+    cache::{codec, stats::Event},
+    freshness::lease::{Encoded, FillOutcome},
 };
 
-/// How often an entry is looked at that turns out to be another kind of entry.
-const TURNS: u32 = 4;
+/// Lookups of one request, each of which may find that the page varies by other headers.
+const MAX_LOOKUPS: u32 = 4;
 
 impl<S, B> Transform<S, ServiceRequest> for ViewCache
 where
@@ -53,7 +52,7 @@ where
     }
 }
 
-/// [`ViewCache`] before one service.
+/// A [`ViewCache`] around one service.
 #[derive(Clone)]
 pub struct ViewCacheMiddleware<S> {
     settings: Arc<Settings>,
@@ -67,7 +66,7 @@ where
 {
     type Response = ServiceResponse<EitherBody<B, Bytes>>;
     type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Answered<B>>>>;
+    type Future = Pin<Box<dyn Future<Output = Response<B>>>>;
 
     forward_ready!(service);
 
@@ -77,42 +76,43 @@ where
     }
 }
 
-type Answered<B> = Result<ServiceResponse<EitherBody<B, Bytes>>, Error>;
+type Response<B> = Result<ServiceResponse<EitherBody<B, Bytes>>, Error>;
 
-/// What has come of filling an entry.
-enum Turn<B> {
-    Done(ServiceResponse<EitherBody<B, Bytes>>),
-    /// It has turned out that there are variants, by these headers.
-    Again(ServiceRequest, u64, BTreeSet<String>),
+/// The outcome of filling an entry.
+enum FillResult<B> {
+    Response(ServiceResponse<EitherBody<B, Bytes>>),
+    /// The page has variants by these headers: look up again.
+    Varies(ServiceRequest, u64, BTreeSet<String>),
 }
 
-/// Boxes below keep the room that only misses need out of the future of a hit.
+/// The boxes below keep the futures of misses out of the future of a hit, which stays small.
 impl Settings {
-    async fn answer<S, B>(&self, req: ServiceRequest, service: &S) -> Answered<B>
+    async fn answer<S, B>(&self, req: ServiceRequest, service: &S) -> Response<B>
     where
         S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
         B: MessageBody + 'static,
     {
         let is_safe = matches!(*req.method(), Method::GET | Method::HEAD);
-        let is_meant = self.paths.is_empty() || self.paths.iter().any(|path| path == req.path());
-        if !is_safe || !is_meant || matches!(self.cache.backend(), Backend::Null) {
-            return Box::pin(passed(req, service)).await;
+        let is_listed = self.paths.is_empty() || self.paths.iter().any(|path| path == req.path());
+        if !is_safe || !is_listed || self.cache.entries().is_null() {
+            return Box::pin(forward(req, service)).await;
         }
-        let mut place = match self.admit(&req) {
-            Ok((key, query)) => Place::of_page(self.cache.full_key(&key), query),
+        let mut key = match self.admit(&req) {
+            Ok((key, query)) => PageKey::new(self.cache.full_key(&key), query),
             Err(refusal) => {
-                refused(req.path(), refusal);
-                let res = Box::pin(passed(req, service)).await?;
-                return Ok(marked(res, "fwd=bypass"));
+                log_refusal(req.path(), refusal);
+                let res = Box::pin(forward(req, service)).await?;
+                return Ok(with_cache_status(res, "fwd=bypass"));
             }
         };
-        self.serve(req, service, &mut place).await
+        self.serve(req, service, &mut key).await
     }
 
-    /// The key of a request, and the query that its handler may see.
+    /// Returns the key of a request and the query that its handler may see, if it may be answered
+    /// from the cache.
     fn admit(&self, req: &ServiceRequest) -> Result<(String, Option<String>), Refusal> {
         policy::admits_request(req.headers(), &self.bypass_cookies)?;
-        // Such a URL names a host besides the one in the headers.
+        // An absolute URL names a host that may differ from the Host header.
         let is_absolute = req.version() < Version::HTTP_2 && req.uri().authority().is_some();
         if is_absolute || !policy::is_usual(req.path()) {
             return Err(Refusal::Spelling);
@@ -132,124 +132,133 @@ impl Settings {
         &self,
         mut req: ServiceRequest,
         service: &S,
-        place: &mut Place,
-    ) -> Answered<B>
+        key: &mut PageKey,
+    ) -> Response<B>
     where
         S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
         B: MessageBody + 'static,
     {
-        for _ in 0..TURNS {
-            let found = match self.look_up(place).await {
-                Looked::Page(page, at) => {
-                    self.cache.count(Event::Hits { hits: 1, bytes: page.length() });
-                    let res = sent(req.headers(), &page, Some(at), None).await;
+        for _ in 0..MAX_LOOKUPS {
+            // The first lookup is by path; if the page varies, the next one is by variant.
+            let found = match self.look_up(key).await {
+                PageLookup::Page(page, at) => {
+                    self.cache.entries().count(Event::Hits { hits: 1, bytes: page.length() });
+                    let res = respond(req.headers(), &page, Some(at), None).await;
                     return Ok(req.into_response(res.map_into_right_body()));
                 }
-                Looked::Variants(generation, names) if !place.is_variant() => {
-                    place.narrow(generation, names, req.request());
+                PageLookup::Variants(generation, names) if !key.is_variant() => {
+                    key.narrow(generation, names, req.request());
                     continue;
                 }
-                Looked::Variants(..) => Lookup::Miss(None),
-                Looked::Nothing(found) => found,
+                // A list of variants under the key of a variant is not an entry of this cache.
+                PageLookup::Variants(..) => Lookup::Miss(None),
+                PageLookup::Missing(found) => found,
             };
-            self.cache.count(Event::Misses(1));
+            self.cache.entries().count(Event::Misses(1));
             let refusal = match *req.method() {
                 Method::HEAD => Some(Refusal::Head),
-                _ if self.passes.contains(place.key()) => Some(Refusal::Pass),
+                _ if self.uncacheable.contains(key.key()) => Some(Refusal::Uncacheable),
                 _ => None,
             };
             if let Some(refusal) = refusal {
-                refused(req.path(), refusal);
-                return Box::pin(self.made_alone(req, service, place)).await;
+                log_refusal(req.path(), refusal);
+                return Box::pin(self.answer_uncached(req, service, key)).await;
             }
-            match Box::pin(self.fill_page(req, service, place, found)).await? {
-                Turn::Done(res) => return Ok(res),
-                Turn::Again(back, generation, names) => {
-                    place.narrow(generation, names, back.request());
-                    req = back;
+            match Box::pin(self.fill(req, service, key, found)).await? {
+                FillResult::Response(res) => return Ok(res),
+                FillResult::Varies(returned, generation, names) => {
+                    key.narrow(generation, names, returned.request());
+                    req = returned;
                 }
             }
         }
-        Box::pin(self.made_alone(req, service, place)).await
+        // The list of headers changes again and again: stop trying.
+        Box::pin(self.answer_uncached(req, service, key)).await
     }
 
-    /// The page for this request only.
-    async fn made_alone<S, B>(
+    /// Calls the handler for this request only.
+    async fn answer_uncached<S, B>(
         &self,
         mut req: ServiceRequest,
         service: &S,
-        place: &Place,
-    ) -> Answered<B>
+        key: &PageKey,
+    ) -> Response<B>
     where
         S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
         B: MessageBody + 'static,
     {
-        place.restrict(&mut req);
-        Ok(marked(passed(req, service).await?, place.miss()))
+        key.restrict(&mut req);
+        Ok(with_cache_status(forward(req, service).await?, key.miss_status()))
     }
 
-    /// Has the page made, by this request or another that asks for the same.
-    async fn fill_page<S, B>(
+    /// Fills the entry: by the handler of this request, or by that of a concurrent one.
+    async fn fill<S, B>(
         &self,
         req: ServiceRequest,
         service: &S,
-        place: &Place,
+        key: &PageKey,
         found: Lookup,
-    ) -> Result<Turn<B>, Error>
+    ) -> Result<FillResult<B>, Error>
     where
         S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
         B: MessageBody + 'static,
     {
-        let waiting = Cell::new(Some(req));
-        let make = async || match waiting.take() {
-            Some(req) => self.make(req, service, place).await,
-            None => Err(ErrorInternalServerError("a page is made once")),
+        // The request is moved into the handler if this one is called, else it is needed below.
+        let pending = Cell::new(Some(req));
+        let call_handler = async || match pending.take() {
+            Some(req) => self.call_handler(req, service, key).await,
+            None => {
+                Err(ErrorInternalServerError("handler future was polled twice (bug in everfresh)"))
+            }
         };
-        let filled = self.cache.fill(self.slot(place), found, stored_form, make).await;
-        let filled = filled.inspect_err(|_| self.passes.add(place.key(), passes::BY_FAILURE))?;
-        let (bytes, make) = match filled {
-            Filled::Fresh { value, is_stored } => {
-                if let Some(time) = value.passes_for() {
-                    self.passes.add(place.key(), time);
+        let filled = self.cache.filler().fill(self.slot(key), found, encode, call_handler).await;
+        let filled =
+            filled.inspect_err(|_| self.uncacheable.add(key.key(), uncacheable::BY_FAILURE))?;
+        let (body, call_handler) = match filled {
+            FillOutcome::Computed { value, is_stored } => {
+                if let Some(time) = value.uncacheable_for() {
+                    self.uncacheable.add(key.key(), time);
                 }
-                return Ok(Turn::Done(finished(value, place, is_stored).await));
+                return Ok(FillResult::Response(finish(value, key, is_stored).await));
             }
-            Filled::Stored(bytes, make) => (bytes, make),
+            FillOutcome::Cached(body, call_handler) => (body, call_handler),
         };
-        match (self.read(&bytes, None).await, waiting.take()) {
-            (Looked::Page(page, at), Some(req)) => {
-                let status = format!("{}; collapsed", place.miss());
-                let res = sent(req.headers(), &page, Some(at), Some(&status)).await;
-                Ok(Turn::Done(req.into_response(res.map_into_right_body())))
+        // A concurrent request has filled the entry.
+        match (self.read(&body, None).await, pending.take()) {
+            (PageLookup::Page(page, at), Some(req)) => {
+                let status = format!("{}; collapsed", key.miss_status());
+                let res = respond(req.headers(), &page, Some(at), Some(&status)).await;
+                Ok(FillResult::Response(req.into_response(res.map_into_right_body())))
             }
-            (Looked::Variants(generation, names), Some(req)) if !place.is_variant() => {
-                Ok(Turn::Again(req, generation, names))
+            (PageLookup::Variants(generation, names), Some(req)) if !key.is_variant() => {
+                Ok(FillResult::Varies(req, generation, names))
             }
+            // Its page cannot be used, so this request calls its own handler.
             (_, req) => {
-                waiting.set(req);
-                Ok(Turn::Done(finished(make().await?, place, false).await))
+                pending.set(req);
+                Ok(FillResult::Response(finish(call_handler().await?, key, false).await))
             }
         }
     }
 }
 
-impl<B> Made<B> {
-    /// For how long nobody should wait for this page, if it was not kept.
-    fn passes_for(&self) -> Option<Duration> {
+impl<B> HandlerOutcome<B> {
+    /// Returns how long no request should wait for this page, if it was not stored.
+    fn uncacheable_for(&self) -> Option<Duration> {
         match self {
-            // Next time it is told apart.
+            // At the next request the variant is known.
             Self::Page { entry: Ok(_) | Err(Refusal::OtherVary), .. } => None,
             Self::Other(_, Refusal::Status(status)) if status.is_server_error() => {
-                Some(passes::BY_FAILURE)
+                Some(uncacheable::BY_FAILURE)
             }
-            Self::Page { .. } | Self::Other(..) => Some(passes::BY_NATURE),
+            Self::Page { .. } | Self::Other(..) => Some(uncacheable::BY_NATURE),
         }
     }
 }
 
-fn stored_form<B>(made: &Made<B>) -> Option<Encoded> {
-    match made {
-        Made::Page { entry: Ok((entry, lifetime)), page, .. } => Some(Encoded {
+fn encode<B>(outcome: &HandlerOutcome<B>) -> Option<Encoded> {
+    match outcome {
+        HandlerOutcome::Page { entry: Ok((entry, lifetime)), page, .. } => Some(Encoded {
             bytes: codec::serialize(entry)?,
             lifetime: *lifetime,
             size: page.length(),
@@ -258,25 +267,26 @@ fn stored_form<B>(made: &Made<B>) -> Option<Encoded> {
     }
 }
 
-async fn finished<B>(
-    made: Made<B>,
-    place: &Place,
+/// Builds the response of the request whose handler was called.
+async fn finish<B>(
+    outcome: HandlerOutcome<B>,
+    key: &PageKey,
     is_stored: bool,
 ) -> ServiceResponse<EitherBody<B, Bytes>> {
-    match made {
-        Made::Other(res, refusal) => {
-            refused(res.request().path(), refusal);
-            marked(res, place.miss())
+    match outcome {
+        HandlerOutcome::Other(res, refusal) => {
+            log_refusal(res.request().path(), refusal);
+            with_cache_status(res, key.miss_status())
         }
-        Made::Page { req, page, entry } => {
+        HandlerOutcome::Page { req, page, entry } => {
             let stored = if is_stored { "; stored" } else { "" };
-            let status = format!("{}{stored}", place.miss());
+            let status = format!("{}{stored}", key.miss_status());
             let res = match entry {
-                Ok(_) => sent(req.headers(), &page, None, Some(&status)).await,
+                Ok(_) => respond(req.headers(), &page, None, Some(&status)).await,
                 Err(refusal) => {
-                    refused(req.path(), refusal);
-                    // What is sent only once is not worth compressing.
-                    sent(&HeaderMap::new(), &page, None, Some(&status)).await
+                    log_refusal(req.path(), refusal);
+                    // Without headers: a page that is sent once is not worth compressing.
+                    respond(&HeaderMap::new(), &page, None, Some(&status)).await
                 }
             };
             ServiceResponse::new(req, res.map_into_right_body())
@@ -284,19 +294,19 @@ async fn finished<B>(
     }
 }
 
-/// As the handler answers it.
-async fn passed<S, B>(req: ServiceRequest, service: &S) -> Answered<B>
+/// Lets the service answer, without the cache.
+async fn forward<S, B>(req: ServiceRequest, service: &S) -> Response<B>
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
 {
     Ok(service.call(req).await?.map_into_left_body())
 }
 
-fn marked<B>(mut res: ServiceResponse<B>, status: &str) -> ServiceResponse<B> {
-    mark(res.headers_mut(), status);
+fn with_cache_status<B>(mut res: ServiceResponse<B>, status: &str) -> ServiceResponse<B> {
+    append_cache_status(res.headers_mut(), status);
     res
 }
 
-fn refused(path: &str, refusal: Refusal) {
-    log::debug!("{path} is not kept: {refusal}");
+fn log_refusal(path: &str, refusal: Refusal) {
+    log::debug!("{path} is not cached: {refusal}");
 }

@@ -1,4 +1,4 @@
-//! Whole pages, kept by their path.
+//! Caches whole pages by their path.
 
 mod answer;
 mod compression;
@@ -16,10 +16,11 @@ use actix_web::{
     dev::{ResponseHead, ServiceRequest},
 };
 
-use self::{page::Pages, uncacheable::Passes};
-use crate::{cache::Cache, cache::lifetime::Lifetime};
+use self::{page::PageStore, uncacheable::Uncacheable};
+use crate::cache::{Cache, lifetime::Lifetime};
 
-/// Middleware: answers GET and HEAD with the page that was sent before, until it is forgotten.
+/// A middleware that answers GET and HEAD with the page that was sent before, until it is
+/// invalidated.
 ///
 /// ```
 /// use everfresh::{Cache, ViewCache, view_key};
@@ -28,7 +29,7 @@ use crate::{cache::Cache, cache::lifetime::Lifetime};
 /// let cache = Cache::memory(64 << 20).build();
 /// let views = ViewCache::builder(cache.layer("view")).build();
 /// let app = App::new().service(
-///     web::resource("/").wrap(views).to(async || "made only when it is not in the cache"),
+///     web::resource("/").wrap(views).to(async || "rendered only when it is not in the cache"),
 /// );
 ///
 /// # let _ = app;
@@ -38,37 +39,36 @@ use crate::{cache::Cache, cache::lifetime::Lifetime};
 /// # };
 /// ```
 ///
-/// # What is kept
+/// # Which pages are cached
 ///
-/// Responses to GET with status 200 whose body is not a stream. Not those that set a cookie, that
-/// are encoded already, or whose `Cache-Control` says `private`, `no-store`, `no-cache` or
-/// `max-age=0`; and nothing that answers a request with `Authorization` or a bypass cookie. A line
-/// in the debug log says why.
+/// Responses to GET with status 200 whose body is not a stream. Not cached are responses that set a
+/// cookie, that are encoded already, or whose `Cache-Control` says `private`, `no-store`, `no-cache`
+/// or `max-age=0`, and responses to requests with `Authorization` or a bypass cookie. The debug log
+/// tells the reason.
 ///
-/// The key is `view/` and the path, in the spelling that browsers use; other spellings of it
-/// (`/%61` for `/a`) are not answered from the cache. The query is no part of it, but for the parameters named by
-/// [`ViewCacheBuilder::query`]; **a handler sees only those** when its response may be kept. What a
-/// page depends on besides must stand in its `Vary`: the request headers named there are learned,
-/// and become part of the key. A page that shows who is logged in, or what `Host` it was asked for,
-/// and does not say so in `Vary`, is shown to others. `connection_info()` believes what a visitor
-/// writes into `Forwarded` and `X-Forwarded-…`.
+/// The key is `view/` and the path as browsers spell it; requests with another spelling (`/%61` for
+/// `/a`) bypass the cache. Of the query, only the parameters named by [`ViewCacheBuilder::query`] are
+/// part of the key, and **the handler sees only those** when its response may be cached. Request
+/// headers that a page depends on must be in its `Vary`: they are learned and become part of the key.
+/// A page that shows the name of the user, or the requested `Host`, without saying so in `Vary` is
+/// shown to other users. `connection_info()` trusts the client's own `Forwarded` and `X-Forwarded-…`.
 ///
-/// Whatever sets cookies (sessions, say) must be inside: a cookie that is set outside is not seen
-/// here. No middleware outside may keep a clone of the request.
+/// Middleware that sets cookies, such as sessions, must be inside: this one cannot see a cookie that
+/// is set outside. No middleware outside may keep a clone of the request.
 ///
-/// # How it is sent
+/// # How pages are sent
 ///
-/// With an `ETag` (304 for those who have it), `Age`, `Cache-Status` (RFC 9211) and, unless the
-/// handler says otherwise, `Cache-Control: private, no-cache`. Compressed with Brotli or gzip for
-/// those who take it: each form is made once, when it is first asked for, and has its own `ETag`.
+/// With an `ETag` (clients that have the page get 304), `Age`, `Cache-Status` (RFC 9211) and, unless the
+/// handler sets another, `Cache-Control: private, no-cache`. A page is compressed with Brotli or gzip
+/// for clients that accept it: each form is made once, at its first request, and has its own `ETag`.
 ///
-/// # How it stays fresh
+/// # How pages stay fresh
 ///
-/// The entry is reserved before the handler runs, as in
-/// [`get_or_compute`](crate::Cache::get_or_compute): what is read while somebody deletes the key
-/// is sent, but not kept. An entry holds only which page is the right one. The pages themselves
-/// never change; a process keeps those that it sends (see [`ViewCacheBuilder::bytes_at_hand`]), so
-/// that a hit costs one small get, however large the page; two, if it has a `Vary`.
+/// The key is reserved before the handler runs, as in
+/// [`get_or_compute`](crate::Cache::get_or_compute): if the key is deleted meanwhile, the page is sent
+/// but not stored. An entry only names the current page. Pages never change, and each process keeps
+/// those that it sends (see [`ViewCacheBuilder::local_bytes`]), so a hit costs one small get, however
+/// large the page; two, if it has a `Vary`.
 #[derive(Clone)]
 pub struct ViewCache(Arc<Settings>);
 
@@ -77,53 +77,53 @@ type KeyFunction = Option<Box<dyn Fn(&ServiceRequest) -> Option<String> + Send +
 
 struct Settings {
     cache: Cache,
-    pages: Pages,
-    passes: Passes,
+    pages: PageStore,
+    uncacheable: Uncacheable,
     version: u64,
     lifetime: Lifetime,
     paths: Vec<String>,
     query: Vec<String>,
     bypass_cookies: Vec<String>,
     unless: Condition<ServiceRequest>,
-    keeps: Condition<ResponseHead>,
+    only_if: Condition<ResponseHead>,
     key: KeyFunction,
 }
 
-/// How a [`ViewCache`] is made.
+/// Builds a [`ViewCache`].
 pub struct ViewCacheBuilder {
     settings: Settings,
-    bytes_at_hand: usize,
+    local_bytes: usize,
 }
 
-/// Enough for some hundred pages.
-const BYTES_AT_HAND: usize = 8 << 20;
+/// The default of [`ViewCacheBuilder::local_bytes`]: enough for some hundred pages.
+const DEFAULT_LOCAL_BYTES: usize = 8 << 20;
 
-/// The lifetime of one response, in its extensions.
+/// The lifetime of one response, stored in its extensions.
 struct ResponseLifetime(Lifetime);
 
 impl ViewCache {
-    /// A view cache whose entries are in `cache`.
+    /// Starts a view cache whose entries are in `cache`.
     #[must_use]
     pub fn builder(cache: Cache) -> ViewCacheBuilder {
         let settings = Settings {
             cache,
-            pages: Pages::new(0),
-            passes: Passes::new(),
+            pages: PageStore::new(0),
+            uncacheable: Uncacheable::new(),
             version: 0,
             lifetime: Lifetime::Default,
             paths: Vec::new(),
             query: Vec::new(),
             bypass_cookies: Vec::new(),
             unless: None,
-            keeps: None,
+            only_if: None,
             key: None,
         };
-        ViewCacheBuilder { settings, bytes_at_hand: BYTES_AT_HAND }
+        ViewCacheBuilder { settings, local_bytes: DEFAULT_LOCAL_BYTES }
     }
 
-    /// The key of the page at this path, with its query if that counts: for an
-    /// [`Invalidation`](crate::Invalidation). With a [key function](ViewCacheBuilder::key), of the
-    /// page for which that gives this.
+    /// Returns the key of the page at a path, with its query if parameters of it are part of the key,
+    /// for an [`Invalidation`](crate::Invalidation). With a [key function](ViewCacheBuilder::key),
+    /// takes the result of that function instead.
     #[must_use]
     pub fn key(&self, path_and_query: &str) -> String {
         if self.0.key.is_some() {
@@ -133,19 +133,19 @@ impl ViewCache {
         policy::key(path, query, &self.0.query).0
     }
 
-    /// Forgets the page at this path, in all its variants. Whether that is certain.
+    /// Forgets the page at a path, in all its variants. Returns whether that is certain.
     pub async fn forget(&self, path_and_query: &str) -> bool {
         self.0.cache.delete(&self.key(path_and_query)).await
     }
 
-    /// Gives one response a lifetime of its own. Zero: it is not kept.
+    /// Sets the lifetime of one response. A response with a lifetime of zero is not cached.
     pub fn set_lifetime<B>(response: &mut HttpResponse<B>, lifetime: Lifetime) {
         response.extensions_mut().insert(ResponseLifetime(lifetime));
     }
 }
 
-/// The key of the page at this path, percent-encoded or not, where no parameter of the query counts:
-/// for an [`Invalidation`](crate::Invalidation).
+/// Returns the key of the page at a path, percent-encoded or not, without a query, for an
+/// [`Invalidation`](crate::Invalidation).
 ///
 /// ```
 /// assert_eq!(everfresh::view_key("/"), "view//");
@@ -156,51 +156,51 @@ pub fn view_key(path: &str) -> String {
 }
 
 impl ViewCacheBuilder {
-    /// Entries of another version are not served. To be changed with whatever shapes all pages,
-    /// like their templates ([`Templates::digest`](crate::Templates::digest), with the feature
-    /// `tera`) and the names of static files. Default: 0.
+    /// Sets the version of all pages; entries of other versions are not served. Derive it from the
+    /// templates ([`Templates::digest`](crate::Templates::digest), with the feature `tera`), the names
+    /// of static files, and anything else that shapes all pages. Default: 0.
     #[must_use]
     pub fn version(mut self, version: u64) -> Self {
         self.settings.version = version;
         self
     }
 
-    /// How long pages are kept; `s-maxage` or `max-age` of a response can only make it shorter,
-    /// [`ViewCache::set_lifetime`] takes its place. Default: [`Lifetime::Default`].
+    /// Sets the lifetime of pages. `s-maxage` or `max-age` of a response can only shorten it;
+    /// [`ViewCache::set_lifetime`] replaces it. Default: [`Lifetime::Default`].
     #[must_use]
     pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
         self.settings.lifetime = lifetime;
         self
     }
 
-    /// Only requests for this path, as it stands in the URL, are looked at; all others pass as if
-    /// this were not there. May be called several times. Default: all paths.
+    /// Restricts the cache to this path, as it is written in the URL; requests for other paths are
+    /// forwarded. Can be called several times. Default: all paths.
     ///
-    /// So one view cache can be wrapped around the whole app, outside of what a page that is found
-    /// does not need: routing, sessions, what sets the same headers each time.
+    /// This allows one view cache around the whole app, outside of everything that a cached page does
+    /// not need: routing, sessions, middleware that sets constant headers.
     #[must_use]
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.settings.paths.push(path.into());
         self
     }
 
-    /// The parameters of the query that pages depend on. Each combination of values is a page, and
-    /// anyone can make up values. Default: none.
+    /// Sets the parameters of the query that are part of the key. Each combination of values is a page
+    /// of its own, and clients can invent values. Default: none.
     #[must_use]
     pub fn query<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.settings.query = names.into_iter().map(Into::into).collect();
         self
     }
 
-    /// A request with a cookie of this name is not answered from the cache, nor its response kept.
-    /// May be called several times. Default: none.
+    /// Bypasses the cache for requests with a cookie of this name: they are not answered from it, and
+    /// their responses are not stored. Can be called several times. Default: none.
     #[must_use]
     pub fn bypass_cookie(mut self, name: impl Into<String>) -> Self {
         self.settings.bypass_cookies.push(name.into());
         self
     }
 
-    /// Likewise for requests that meet a condition.
+    /// Bypasses the cache for requests that meet a condition. Default: none.
     #[must_use]
     pub fn unless(
         mut self,
@@ -210,19 +210,20 @@ impl ViewCacheBuilder {
         self
     }
 
-    /// Keeps only responses that meet a condition, besides what is said at [`ViewCache`].
+    /// Stores only responses that meet a condition, in addition to the rules of [`ViewCache`]. Default:
+    /// none.
     #[must_use]
     pub fn only_if(
         mut self,
         condition: impl Fn(&ResponseHead) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.settings.keeps = Some(Box::new(condition));
+        self.settings.only_if = Some(Box::new(condition));
         self
     }
 
-    /// Makes the key of a request, after `view/`; `None` if it is not to be answered from the
-    /// cache. Then the handler sees the whole query. Default: the path, with the parameters named
-    /// by [`query`](Self::query).
+    /// Sets the function that makes the key of a request, after `view/`; a request for which it
+    /// returns `None` bypasses the cache. The handler then sees the whole query. Default: the path,
+    /// with the parameters of [`query`](Self::query).
     #[must_use]
     pub fn key(
         mut self,
@@ -232,19 +233,19 @@ impl ViewCacheBuilder {
         self
     }
 
-    /// In about so many bytes each process keeps pages ready to be sent. Those that do not fit
-    /// are fetched from the servers each time; if there are none, they are made each time.
-    /// Default: 8 MiB.
+    /// Sets the approximate memory, in bytes, in which each process keeps pages ready to be sent. A
+    /// page that does not fit is fetched from the servers at each request; without servers, it is
+    /// rendered at each request. Default: 8 MiB.
     #[must_use]
-    pub fn bytes_at_hand(mut self, bytes: usize) -> Self {
-        self.bytes_at_hand = bytes;
+    pub fn local_bytes(mut self, bytes: usize) -> Self {
+        self.local_bytes = bytes;
         self
     }
 
-    /// The middleware; to be made once, and cloned for each worker.
+    /// Builds the middleware. Build it once and clone it for each worker.
     #[must_use]
     pub fn build(self) -> ViewCache {
-        let pages = Pages::new(self.bytes_at_hand);
+        let pages = PageStore::new(self.local_bytes);
         ViewCache(Arc::new(Settings { pages, ..self.settings }))
     }
 }

@@ -1,8 +1,8 @@
-//! Pages, ready to be sent, and where they are kept.
+//! Pages ready to be sent, and where they are stored.
 //!
-//! An entry of the cache holds only which page is the right one, by the digest of its content. The
-//! page itself never changes: whoever has it, has it for good. So a process keeps the pages that
-//! it has sent, and asks the servers just for the little entry.
+//! An entry of the cache only names the current page, by the digest of its content. A page never
+//! changes, so each process keeps the pages that it has sent, and reads only the small entry from the
+//! servers.
 
 use std::{
     hash::{BuildHasherDefault, Hasher},
@@ -19,20 +19,22 @@ use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 
 use super::{
-    answer::HIT,
     compression::{Form, is_compressible},
     policy::may_be_transformed,
 };
 use crate::{
-    backend::frame::{self as codec, Frame, Stamp},
-    cache::Cache,
+    backend::entries::Slot,
+    cache::{Cache, codec},
 };
 
-/// A page's name: the beginning of the SHA-256 of its content.
+/// Identifies a page: the first 16 bytes of the SHA-256 of its content.
 pub(super) type PageId = u128;
 
-/// What belongs to one way and one moment of sending, and not to the page.
-const NOT_KEPT: [HeaderName; 8] = [
+/// The `Cache-Status` of a hit (RFC 9211), which is stored with the page's headers.
+const HIT: &str = "everfresh; hit";
+
+/// Headers that belong to one response, not to the page.
+const NOT_STORED: [HeaderName; 8] = [
     header::AGE,
     header::CACHE_STATUS,
     header::CONNECTION,
@@ -43,8 +45,7 @@ const NOT_KEPT: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
-/// Of the headers of a page those that describe the body that a 304 does not have (RFC 9110, section
-/// 15.4.5).
+/// Headers of a page that describe its body, which a 304 does not have (RFC 9110, section 15.4.5).
 const NOT_IN_NOT_MODIFIED: [HeaderName; 6] = [
     header::CONTENT_DISPOSITION,
     header::CONTENT_ENCODING,
@@ -54,49 +55,49 @@ const NOT_IN_NOT_MODIFIED: [HeaderName; 6] = [
     header::LAST_MODIFIED,
 ];
 
-/// For browsers and what lies between, unless the handler says otherwise: they must ask each time,
-/// for nobody could tell them of a change.
-const ASK_EACH_TIME: &str = "private, no-cache";
+/// The `Cache-Control` of a page whose handler sets none: browsers and proxies must revalidate it each
+/// time, because they cannot be told of a change.
+const REVALIDATE: &str = "private, no-cache";
 
-/// Bytes that a page costs besides its body.
+/// The memory of a page without its body, in bytes.
 const OVERHEAD: usize = 1024;
 
-/// A page in one form.
+/// A page in one form: plain or compressed.
 #[derive(Debug)]
-pub(super) struct Ready {
+pub(super) struct Rendition {
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
 
-/// A page in all forms that somebody has asked for.
+/// A page in all forms that have been requested.
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) id: PageId,
-    plain: Arc<Ready>,
+    plain: Arc<Rendition>,
     /// The entity tags of its forms, in the order of [`Form::ALL`].
     tags: [HeaderValue; 3],
-    /// What its 304 carries besides the tag.
-    pub(super) in_not_modified: HeaderMap,
+    /// The headers of its 304, without the tag.
+    pub(super) not_modified_headers: HeaderMap,
     is_compressible: bool,
-    brotli: OnceCell<Arc<Ready>>,
-    gzip: OnceCell<Arc<Ready>>,
+    brotli: OnceCell<Arc<Rendition>>,
+    gzip: OnceCell<Arc<Rendition>>,
 }
 
 impl Page {
-    /// The page that a response is, and its stored form: the length of its headers (four bytes, the
-    /// highest first), the headers, the body.
+    /// Makes a page of a response, and its stored form: the length of the headers as four bytes in
+    /// big-endian order, the headers, the body.
     pub(super) fn of_response(headers: &HeaderMap, body: Bytes) -> Option<(Self, Bytes)> {
-        let mut kept: Vec<_> = headers
+        let mut fields: Vec<_> = headers
             .iter()
-            .filter(|(name, _)| !NOT_KEPT.contains(name))
+            .filter(|(name, _)| !NOT_STORED.contains(name))
             .map(|(name, value)| (name.as_str(), value.as_bytes()))
             .collect();
         if !headers.contains_key(header::CACHE_CONTROL) {
-            kept.push((header::CACHE_CONTROL.as_str(), ASK_EACH_TIME.as_bytes()));
+            fields.push((header::CACHE_CONTROL.as_str(), REVALIDATE.as_bytes()));
         }
-        // By name only: of one name, the order counts.
-        kept.sort_by_key(|(name, _)| *name);
-        let head = codec::serialize(&kept)?;
+        // A stable sort by name: the order of values of one name matters.
+        fields.sort_by_key(|(name, _)| *name);
+        let head = codec::serialize(&fields)?;
         let mut stored = BytesMut::with_capacity(4 + head.len() + body.len());
         stored.put_u32(u32::try_from(head.len()).ok()?);
         stored.put_slice(&head);
@@ -108,10 +109,10 @@ impl Page {
     fn of_stored(stored: &Bytes) -> Option<Self> {
         let length = u32::from_be_bytes(stored.get(..4)?.try_into().ok()?);
         let body_at = usize::try_from(length).ok()?.checked_add(4)?;
-        let kept: Vec<(String, Vec<u8>)> = codec::deserialize(stored.get(4..body_at)?)?;
-        let mut headers = HeaderMap::with_capacity(kept.len() + 5);
+        let fields: Vec<(String, Vec<u8>)> = codec::deserialize(stored.get(4..body_at)?)?;
+        let mut headers = HeaderMap::with_capacity(fields.len() + 5);
         headers.insert(header::CACHE_STATUS, HeaderValue::from_static(HIT));
-        for (name, value) in kept {
+        for (name, value) in fields {
             headers.append(HeaderName::try_from(name).ok()?, HeaderValue::from_bytes(&value).ok()?);
         }
         let (id, body) = (id_of(stored), stored.slice(body_at..));
@@ -119,30 +120,30 @@ impl Page {
         if is_compressible {
             headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
         }
-        let mut in_not_modified = HeaderMap::new();
-        let kept = headers.iter().filter(|(name, _)| !NOT_IN_NOT_MODIFIED.contains(name));
-        for (name, value) in kept {
-            in_not_modified.append(name.clone(), value.clone());
+        let mut not_modified_headers = HeaderMap::new();
+        let fields = headers.iter().filter(|(name, _)| !NOT_IN_NOT_MODIFIED.contains(name));
+        for (name, value) in fields {
+            not_modified_headers.append(name.clone(), value.clone());
         }
         let tags = Form::ALL.map(|form| etag(id, form));
         headers.insert(header::ETAG, tags[Form::Plain as usize].clone());
-        let plain = Arc::new(Ready { headers, body });
+        let plain = Arc::new(Rendition { headers, body });
         let (brotli, gzip) = (OnceCell::new(), OnceCell::new());
-        Some(Self { id, plain, tags, in_not_modified, is_compressible, brotli, gzip })
+        Some(Self { id, plain, tags, not_modified_headers, is_compressible, brotli, gzip })
     }
 
-    /// Bytes of the plain form's body.
+    /// Returns the size of the plain body in bytes.
     pub(super) fn length(&self) -> usize {
         self.plain.body.len()
     }
 
-    /// What it takes, about: compressed text is mostly a tenth of what it was.
+    /// Estimates the memory of a page in bytes: two compressed forms of about an eighth each.
     fn weight(&self) -> usize {
         let forms = if self.is_compressible { self.length() / 4 } else { 0 };
         OVERHEAD + self.length() + forms
     }
 
-    /// The entity tags of the forms that a visitor takes.
+    /// Returns the entity tags of the forms that a client accepts.
     pub(super) fn etags(
         &self,
         accept_encoding: Option<&str>,
@@ -156,8 +157,9 @@ impl Page {
             .filter(move |form| is_compressible || *form == Form::Plain)
     }
 
-    /// The form that suits a visitor best; made when it is asked for first.
-    pub(super) async fn ready(&self, accept_encoding: Option<&str>) -> Arc<Ready> {
+    /// Returns the smallest form that a client accepts; compresses the page when it is first
+    /// requested.
+    pub(super) async fn rendition(&self, accept_encoding: Option<&str>) -> Arc<Rendition> {
         let form = self.forms(accept_encoding).next().unwrap_or(Form::Plain);
         let cell = match form {
             Form::Plain => return Arc::clone(&self.plain),
@@ -165,21 +167,21 @@ impl Page {
             Form::Gzip => &self.gzip,
         };
         match cell.get() {
-            Some(ready) => Arc::clone(ready),
+            Some(rendition) => Arc::clone(rendition),
             None => Arc::clone(Box::pin(cell.get_or_init(|| self.compressed(form))).await),
         }
     }
 
-    async fn compressed(&self, form: Form) -> Arc<Ready> {
+    async fn compressed(&self, form: Form) -> Arc<Rendition> {
         let body = self.plain.body.clone();
-        // Takes milliseconds, which the other visitors of this worker should not wait.
+        // Takes milliseconds, for which the worker must not block.
         let compressed = web::block(move || form.compress(&body)).await.ok().and_then(Result::ok);
         match compressed {
             Some(body) if body.len() < self.length() => {
                 let mut headers = self.plain.headers.clone();
                 headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(form.coding()));
                 headers.insert(header::ETAG, self.tags[form as usize].clone());
-                Arc::new(Ready { headers, body: body.into() })
+                Arc::new(Rendition { headers, body: body.into() })
             }
             _ => Arc::clone(&self.plain),
         }
@@ -197,18 +199,18 @@ fn etag(id: PageId, form: Form) -> HeaderValue {
     HeaderValue::try_from(tag).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
-/// The pages that this process has at hand, and the servers that have them all.
+/// The pages of this process, and those on the servers.
 #[derive(Debug)]
-pub(super) struct Pages {
-    at_hand: moka::sync::Cache<PageId, Arc<Page>, BuildHasherDefault<OfDigest>>,
+pub(super) struct PageStore {
+    local: moka::sync::Cache<PageId, Arc<Page>, BuildHasherDefault<DigestHasher>>,
     bound: usize,
 }
 
-/// A digest needs no other hash.
+/// A hasher for digests, which are random already.
 #[derive(Debug, Default)]
-struct OfDigest(u64);
+struct DigestHasher(u64);
 
-impl Hasher for OfDigest {
+impl Hasher for DigestHasher {
     fn write_u128(&mut self, digest: u128) {
         let [_, _, _, _, _, _, _, _, half @ ..] = digest.to_be_bytes();
         self.0 = u64::from_be_bytes(half);
@@ -225,20 +227,21 @@ impl Hasher for OfDigest {
     }
 }
 
-impl Pages {
-    /// In so many bytes at most; what has not been sent for longest goes first.
+impl PageStore {
+    /// Keeps local pages in at most `bound` bytes; the least recently sent is evicted first.
     pub(super) fn new(bound: usize) -> Self {
         let weigh = |_: &PageId, page: &Arc<Page>| u32::try_from(page.weight()).unwrap_or(u32::MAX);
-        let at_hand = moka::sync::Cache::builder()
+        let local = moka::sync::Cache::builder()
             .max_capacity(bound as u64)
             .weigher(weigh)
             .eviction_policy(EvictionPolicy::lru())
             .build_with_hasher(BuildHasherDefault::default());
-        Self { at_hand, bound }
+        Self { local, bound }
     }
 
-    /// Keeps a page at hand and, if `cache` is on servers, there. Whether it can be found again.
-    pub(super) async fn keep(
+    /// Stores a page in this process and, if `cache` is on servers, there. Returns whether it can be
+    /// found again.
+    pub(super) async fn put(
         &self,
         cache: &Cache,
         page: &Arc<Page>,
@@ -247,41 +250,34 @@ impl Pages {
     ) -> bool {
         let fits = page.weight() <= self.bound;
         if fits {
-            self.at_hand.insert(page.id, Arc::clone(page));
+            self.local.insert(page.id, Arc::clone(page));
         }
-        if !cache.backend().is_shared() {
+        if !cache.is_shared() {
             return fits;
         }
         let key = key(cache, page.id);
-        let frame = cache.secret().entry(&key, Stamp::default(), stored);
-        let entry = (key, frame);
-        let outcome = cache.backend().set_many(&[entry], lifetime).await.remove(0);
-        outcome.inspect_err(|failure| cache.failed(*failure)).is_ok() || fits
+        cache.entries().put(Slot::unstamped(&key), stored, lifetime).await.is_ok() || fits
     }
 
-    /// A page that has been kept.
+    /// Finds a page, here or on the servers.
     pub(super) async fn find(&self, cache: &Cache, id: PageId) -> Option<Arc<Page>> {
-        match self.at_hand.get(&id) {
-            None if cache.backend().is_shared() => Box::pin(self.fetch(cache, id)).await,
-            at_hand => at_hand,
+        match self.local.get(&id) {
+            None if cache.is_shared() => Box::pin(self.fetch(cache, id)).await,
+            local => local,
         }
     }
 
-    /// A page that the servers have, which is at hand from now on.
+    /// Fetches a page from the servers, and keeps it in this process from now on.
     async fn fetch(&self, cache: &Cache, id: PageId) -> Option<Arc<Page>> {
         let key = key(cache, id);
-        let found = cache.backend().get(&key, false).await;
-        let found = found.inspect_err(|failure| cache.failed(*failure)).ok()??;
-        let Some(Frame::Entry { body, .. }) = cache.secret().open(&key, &found.bytes) else {
-            return None;
-        };
+        let body = cache.entries().get(Slot::unstamped(&key)).await.ok()??;
         let page = Arc::new(Page::of_stored(&body)?);
-        // What is not what it says it is has been damaged, or written by somebody else.
-        let is_it = page.id == id;
-        if is_it {
-            self.at_hand.insert(id, Arc::clone(&page));
+        // A page with another digest was damaged, or stored by another program.
+        let is_valid = page.id == id;
+        if is_valid {
+            self.local.insert(id, Arc::clone(&page));
         }
-        is_it.then_some(page)
+        is_valid.then_some(page)
     }
 }
 

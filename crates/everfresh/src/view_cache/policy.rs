@@ -32,7 +32,7 @@ pub(super) enum Refusal {
     Lifetime,
     TooLarge,
     OtherVary,
-    Pass,
+    Uncacheable,
 }
 
 impl fmt::Display for Refusal {
@@ -53,7 +53,7 @@ impl fmt::Display for Refusal {
             Self::Filter => "the response filter refuses it",
             Self::Lifetime => "its lifetime is zero",
             Self::TooLarge => "it is too large",
-            Self::Pass => "its page was not kept a moment ago",
+            Self::Uncacheable => "its page was not kept a moment ago",
             Self::OtherVary => "it varies by more than the responses before it",
         })
     }

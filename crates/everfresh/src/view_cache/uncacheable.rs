@@ -1,27 +1,27 @@
-//! Pages that are not kept.
+//! Remembers pages that were not stored.
 //!
-//! Those who ask for such a page at the same time would wait for each other, each hoping for what
-//! the one before makes. So for a while after a page was not kept, nobody waits for it.
+//! Concurrent requests for such a page would wait for each other, each hoping for the result of the
+//! one before. So for a while after a page was not stored, no request for it waits.
 
 use std::time::{Duration, Instant};
 
-/// For so long where it is the page's nature,
+/// How long a page is remembered that cannot be stored by its nature.
 pub(super) const BY_NATURE: Duration = Duration::from_secs(30);
 
-/// and where it has failed.
+/// How long a page is remembered whose handler failed.
 pub(super) const BY_FAILURE: Duration = Duration::from_secs(1);
 
-/// Of so many pages at once.
-const REMEMBERED: u64 = 1000;
+/// The largest number of pages that are remembered.
+const MAX_REMEMBERED: u64 = 1000;
 
-/// What has lately not been kept, by key, and until when that counts.
+/// Keys of pages that were not stored, and until when they are remembered.
 #[derive(Debug)]
-pub(super) struct Passes(moka::sync::Cache<String, Instant>);
+pub(super) struct Uncacheable(moka::sync::Cache<String, Instant>);
 
-impl Passes {
+impl Uncacheable {
     pub(super) fn new() -> Self {
-        let refusals = moka::sync::Cache::builder();
-        Self(refusals.max_capacity(REMEMBERED).time_to_live(BY_NATURE).build())
+        let pages = moka::sync::Cache::builder();
+        Self(pages.max_capacity(MAX_REMEMBERED).time_to_live(BY_NATURE).build())
     }
 
     pub(super) fn contains(&self, key: &str) -> bool {

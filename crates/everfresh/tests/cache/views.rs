@@ -739,7 +739,7 @@ fn a_page_over_the_servers_limit_is_kept_by_each_process() {
         |_: &HttpRequest, text: String| HttpResponse::Ok().body(text + &"x".repeat(2_000_000));
     let process = |at_hand| {
         let cache = Cache::memcached(server.client(Protocol::Binary)).build();
-        Site::start(&views(&cache).bytes_at_hand(at_hand).build(), counting(large))
+        Site::start(&views(&cache).local_bytes(at_hand).build(), counting(large))
     };
     let (one, other) = (process(8 << 20), process(8 << 20));
     for site in [&one, &other] {
@@ -756,7 +756,7 @@ fn a_page_over_the_servers_limit_is_kept_by_each_process() {
 fn a_damaged_page_is_made_again() {
     let server = Memcached::start(Kind::Plain);
     let cache = Cache::memcached(server.client(Protocol::Binary)).build();
-    let site = Site::start(&views(&cache).bytes_at_hand(0).build(), counting(plain));
+    let site = Site::start(&views(&cache).local_bytes(0).build(), counting(plain));
     let damages: [fn(&mut Vec<u8>); 4] = [
         |bytes| *bytes.last_mut().unwrap() = b'9',
         |bytes| bytes.truncate(30),

@@ -1,0 +1,315 @@
+//! The only door to the backend: everything that is stored is stamped and sealed here, everything
+//! that is read is checked, and every operation is counted.
+//!
+//! Keys are those of the backend, with the cache's prefix.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use super::{
+    Backend,
+    frame::{Frame, HEADER, LeaseId, Secret, Stamp},
+    types::{BackendError, CasToken, Delta, StoredBytes, SwapOutcome},
+};
+use crate::cache::stats::{Counters, Event};
+
+/// The entries of a cache, as seen and counted by one of its layers. Cloning is cheap.
+#[derive(Clone)]
+pub(crate) struct Entries {
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+}
+
+struct Shared {
+    backend: Backend,
+    secret: Secret,
+    has_warned_of_size: AtomicBool,
+}
+
+/// A key, and the stamp that an entry must have to be used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) stamp: Stamp,
+}
+
+impl<'a> Slot<'a> {
+    /// A slot for entries without a stamp.
+    pub(crate) fn unstamped(key: &'a str) -> Self {
+        Self { key, stamp: Stamp::default() }
+    }
+}
+
+/// The state of a slot.
+#[derive(Debug)]
+pub(crate) enum Lookup {
+    /// The body of the entry.
+    Hit(Bytes, Option<CasToken>),
+    /// No entry, or bytes that are not a valid entry of the slot, with their token.
+    Miss(Option<CasToken>),
+    /// Another computation has reserved the key.
+    Leased(LeaseId, Option<CasToken>),
+    /// The backend failed.
+    Failed,
+}
+
+/// An entry to be stored.
+pub(crate) struct NewEntry {
+    pub(crate) key: String,
+    pub(crate) stamp: Stamp,
+    pub(crate) body: Bytes,
+}
+
+impl Entries {
+    pub(crate) fn new(backend: Backend, secret: Secret, counters: Arc<Counters>) -> Self {
+        // Entries that never leave the process need no seal.
+        let secret = if backend.is_shared() { secret } else { Secret::unneeded() };
+        let shared = Shared { backend, secret, has_warned_of_size: AtomicBool::new(false) };
+        Self { shared: Arc::new(shared), counters }
+    }
+
+    /// The same entries, counted by other counters.
+    pub(crate) fn counted_by(&self, counters: Arc<Counters>) -> Self {
+        Self { shared: Arc::clone(&self.shared), counters }
+    }
+
+    pub(crate) fn backend_name(&self) -> &'static str {
+        self.shared.backend.name()
+    }
+
+    /// Whether other processes see the same entries.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared.backend.is_shared()
+    }
+
+    /// Whether nothing is ever stored.
+    pub(crate) fn is_null(&self) -> bool {
+        self.shared.backend.is_null()
+    }
+
+    /// The client of the servers, if entries are there.
+    #[cfg(feature = "memcached")]
+    pub(crate) fn client(&self) -> Option<&memcached_client::Client> {
+        self.shared.backend.client()
+    }
+
+    pub(crate) fn count(&self, event: Event) {
+        self.counters.count(event);
+    }
+
+    /// Counts a failed operation; logs the first value that is too large.
+    fn checked<T>(&self, outcome: Result<T, BackendError>) -> Result<T, BackendError> {
+        outcome.inspect_err(|error| {
+            self.count(Event::Error);
+            let is_first = || !self.shared.has_warned_of_size.swap(true, Ordering::Relaxed);
+            if *error == BackendError::TooLarge && is_first() {
+                log::warn!("a value is too large for the cache and is computed each time");
+            }
+        })
+    }
+
+    fn open(&self, key: &str, stored: &StoredBytes) -> Option<Frame> {
+        self.shared.secret.open(key, &stored.bytes)
+    }
+
+    /// Reads the state of a slot with its token. Counts neither a hit nor a miss.
+    pub(crate) async fn look_up(&self, slot: Slot<'_>) -> Lookup {
+        let stored = match self.checked(self.shared.backend.get(slot.key, true).await) {
+            Ok(Some(stored)) => stored,
+            Ok(None) => return Lookup::Miss(None),
+            Err(_) => return Lookup::Failed,
+        };
+        match self.open(slot.key, &stored) {
+            Some(Frame::Entry { stamp, body }) if stamp == slot.stamp => {
+                Lookup::Hit(body, stored.token)
+            }
+            Some(Frame::Lease(id)) => Lookup::Leased(id, stored.token),
+            _ => Lookup::Miss(stored.token),
+        }
+    }
+
+    /// Reads the body of an entry. Counts neither a hit nor a miss.
+    pub(crate) async fn get(&self, slot: Slot<'_>) -> Result<Option<Bytes>, BackendError> {
+        let stored = self.checked(self.shared.backend.get(slot.key, false).await)?;
+        Ok(stored.and_then(|stored| self.body(slot, &stored)))
+    }
+
+    fn body(&self, slot: Slot<'_>, stored: &StoredBytes) -> Option<Bytes> {
+        match self.open(slot.key, stored)? {
+            Frame::Entry { stamp, body } if stamp == slot.stamp => Some(body),
+            _ => None,
+        }
+    }
+
+    /// Reads the stamps and bodies of entries, whatever their stamps, in one round trip per server.
+    /// Counts neither hits nor misses.
+    pub(crate) async fn get_many(
+        &self,
+        keys: &[&str],
+    ) -> Vec<Result<Option<(Stamp, Bytes)>, BackendError>> {
+        let found = self.shared.backend.get_many(keys).await.into_iter();
+        found
+            .zip(keys)
+            .map(|(found, key)| match self.checked(found)? {
+                Some(stored) => match self.open(key, &stored) {
+                    Some(Frame::Entry { stamp, body }) => Ok(Some((stamp, body))),
+                    _ => Ok(None),
+                },
+                None => Ok(None),
+            })
+            .collect()
+    }
+
+    /// Stores an entry that another entry names. Does not count as a fill.
+    #[cfg(feature = "actix")]
+    pub(crate) async fn put(
+        &self,
+        slot: Slot<'_>,
+        body: &[u8],
+        lifetime: Option<Duration>,
+    ) -> Result<(), BackendError> {
+        let frame = self.shared.secret.entry(slot.key, slot.stamp, body);
+        let entries = [(slot.key.to_owned(), frame)];
+        let outcome = self.shared.backend.set_many(&entries, lifetime).await.pop();
+        self.checked(outcome.unwrap_or(Err(BackendError::Refused)))
+    }
+
+    /// Stores entries in one round trip per server. Counts each stored entry as a fill.
+    pub(crate) async fn put_many(
+        &self,
+        entries: Vec<NewEntry>,
+        lifetime: Option<Duration>,
+    ) -> Vec<Result<(), BackendError>> {
+        let frames = entries.into_iter().map(|NewEntry { key, stamp, body }| {
+            let frame = self.shared.secret.entry(&key, stamp, &body);
+            (key, frame)
+        });
+        let frames: Vec<_> = frames.collect();
+        let outcomes = self.shared.backend.set_many(&frames, lifetime).await.into_iter();
+        outcomes
+            .zip(&frames)
+            .map(|(outcome, (_, frame))| {
+                self.checked(outcome)?;
+                self.count(Event::Fill { bytes: frame.len() - HEADER });
+                Ok(())
+            })
+            .collect()
+    }
+
+    /// Stores an entry if the key is free. Returns whether it was stored. Does not count as a fill.
+    pub(crate) async fn add(
+        &self,
+        slot: Slot<'_>,
+        body: &[u8],
+        lifetime: Option<Duration>,
+    ) -> Result<bool, BackendError> {
+        let frame = self.shared.secret.entry(slot.key, slot.stamp, body);
+        let added = self.shared.backend.add(slot.key, &frame, lifetime).await;
+        self.checked(added).map(|token| token.is_some())
+    }
+
+    /// Stores an entry if the slot still is in the state of the token. Does not count as a fill.
+    pub(crate) async fn swap(
+        &self,
+        slot: Slot<'_>,
+        body: &[u8],
+        lifetime: Option<Duration>,
+        token: CasToken,
+    ) -> Result<SwapOutcome, BackendError> {
+        let frame = self.shared.secret.entry(slot.key, slot.stamp, body);
+        self.checked(self.shared.backend.swap(slot.key, &frame, lifetime, token).await)
+    }
+
+    /// Reserves a key by a lease: a free key without a token, else in the state of the token.
+    pub(crate) async fn reserve(
+        &self,
+        key: &str,
+        id: LeaseId,
+        lifetime: Duration,
+        token: Option<CasToken>,
+    ) -> Result<SwapOutcome, BackendError> {
+        let (frame, lifetime) = (self.shared.secret.lease(key, id), Some(lifetime));
+        let backend = &self.shared.backend;
+        let outcome = if let Some(token) = token {
+            backend.swap(key, &frame, lifetime, token).await
+        } else {
+            let added = backend.add(key, &frame, lifetime).await;
+            added.map(|token| {
+                token.map_or(SwapOutcome::Changed, |token| SwapOutcome::Stored(Some(token)))
+            })
+        };
+        self.checked(outcome)
+    }
+
+    /// Gives an entry another lifetime, whatever its stamp, and another body if there is one.
+    /// Returns whether it was stored: not if there is no entry, or if it was changed meanwhile.
+    ///
+    /// The bytes travel both ways: no server can tell whether a key holds an entry or a lease.
+    pub(crate) async fn rewrite(
+        &self,
+        slot: Slot<'_>,
+        body: Option<&[u8]>,
+        lifetime: Option<Duration>,
+    ) -> Result<bool, BackendError> {
+        let found = self.checked(self.shared.backend.get(slot.key, true).await)?;
+        let Some(stored) = found else { return Ok(false) };
+        let is_entry = matches!(self.open(slot.key, &stored), Some(Frame::Entry { .. }));
+        let (Some(token), true) = (stored.token, is_entry) else { return Ok(false) };
+        let frame = match body {
+            Some(body) => self.shared.secret.entry(slot.key, slot.stamp, body),
+            None => stored.bytes,
+        };
+        let swapped = self.shared.backend.swap(slot.key, &frame, lifetime, token).await;
+        Ok(matches!(self.checked(swapped)?, SwapOutcome::Stored(_)))
+    }
+
+    /// Deletes an entry or lease if it still is in the state of the token.
+    pub(crate) async fn delete_if_unchanged(
+        &self,
+        key: &str,
+        token: CasToken,
+    ) -> Result<(), BackendError> {
+        self.checked(self.shared.backend.delete_if_unchanged(key, token).await)
+    }
+
+    /// Deletes entries in one round trip per server. Returns for each whether it is certain to be
+    /// gone.
+    pub(crate) async fn delete_many(&self, keys: &[String]) -> Vec<bool> {
+        let outcomes = self.shared.backend.delete_many(keys).await.into_iter();
+        outcomes.map(|outcome| self.checked(outcome).is_ok()).collect()
+    }
+
+    /// Whether [`delete_many`](Self::delete_many) deletes these keys in order.
+    pub(crate) fn keeps_order(&self, keys: &[String]) -> bool {
+        self.shared.backend.keeps_order(keys)
+    }
+
+    /// Changes a number that is stored as decimal digits, without a seal: servers count by
+    /// themselves. A number that does not exist starts at 0.
+    pub(crate) async fn count_number(
+        &self,
+        key: &str,
+        delta: Delta,
+        lifetime: Option<Duration>,
+    ) -> Result<Option<u64>, BackendError> {
+        let backend = &self.shared.backend;
+        if let Some(number) = self.checked(backend.count(key, delta).await)? {
+            return Ok(Some(number));
+        }
+        let zero = Bytes::from_static(b"0");
+        self.checked(backend.add(key, &zero, lifetime).await)?;
+        self.checked(backend.count(key, delta).await)
+    }
+
+    /// Deletes all entries, of other programs too. Returns whether that is certain.
+    pub(crate) async fn clear(&self) -> bool {
+        self.checked(self.shared.backend.clear().await).is_ok()
+    }
+}

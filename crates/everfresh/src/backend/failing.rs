@@ -1,0 +1,79 @@
+//! A backend that can never be reached, for tests of outages.
+#![expect(clippy::unused_async, clippy::unused_self, reason = "every backend has these operations")]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::types::{BackendError, CasToken, Delta, StoredBytes, SwapOutcome};
+
+#[derive(Debug)]
+pub(crate) struct Failing;
+
+impl Failing {
+    pub(super) fn is_shared(&self) -> bool {
+        true
+    }
+
+    pub(super) fn keeps_order(&self, _: &[String]) -> bool {
+        true
+    }
+
+    pub(super) async fn get(&self, _: &str, _: bool) -> Result<Option<StoredBytes>, BackendError> {
+        Err(BackendError::Unavailable)
+    }
+
+    pub(super) async fn get_many(
+        &self,
+        keys: &[&str],
+    ) -> Vec<Result<Option<StoredBytes>, BackendError>> {
+        keys.iter().map(|_| Err(BackendError::Unavailable)).collect()
+    }
+
+    pub(super) async fn set_many(
+        &self,
+        entries: &[(String, Bytes)],
+        _: Option<Duration>,
+    ) -> Vec<Result<(), BackendError>> {
+        vec![Err(BackendError::Unavailable); entries.len()]
+    }
+
+    pub(super) async fn add(
+        &self,
+        _: &str,
+        _: &Bytes,
+        _: Option<Duration>,
+    ) -> Result<Option<CasToken>, BackendError> {
+        Err(BackendError::Unavailable)
+    }
+
+    pub(super) async fn swap(
+        &self,
+        _: &str,
+        _: &Bytes,
+        _: Option<Duration>,
+        _: CasToken,
+    ) -> Result<SwapOutcome, BackendError> {
+        Err(BackendError::Unavailable)
+    }
+
+    pub(super) async fn delete_if_unchanged(
+        &self,
+        _: &str,
+        _: CasToken,
+    ) -> Result<(), BackendError> {
+        Err(BackendError::Unavailable)
+    }
+
+    pub(super) async fn delete_many(&self, keys: &[String]) -> Vec<Result<(), BackendError>> {
+        vec![Err(BackendError::Unavailable); keys.len()]
+    }
+
+    pub(super) async fn count(&self, _: &str, _: Delta) -> Result<Option<u64>, BackendError> {
+        Err(BackendError::Unavailable)
+    }
+
+    pub(super) async fn clear(&self) -> Result<(), BackendError> {
+        Err(BackendError::Unavailable)
+    }
+}

@@ -1,0 +1,52 @@
+//! Types that all backends share.
+
+use bytes::Bytes;
+
+/// Why a backend did not carry out an operation. Callers of the cache see a miss.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum BackendError {
+    /// The backend cannot be reached, or did not answer in time.
+    #[cfg_attr(
+        not(any(feature = "memcached", feature = "testing")),
+        expect(dead_code, reason = "only servers can be away")
+    )]
+    Unavailable,
+    /// The value is larger than the backend's limit.
+    TooLarge,
+    /// The backend refused, or the key is not valid.
+    Refused,
+}
+
+/// Identifies one state of one entry: [`swap`](super::Backend::swap) changes only that state.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum CasToken {
+    /// A number that the backend never uses again.
+    Number(u64),
+    #[cfg(feature = "memcached")]
+    Memcached(memcached_client::Cas),
+}
+
+/// The bytes of an entry, and its token if it was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredBytes {
+    pub(crate) bytes: Bytes,
+    pub(crate) token: Option<CasToken>,
+}
+
+/// The outcome of a compare-and-swap.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SwapOutcome {
+    /// The value was stored. Its new token, where the backend tells it.
+    Stored(Option<CasToken>),
+    /// The entry had been changed or deleted; nothing was stored.
+    Changed,
+}
+
+/// A change of a number that is stored as decimal digits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Delta {
+    /// Wraps around at 2⁶⁴, as memcached does.
+    Up(u64),
+    /// Stops at 0, as memcached does.
+    Down(u64),
+}
