@@ -111,9 +111,8 @@ fn run(mode: Mode) -> Report {
 
 fn print(title: &str, report: &Report) {
     println!(
-        "{title}: {} stale of {} reads ({} per million), {} tasks added, \
-         {} writes visible at once, \
-         {} faults, {} of them with a write in flight: {:?}",
+        "{title}: {} stale of {} reads ({} per million), {} tasks added, {} writes visible at \
+         once, {} faults, {} of them with a write in flight: {:?}",
         report.stale,
         report.reads,
         report.stale * 1_000_000 / report.reads.max(1),
