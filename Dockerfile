@@ -1,4 +1,4 @@
-# Everything is in the binary: templates, static files, migrations.
+# The binary contains the templates, static files and migrations.
 FROM rust:1-bookworm AS build
 WORKDIR /src
 COPY . .
@@ -12,7 +12,7 @@ RUN apt-get update \
     && useradd --system --create-home --home-dir /data tasklist
 COPY --from=build /src/target/release/tasklist /usr/local/bin/tasklist
 USER tasklist
-# SQLite's file, if DATABASE_URL names no other database.
+# Holds SQLite's file if DATABASE_URL does not name another database.
 WORKDIR /data
 VOLUME /data
 ENV HOST=0.0.0.0 PORT=8080 APP_ENV=production

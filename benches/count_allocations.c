@@ -1,5 +1,5 @@
-/* Counts what a program asks of the allocator of glibc: preloaded by bin/bench into the app.
- * ALLOCATIONS names a file of 8 bytes that holds the count. */
+/* Counts the allocations of a program that uses the allocator of glibc. bin/bench preloads it into the
+ * app. The environment variable ALLOCATIONS names a file of 8 bytes that holds the count. */
 
 #include <fcntl.h>
 #include <stdatomic.h>
@@ -13,8 +13,8 @@ void *__libc_calloc(size_t, size_t);
 void *__libc_realloc(void *, size_t);
 void *__libc_memalign(size_t, size_t);
 
-static _Atomic unsigned long nowhere;
-static _Atomic unsigned long *count = &nowhere;
+static _Atomic unsigned long unused_count;
+static _Atomic unsigned long *count = &unused_count;
 
 __attribute__((constructor)) static void open_count(void) {
   const char *path = getenv("ALLOCATIONS");
@@ -25,25 +25,25 @@ __attribute__((constructor)) static void open_count(void) {
   close(file);
 }
 
-static void one_more(void) { atomic_fetch_add_explicit(count, 1, memory_order_relaxed); }
+static void count_allocation(void) { atomic_fetch_add_explicit(count, 1, memory_order_relaxed); }
 
 void *malloc(size_t size) {
-  one_more();
+  count_allocation();
   return __libc_malloc(size);
 }
 
 void *calloc(size_t number, size_t size) {
-  one_more();
+  count_allocation();
   return __libc_calloc(number, size);
 }
 
 void *realloc(void *old, size_t size) {
-  one_more();
+  count_allocation();
   return __libc_realloc(old, size);
 }
 
 int posix_memalign(void **result, size_t alignment, size_t size) {
-  one_more();
+  count_allocation();
   *result = __libc_memalign(alignment, size);
   return *result ? 0 : 12; /* ENOMEM */
 }

@@ -1,7 +1,7 @@
-//! The limit: what Actix does when the handler does nothing. Answers every request with the same status,
-//! headers and body, on as many workers as the app has. Started by `bin/bench`:
+//! The upper limit of Actix: a server that answers each request with a constant status, headers and
+//! body, on as many workers as the app has.
 //!
-//! `limit PORT WORKERS STATUS HEADERS-FILE BODY-FILE`
+//! `bin/bench` starts it as `limit PORT WORKERS STATUS HEADERS-FILE BODY-FILE`.
 
 use actix_web::{
     App, HttpResponse, HttpServer,
@@ -17,7 +17,7 @@ use bytes::Bytes;
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [port, workers, status, headers, body] = &arguments[..] else {
-        // `cargo bench` and `cargo test` start it without.
+        // `cargo bench` and `cargo test` start it without arguments.
         return Ok(());
     };
     let (port, workers): (u16, usize) = (port.parse()?, workers.parse()?);
@@ -38,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
             let response = response.body(body.clone());
             async move { response }
         };
-        // A body must be read: else Actix closes the connection.
+        // Reads the body; otherwise Actix closes the connection.
         let answer_after = {
             let answer = answer.clone();
             move |_: Bytes| answer()

@@ -1,4 +1,9 @@
-//! The whole app, from outside. `interface` runs on every database.
+//! Tests of the whole app from outside: over HTTP, and as a program.
+//!
+//! - `http`: the HTTP interface, request forgery, many and slow clients, shutdown
+//! - `caching`: freshness, cost and outages of the cache
+//! - `failures`: kills, an unreachable database, a full disk
+//! - `operation`: settings, command line, migrations, logs, metrics
 
 #![allow(
     unreachable_pub,
@@ -9,19 +14,6 @@
 )]
 
 mod caching;
-mod concurrency;
-mod csrf;
-#[cfg(feature = "sqlite")]
-mod full_disk;
-mod interface;
-mod kills;
-mod migrations;
-mod observability;
-#[cfg(any(feature = "postgres", feature = "mysql"))]
-mod outages;
-mod program;
-mod secrets;
-mod settings;
-mod shell;
-mod shutdown;
-mod slow_visitors;
+mod failures;
+mod http;
+mod operation;

@@ -1,6 +1,6 @@
-// The app as visitors meet it, in production behind a proxy that does TLS, before three judges:
-// Mozilla's HTTP Observatory, Lighthouse, and an HTML validator.
-// TASKLIST names the program; default: the debug build.
+// Audits of the app in production, behind a proxy that terminates TLS, by Mozilla's HTTP Observatory,
+// Lighthouse and an HTML validator.
+// TASKLIST is the path of the program; default: the debug build.
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -25,7 +25,7 @@ import { CHROMIUM, CHROMIUM_FLAGS, startApp } from "../browser/support.js";
 
 const run = promisify(execFile);
 
-// Not `localhost`, which browsers trust without TLS. Chromium is told where it is.
+// Not `localhost`, which browsers trust without TLS. Chromium gets a rule that resolves the name.
 const SITE = "tasklist.test";
 const ADMIN_TOKEN = "the password of /cache";
 const PRODUCTION = {
@@ -65,8 +65,9 @@ async function makeCertificate(folder) {
   return { file, cert: await readFile(file), key: await readFile(keyFile) };
 }
 
-// As operators set one up: TLS, and http: sent on to https:. Both on one port, told apart by their
-// first byte (22 for TLS), because the Observatory puts one `host:port` behind both schemes.
+// Starts a proxy as operators set it up: it terminates TLS, and redirects http: to https:. Both share a
+// port, because the Observatory uses one `host:port` for both schemes; the first byte of a connection
+// (22 for TLS) tells them apart.
 async function startProxy(origin) {
   const { cert, key } = certificate;
   const secure = createHttpsServer({ cert, key }, (req, res) => forward(origin, req, res));
@@ -74,7 +75,7 @@ async function startProxy(origin) {
     res.writeHead(301, { location: `https://${req.headers.host}${req.url}` }).end();
   });
   const sockets = new Set();
-  const door = createServer((socket) => {
+  const listener = createServer((socket) => {
     sockets.add(socket.on("error", () => {}).on("close", () => sockets.delete(socket)));
     socket.once("readable", () => {
       const first = socket.read(1);
@@ -83,19 +84,19 @@ async function startProxy(origin) {
       (first[0] === 22 ? secure : plain).emit("connection", socket);
     });
   });
-  await once(door.listen(0, "127.0.0.1"), "listening");
+  await once(listener.listen(0, "127.0.0.1"), "listening");
   return {
-    port: door.address().port,
+    port: listener.address().port,
     async stop() {
-      door.close();
+      listener.close();
       for (const socket of sockets) socket.destroy();
     },
   };
 }
 
 function forward(origin, req, res) {
-  const { connection, ...kept } = req.headers;
-  const headers = { ...kept, "x-forwarded-proto": "https", "x-forwarded-for": req.socket.remoteAddress };
+  const { connection, ...forwarded } = req.headers;
+  const headers = { ...forwarded, "x-forwarded-proto": "https", "x-forwarded-for": req.socket.remoteAddress };
   const onward = httpRequest(origin + req.url, { method: req.method, headers }, (answer) => {
     const { connection, "keep-alive": _, ...headers } = answer.headers;
     res.writeHead(answer.statusCode, headers);
@@ -105,8 +106,8 @@ function forward(origin, req, res) {
   req.pipe(onward);
 }
 
-// What a browser would ask through the proxy.
-async function ask(path, { form, cookie, password } = {}) {
+// Sends a request as a browser would, through the proxy.
+async function send(path, { form, cookie, password } = {}) {
   const headers = { host: `${SITE}:${proxy.port}` };
   if (cookie) headers.cookie = cookie;
   if (password) headers.authorization = `Basic ${btoa(`admin:${password}`)}`;
@@ -122,9 +123,9 @@ async function ask(path, { form, cookie, password } = {}) {
   return { status: answer.statusCode, cookies, body: await text(answer) };
 }
 
-// Adds a task; returns the cookie whose next page tells so.
+// Adds a task; returns the cookies with which the next page shows the message.
 async function add(name) {
-  const { status, cookies } = await ask("/", { form: { name } });
+  const { status, cookies } = await send("/", { form: { name } });
   assert.equal(status, 303);
   assert.match(cookies, /\b__Host-id=/);
   return cookies;
@@ -138,12 +139,13 @@ describe("Mozilla's HTTP Observatory", () => {
   const observatory = fileURLToPath(import.meta.resolve("@mdn/mdn-http-observatory"));
 
   before(async () => {
-    // Its install script would fetch browsers' HSTS preload list; this site's name is not in it.
+    // Provides the HSTS preload list that the package's install script would download. It may be empty,
+    // because the test site is not on the real list.
     const list = join(observatory, "../../conf/hsts-preload.json");
     await writeFile(list, "{}", { flag: "wx" }).catch((e) => assert.equal(e.code, "EEXIST"));
   });
 
-  // What the command `mdn-http-observatory-scan` runs, trusting our certificate.
+  // Runs the command `mdn-http-observatory-scan`, which here trusts the test's certificate.
   async function scan() {
     const env = { ...process.env, NODE_EXTRA_CA_CERTS: certificate.file };
     const site = `localhost:${proxy.port}`;
@@ -157,20 +159,20 @@ describe("Mozilla's HTTP Observatory", () => {
     const results = Object.entries(tests).map(([name, { result, scoreModifier }]) => [name, result, scoreModifier]);
     assert.equal(verdict.grade, "A+", JSON.stringify(results));
     assert.equal(verdict.testsFailed, 0, JSON.stringify(results));
-    // It has seen what a visitor sees.
+    // Makes sure that the scan reached the site through the proxy.
     assert.equal(tests.redirection.result, "redirection-to-https");
     assert.equal(tests["strict-transport-security"].result, "hsts-implemented-max-age-at-least-six-months");
   });
 });
 
 describe("Lighthouse", () => {
-  // Performance is made of times, which a busy machine makes longer and nothing makes shorter: of a few
-  // visits the best is the page's own doing. A page that is slow is slow each time.
+  // Returns the best of a few visits. Performance depends on times, which a busy machine can only make
+  // longer; a page that is slow by itself is slow on each visit.
   async function verdict(url) {
     let best;
     for (let visits = 0; visits < 5 && score(best) !== 100; visits++) {
       const lhr = await visit(url);
-      // Now and then the browser records none, which is no verdict.
+      // Sometimes the browser records no trace. Such a visit does not count.
       if (lhr.runtimeError?.code === "NO_NAVSTART") best ??= lhr;
       else if (lhr.runtimeError) return lhr;
       else if (!(score(best) >= score(lhr))) best = lhr;
@@ -180,7 +182,7 @@ describe("Lighthouse", () => {
 
   const score = (lhr) => lhr && Math.round(lhr.categories.performance.score * 100);
 
-  // Each has a browser of its own: what is left of a trace disturbs the next one.
+  // Visits the page in a new browser, because remains of a trace disturb the next one.
   async function visit(url) {
     const chrome = await launchChrome();
     try {
@@ -204,7 +206,7 @@ describe("Lighthouse", () => {
   }
 
   for (const tasks of [0, 20]) {
-    test(`gives 100 in everything to a list of ${tasks} tasks`, async (t) => {
+    test(`gives a list of ${tasks} tasks 100 points in each category`, async (t) => {
       await addAll(TASKS.slice(0, tasks));
       const lhr = await verdict(`https://${SITE}:${proxy.port}/`);
       assert.equal(lhr.runtimeError, undefined);
@@ -215,7 +217,7 @@ describe("Lighthouse", () => {
     });
   }
 
-  // The audits that cost points, with what they found.
+  // Returns the audits that cost points, with their findings.
   function shortcomings({ categories, audits }) {
     return Object.values(categories)
       .flatMap(({ id, auditRefs }) => auditRefs.filter(({ weight }) => weight).map((ref) => [id, audits[ref.id]]))
@@ -231,26 +233,26 @@ describe("The HTML validator", () => {
     root: true,
     extends: ["html-validate:recommended", "html-validate:document"],
     rules: {
-      // Safari takes a list without bullets for none, unless it is told.
+      // Without an explicit role Safari does not announce a list without bullets as a list.
       "no-redundant-role": "off",
-      // Our own files come from where the page comes from.
+      // Files from the page's own origin need no integrity attribute.
       "require-sri": ["error", { target: "crossorigin" }],
     },
   });
 
   const pages = [
-    ["the empty list", () => ask("/"), 200, "Nothing to do yet"],
-    ["a list of 20 tasks", () => addAll(TASKS).then(() => ask("/")), 200, "20 tasks"],
-    ["the list with a message", () => add("Milk").then((cookie) => ask("/", { cookie })), 200, 'class="flash"'],
-    ["the form with an error", () => ask("/", { form: { name: " " } }), 422, 'id="problem"'],
-    ["the page of what is not there", () => ask("/nowhere"), 404, 'class="request-id"'],
-    ["the page about the cache", () => ask("/cache", { password: ADMIN_TOKEN }), 200, "<table>"],
+    ["the empty list", () => send("/"), 200, "Nothing to do yet"],
+    ["a list of 20 tasks", () => addAll(TASKS).then(() => send("/")), 200, "20 tasks"],
+    ["the list with a message", () => add("Milk").then((cookie) => send("/", { cookie })), 200, 'class="flash"'],
+    ["the form with an error", () => send("/", { form: { name: " " } }), 422, 'id="problem"'],
+    ["the page for a missing path", () => send("/nowhere"), 404, 'class="request-id"'],
+    ["the cache page", () => send("/cache", { password: ADMIN_TOKEN }), 200, "<table>"],
   ];
-  for (const [name, get, status, mark] of pages) {
-    test(`finds nothing in ${name}`, async () => {
+  for (const [name, get, status, expected] of pages) {
+    test(`finds no error in ${name}`, async () => {
       const page = await get();
       assert.equal(page.status, status);
-      assert.ok(page.body.includes(mark), page.body);
+      assert.ok(page.body.includes(expected), page.body);
       const { results } = await validator.validateString(page.body);
       const findings = results.flatMap(({ messages }) => messages);
       assert.deepEqual(findings.map((m) => `${m.line}:${m.column} ${m.ruleId}: ${m.message}`), []);

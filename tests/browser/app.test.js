@@ -1,5 +1,5 @@
-// The app in headless Chromium: what only a browser shows.
-// TASKLIST names the program; default: the debug build.
+// Tests of the app in headless Chromium, for behaviour that only a browser shows.
+// TASKLIST is the path of the program; default: the debug build.
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -24,14 +24,14 @@ const ODD_NAMES = [
 let browser;
 let app;
 
-// A page whose every console message and request is kept.
+// Opens a page and records its console messages and requests.
 async function visit({ context: options = {}, path = "/" } = {}) {
   const context = await browser.newContext(options);
   const page = await context.newPage();
-  page.complaints = [];
+  page.consoleMessages = [];
   page.requests = [];
-  page.on("console", (m) => page.complaints.push(`${m.type()}: ${m.text()}`));
-  page.on("pageerror", (e) => page.complaints.push(String(e)));
+  page.on("console", (m) => page.consoleMessages.push(`${m.type()}: ${m.text()}`));
+  page.on("pageerror", (e) => page.consoleMessages.push(String(e)));
   page.on("request", (r) => page.requests.push(r.url()));
   await page.goto(app.url + path);
   return page;
@@ -42,7 +42,7 @@ async function add(page, name) {
   await press(page.getByRole("button", { name: "Add Task" }));
 }
 
-// Clicks, and waits for the page that comes of it: a click ends when its first bytes are there.
+// Clicks and waits for the next page to load; a click alone resolves at its first bytes.
 async function press(button) {
   await button.click();
   await button.page().waitForLoadState("load");
@@ -65,7 +65,7 @@ afterEach(async () => {
 
 for (const javaScriptEnabled of [true, false]) {
   describe(javaScriptEnabled ? "with JavaScript" : "without JavaScript", () => {
-    test("a person adds and deletes tasks, and is told so once", async () => {
+    test("adding and deleting tasks shows each message once", async () => {
       const page = await visit({ context: { javaScriptEnabled } });
       await add(page, "Milk");
       assert.deepEqual(await flashes(page), ["Added “Milk”."]);
@@ -77,10 +77,10 @@ for (const javaScriptEnabled of [true, false]) {
       assert.equal(await page.title(), "Deleted “Milk” – Task List");
       await page.reload();
       assert.deepEqual(await flashes(page), []);
-      assert.deepEqual(page.complaints, []);
+      assert.deepEqual(page.consoleMessages, []);
     });
 
-    test("a refused name is kept, explained, and has the focus", async () => {
+    test("a rejected name stays in the field, with an error and the focus", async () => {
       const page = await visit({ context: { javaScriptEnabled } });
       const typed = "y".repeat(501);
       await add(page, typed);
@@ -93,13 +93,13 @@ for (const javaScriptEnabled of [true, false]) {
   });
 }
 
-test("the keyboard alone is enough", async () => {
+test("the app works with the keyboard alone", async () => {
   const page = await visit();
   await page.keyboard.press("Tab");
   await page.keyboard.type("Milk");
   await page.keyboard.press("Enter");
   await page.getByText("Added “Milk”.").waitFor();
-  // The field has the focus again, for the next task.
+  // The field has the focus again, ready for the next task.
   await page.locator("#name:focus").waitFor();
   await page.keyboard.type("Bread");
   await page.keyboard.press("Enter");
@@ -113,17 +113,17 @@ test("the keyboard alone is enough", async () => {
   assert.deepEqual(await names(page), ["Bread"]);
 });
 
-test("nothing is asked of another host, and the console stays empty", async () => {
+test("the page makes no request to other hosts and logs no console message", async () => {
   const page = await visit();
   for (const name of ODD_NAMES) await add(page, name);
   assert.deepEqual(await names(page), ODD_NAMES);
   await page.reload();
   assert.equal(await page.title(), "Task List");
-  assert.deepEqual(page.complaints, []);
+  assert.deepEqual(page.consoleMessages, []);
   assert.deepEqual(page.requests.filter((url) => !url.startsWith(app.url + "/")), []);
 });
 
-test("a form of another site is refused", async () => {
+test("a form on another site is rejected", async () => {
   const page = await visit();
   await add(page, "Milk");
   const forms = ["/", "/1/delete"].map(
@@ -148,20 +148,20 @@ test("a form of another site is refused", async () => {
   assert.deepEqual(await names(page), ["Milk"]);
 });
 
-test("nothing is wider than a screen of 320 px, and targets are at least 24 px", async () => {
+test("pages fit a screen of 320 px, and targets are at least 24 px high", async () => {
   const page = await visit({ context: { viewport: { width: 320, height: 640 } } });
   for (const name of ODD_NAMES) await add(page, name);
-  const { wide, tall } = await page.evaluate(() => ({
-    wide: document.documentElement.scrollWidth,
-    tall: [...document.querySelectorAll("button, input, a")].map((e) => e.getBoundingClientRect().height),
+  const { width, heights } = await page.evaluate(() => ({
+    width: document.documentElement.scrollWidth,
+    heights: [...document.querySelectorAll("button, input, a")].map((e) => e.getBoundingClientRect().height),
   }));
-  assert.equal(wide, 320);
+  assert.equal(width, 320);
   await page.goto(app.url + "/cache");
   assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 320);
-  assert.ok(Math.min(...tall) >= 24, String(tall));
+  assert.ok(Math.min(...heights) >= 24, String(heights));
 });
 
-test("the first visit costs less than 20 kB", async () => {
+test("the first visit transfers less than 20 kB", async () => {
   const page = await visit({ path: "/healthz" });
   let bytes = 0;
   page.on("response", async (r) => {
@@ -172,27 +172,28 @@ test("the first visit costs less than 20 kB", async () => {
   assert.ok(bytes > 1000 && bytes < 20_000, `${bytes} bytes`);
 });
 
-async function findings(page) {
+// Returns the accessibility violations that axe finds.
+async function violationsOf(page) {
   await page.evaluate(axe);
   const { violations, passes } = await page.evaluate(() => axe.run());
-  assert.ok(passes.length > 10, "axe has looked at the page");
+  assert.ok(passes.length > 10, "axe checked too few rules");
   return violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.html).join(" ")}`);
 }
 
 for (const colorScheme of ["light", "dark"]) {
-  test(`axe finds nothing in ${colorScheme}`, async () => {
+  test(`axe finds no violation in the ${colorScheme} colour scheme`, async () => {
     const page = await visit({ context: { colorScheme } });
-    assert.deepEqual(await findings(page), [], "empty");
+    assert.deepEqual(await violationsOf(page), [], "empty");
     for (const name of ODD_NAMES) await add(page, name);
-    assert.deepEqual(await findings(page), [], "full, with a message");
+    assert.deepEqual(await violationsOf(page), [], "full, with a message");
     await page.goto(app.url);
     await press(page.locator("#delete-1"));
     await page.evaluate(() => document.querySelector("#name").removeAttribute("required"));
     await add(page, "  ");
-    assert.deepEqual(await findings(page), [], "with an error");
+    assert.deepEqual(await violationsOf(page), [], "with an error");
     await page.goto(app.url + "/nowhere");
-    assert.deepEqual(await findings(page), [], "error page");
+    assert.deepEqual(await violationsOf(page), [], "error page");
     await page.goto(app.url + "/cache");
-    assert.deepEqual(await findings(page), [], "cache page");
+    assert.deepEqual(await violationsOf(page), [], "cache page");
   });
 }

@@ -1,4 +1,4 @@
-// What the tests share: the app as a process of its own, and the browser.
+// Shared by the browser tests and the audits: starts the app as a process, and configures Chromium.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -20,15 +20,15 @@ export const CHROMIUM_FLAGS = [
   "--disable-sync",
 ];
 
-// The app with an empty database in a folder of its own.
+// Starts the app in a temporary folder, with an empty database.
 export async function startApp(settings = {}) {
   const folder = await mkdtemp(join(tmpdir(), "tasklist-"));
   const env = { PORT: "0", HOST: "127.0.0.1", RUST_LOG: "error", ...settings };
   const child = spawn(program, { cwd: folder, env, stdio: ["ignore", "pipe", "inherit"] });
-  const ended = once(child, "exit"); // rejects if there is no such program
+  const ended = once(child, "exit"); // rejects if the program does not exist
   const [line] = await Promise.race([
     once(child.stdout.setEncoding("utf8"), "data"),
-    ended.then(([code]) => Promise.reject(new Error(`${program} ended with ${code}`))),
+    ended.then(([code]) => Promise.reject(new Error(`${program} exited with code ${code}`))),
   ]);
   return {
     url: line.match(/http:\S+/)[0],

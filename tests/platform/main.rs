@@ -1,8 +1,9 @@
-//! Plays Heroku: runs the Procfile's own lines in a copy of the slug, with what the platform sets.
+//! The app on Heroku, simulated: runs the commands of the Procfile in the slug, with the platform's
+//! environment variables.
 //!
-//! Needs `SLUG` (a folder made by `bin/slug`) and `TEST_POSTGRES_TLS_URL` (a PostgreSQL that wants TLS
-//! and a password); `bin/test --full` provides both. Not among the tests that `cargo test` runs by
-//! itself.
+//! Needs `SLUG` (a folder made by `bin/slug`) and `TEST_POSTGRES_TLS_URL` (a PostgreSQL server that
+//! requires TLS and a password). `bin/test --full` provides both; a plain `cargo test` skips these
+//! tests.
 
 #![allow(
     unreachable_pub,
@@ -26,7 +27,7 @@ use test_support::{
     program::Program,
 };
 
-/// The slug, the add-ons, and what the platform tells the app about them.
+/// The slug, the add-ons, and the environment variables that describe them.
 struct Platform {
     slug: PathBuf,
     settings: Vec<(&'static str, String)>,
@@ -49,17 +50,18 @@ impl Platform {
             ("MEMCACHE_TIMEOUT", "10s".to_owned()),
             ("SECRET_KEY", "8f".repeat(32)),
         ];
-        let slug = env::var("SLUG").expect("SLUG names no folder made by bin/slug").into();
+        let slug = env::var("SLUG").expect("SLUG is not set; use a folder made by bin/slug").into();
         Self { slug, settings, memcached }
     }
 
+    /// Changes a setting.
     fn with(mut self, name: &'static str, change: impl FnOnce(&str) -> String) -> Self {
         let setting = self.settings.iter_mut().find(|(set, _)| *set == name).unwrap();
         setting.1 = change(&setting.1);
         self
     }
 
-    /// A shell with this command line, in the slug.
+    /// A shell that runs a command line in the slug.
     fn shell(&self, line: &str) -> Command {
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", &format!("exec {line}")]).current_dir(&self.slug).env_clear();
@@ -67,14 +69,14 @@ impl Platform {
         shell
     }
 
-    /// What the Procfile says that a process of this type runs.
+    /// The command of the Procfile for a process type.
     fn process(&self, kind: &str) -> Command {
         let procfile = fs::read_to_string(self.slug.join("Procfile")).unwrap();
         let mut lines = procfile.lines().filter_map(|line| line.split_once(": "));
         self.shell(lines.find(|(name, _)| *name == kind).unwrap().1)
     }
 
-    /// `heroku run`.
+    /// Runs a command line to its end, like `heroku run`.
     fn run(&self, line: &str) -> Output {
         self.shell(line).output().unwrap()
     }
@@ -82,19 +84,20 @@ impl Platform {
 
 fn new_database() -> String {
     let server = env::var("TEST_POSTGRES_TLS_URL")
-        .expect("TEST_POSTGRES_TLS_URL names no PostgreSQL server that wants TLS");
+        .expect("TEST_POSTGRES_TLS_URL is not set; bin/test --full starts a server and sets it");
     let name = format!("slug_{:x}", rand::random::<u64>());
     let mut conn = PgConnection::establish(&format!("{server}/postgres")).unwrap();
     conn.batch_execute(&format!("CREATE DATABASE {name}")).unwrap();
     format!("{server}/{name}")
 }
 
+/// Returns standard output followed by standard error.
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned()
 }
 
 #[test]
-fn the_slug_migrates_starts_and_keeps_tasks_with_tls_and_log_in() {
+fn the_slug_migrates_starts_and_stores_tasks_with_tls_and_log_in() {
     let platform = Platform::new();
     let released = platform.process("release").output().unwrap();
     assert!(released.status.success(), "{}", text(&released));
@@ -130,7 +133,7 @@ fn without_tls_the_database_refuses_and_the_release_fails() {
 }
 
 #[test]
-fn without_the_right_log_in_the_check_fails_and_the_app_works_uncached() {
+fn with_a_wrong_password_the_check_fails_and_the_app_works_uncached() {
     let platform = Platform::new().with("MEMCACHIER_PASSWORD", |_| "wrong".to_owned());
     assert!(platform.process("release").output().unwrap().status.success());
     for line in ["check", "cache ping"] {

@@ -1,4 +1,4 @@
-//! Knows what has been acknowledged, and when a page must show it.
+//! Judges pages by the acknowledged writes.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -6,153 +6,162 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// "Within one second", where a server could not be reached or a writer was killed.
-const PUT_RIGHT: Duration = Duration::from_secs(1);
+/// Time within which a write must be visible if a server was unreachable or the writer was killed
+/// (README.md, "The promise").
+const REPAIR_TIME: Duration = Duration::from_secs(1);
 
-/// How long after it was asked for a page is judged: by then writers have found out what had to be
-/// seen when.
-pub const JUDGED_AFTER: Duration = Duration::from_millis(500);
+/// Age at which a page is judged. By then the writers have reported the writes that it must show.
+pub const JUDGEMENT_DELAY: Duration = Duration::from_millis(500);
 
-/// Longer than pages wait to be judged.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+/// Time for which a deleted task is remembered. Longer than any page waits to be judged.
+const DELETED_RETENTION: Duration = Duration::from_secs(30);
 
-/// One task, by its name, which is never used again.
+/// The times that decide whether a page must show a task. Tasks are identified by their names,
+/// which are never reused.
 #[derive(Clone, Copy, Debug, Default)]
 struct Task {
-    /// From when on pages must show it.
+    /// Pages requested from this time on must show the task.
     shown_from: Option<Instant>,
     delete_begun: Option<Instant>,
-    /// From when on no page must show it.
+    /// Pages requested from this time on must not show the task.
     gone_from: Option<Instant>,
 }
 
 #[derive(Default)]
-pub struct Checker(Mutex<State>);
+pub struct Checker(Mutex<Knowledge>);
 
 #[derive(Default)]
-struct State {
+struct Knowledge {
     tasks: HashMap<String, Task>,
-    /// Those that are there and that nobody has begun to delete.
+    /// Existing tasks without a delete in flight.
     alive: Vec<String>,
-    /// Those that somebody has begun to delete not long ago.
-    leaving: VecDeque<(Instant, String)>,
+    /// Tasks with a delete that began less than [`DELETED_RETENTION`] ago.
+    deleting: VecDeque<(Instant, String)>,
+    /// Number of current faults.
     faults: usize,
-    /// Known during a fault that is not over, and whether it is there: put right when it is over.
-    waiting: Vec<(String, bool)>,
-    /// Writes after which no page may be stale for any time.
-    strict: u64,
+    /// Writes that ended during a fault, with the task's existence. They must be visible
+    /// [`REPAIR_TIME`] after the fault.
+    deferred: Vec<(String, bool)>,
+    strict_writes: u64,
 }
 
-/// From when on a write must be seen.
+/// The time after its end within which a write must become visible.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Grace {
     None,
-    ASecond,
-    ASecondAfterTheFault,
+    OneSecond,
+    OneSecondAfterFault,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Write {
+pub enum WriteKind {
     Add,
     Delete,
 }
 
-/// A page that somebody has seen.
+/// A page that a reader received.
 #[derive(Debug)]
-pub struct Seen {
+pub struct PageView {
     pub process: usize,
-    pub asked: Instant,
+    pub requested: Instant,
     pub received: Instant,
     pub names: Vec<String>,
 }
 
 impl Checker {
-    /// A server begins to make trouble.
     pub fn fault_begins(&self) {
         self.0.lock().unwrap().faults += 1;
     }
 
     pub fn fault_ends(&self) {
-        let mut state = self.0.lock().unwrap();
-        state.faults -= 1;
-        if state.faults == 0 {
-            for (name, is_there) in std::mem::take(&mut state.waiting) {
-                state.settle(&name, is_there, Instant::now() + PUT_RIGHT);
+        let mut knowledge = self.0.lock().unwrap();
+        knowledge.faults -= 1;
+        if knowledge.faults == 0 {
+            for (name, exists) in std::mem::take(&mut knowledge.deferred) {
+                knowledge.expect(&name, exists, Instant::now() + REPAIR_TIME);
             }
         }
     }
 
     pub fn delete_begins(&self, name: &str) {
-        let mut state = self.0.lock().unwrap();
+        let mut knowledge = self.0.lock().unwrap();
         let now = Instant::now();
-        state.alive.retain(|alive| alive != name);
-        state.tasks.entry(name.to_owned()).or_default().delete_begun = Some(now);
-        state.leaving.push_back((now, name.to_owned()));
-        while state.leaving.front().is_some_and(|(begun, _)| begun.elapsed() > FORGOTTEN_AFTER) {
-            state.leaving.pop_front();
+        knowledge.alive.retain(|alive| alive != name);
+        knowledge.tasks.entry(name.to_owned()).or_default().delete_begun = Some(now);
+        knowledge.deleting.push_back((now, name.to_owned()));
+        while let Some((begun, _)) = knowledge.deleting.front() {
+            if begun.elapsed() <= DELETED_RETENTION {
+                break;
+            }
+            knowledge.deleting.pop_front();
         }
     }
 
-    /// A write has been answered, or its process is dead and the database has told what has become
-    /// of it. It must be seen from when it is certain that the cache knows.
-    pub fn is_known(&self, name: &str, is_there: bool, certain_from: Option<Instant>) -> Grace {
-        let mut state = self.0.lock().unwrap();
-        if is_there {
-            // Also by a delete that has not come to pass.
-            state.tasks.entry(name.to_owned()).or_default().delete_begun = None;
+    /// Records the outcome of a write, from its reply or from the database if the process died.
+    ///
+    /// The write must be visible from `invalidated_at`. `None` means that its invalidation is not
+    /// confirmed: then it has a second, from now or from the end of the current faults.
+    pub fn write_ends(&self, name: &str, exists: bool, invalidated_at: Option<Instant>) -> Grace {
+        let mut knowledge = self.0.lock().unwrap();
+        if exists {
+            // Covers a delete that failed, too.
+            knowledge.tasks.entry(name.to_owned()).or_default().delete_begun = None;
         }
-        if let Some(from) = certain_from {
-            state.strict += 1;
-            state.settle(name, is_there, from);
+        if let Some(from) = invalidated_at {
+            knowledge.strict_writes += 1;
+            knowledge.expect(name, exists, from);
             Grace::None
-        } else if state.faults > 0 {
-            state.waiting.push((name.to_owned(), is_there));
-            Grace::ASecondAfterTheFault
+        } else if knowledge.faults > 0 {
+            knowledge.deferred.push((name.to_owned(), exists));
+            Grace::OneSecondAfterFault
         } else {
-            state.settle(name, is_there, Instant::now() + PUT_RIGHT);
-            Grace::ASecond
+            knowledge.expect(name, exists, Instant::now() + REPAIR_TIME);
+            Grace::OneSecond
         }
     }
 
-    /// A task that may be deleted, and that nobody else will.
-    pub fn take_one(&self, at_least: usize) -> Option<String> {
-        let mut state = self.0.lock().unwrap();
-        if state.alive.len() <= at_least {
+    /// Removes the oldest existing task from the list and returns it, for exactly one writer to
+    /// delete. Returns `None` if there are at most `keep` tasks.
+    pub fn take_task_to_delete(&self, keep: usize) -> Option<String> {
+        let mut knowledge = self.0.lock().unwrap();
+        if knowledge.alive.len() <= keep {
             return None;
         }
-        Some(state.alive.remove(0))
+        Some(knowledge.alive.remove(0))
     }
 
-    /// How many writes had to be seen at once, without a second's grace.
+    /// Returns the number of writes with [`Grace::None`].
     pub fn strict_writes(&self) -> u64 {
-        self.0.lock().unwrap().strict
+        self.0.lock().unwrap().strict_writes
     }
 
-    /// Why a page was stale.
-    pub fn staleness(&self, page: &Seen) -> Option<String> {
-        let state = self.0.lock().unwrap();
-        let leaving = state.leaving.iter().map(|(_, name)| name);
-        let must_be_shown = |name: &&String| {
-            let task = state.tasks.get(*name).copied().unwrap_or_default();
-            task.shown_from.is_some_and(|from| from <= page.asked)
-                && task.delete_begun.is_none_or(|begun| begun > page.received)
-        };
-        let mut expected = state.alive.iter().chain(leaving).filter(must_be_shown);
-        if let Some(name) = expected.find(|name| !page.names.contains(name)) {
-            return Some(format!("{name} is missing"));
+    /// Returns why a page is stale, or `None` if it is not.
+    pub fn staleness(&self, page: &PageView) -> Option<String> {
+        let knowledge = self.0.lock().unwrap();
+        let deleting = knowledge.deleting.iter().map(|(_, name)| name);
+        for name in knowledge.alive.iter().chain(deleting) {
+            let task = knowledge.tasks.get(name).copied().unwrap_or_default();
+            let must_be_shown = task.shown_from.is_some_and(|from| from <= page.requested)
+                && task.delete_begun.is_none_or(|begun| begun > page.received);
+            if must_be_shown && !page.names.contains(name) {
+                return Some(format!("{name} is missing"));
+            }
         }
-        let ghost = page.names.iter().find(|name| {
-            let task = state.tasks.get(*name);
-            task.and_then(|task| task.gone_from).is_some_and(|from| from <= page.asked)
-        });
-        ghost.map(|name| format!("{name} is still there"))
+        for name in &page.names {
+            let gone_from = knowledge.tasks.get(name).and_then(|task| task.gone_from);
+            if gone_from.is_some_and(|from| from <= page.requested) {
+                return Some(format!("{name} is still there"));
+            }
+        }
+        None
     }
 }
 
-impl State {
-    fn settle(&mut self, name: &str, is_there: bool, from: Instant) {
+impl Knowledge {
+    /// Sets the time from which pages must show a task, or must not.
+    fn expect(&mut self, name: &str, exists: bool, from: Instant) {
         let task = self.tasks.entry(name.to_owned()).or_default();
-        if !is_there {
+        if !exists {
             task.gone_from = Some(from);
         } else if task.delete_begun.is_none() {
             task.shown_from.get_or_insert(from);

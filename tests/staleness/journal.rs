@@ -1,4 +1,4 @@
-//! What happened last, to be told if a page is stale.
+//! A record of recent events, reported for pages that are stale.
 
 use std::{
     collections::VecDeque,
@@ -7,61 +7,64 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// So much of what came before an incident is told.
-const BEFORE: Duration = Duration::from_secs(5);
+/// Length of the history that is reported with an incident. Stale pages less than this apart belong
+/// to one incident.
+const HISTORY: Duration = Duration::from_secs(5);
 
-/// So many incidents are told: the others are like them.
-const INCIDENTS: usize = 10;
+/// Maximum number of incidents in the report.
+const MAX_INCIDENTS: usize = 10;
 
 pub struct Journal {
     begun: Instant,
-    state: Mutex<State>,
+    entries: Mutex<Entries>,
 }
 
 #[derive(Default)]
-struct State {
+struct Entries {
     events: VecDeque<(Instant, String)>,
     last_incident: Option<Instant>,
     incidents: usize,
-    told: String,
+    report: String,
 }
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { begun: Instant::now(), state: Mutex::default() }
+        Self { begun: Instant::now(), entries: Mutex::default() }
     }
 }
 
 impl Journal {
-    pub fn note(&self, what: impl FnOnce() -> String) {
-        let mut state = self.state.lock().unwrap();
+    pub fn record(&self, event: impl FnOnce() -> String) {
+        let mut entries = self.entries.lock().unwrap();
         let now = Instant::now();
-        while state.events.front().is_some_and(|(at, _)| *at + BEFORE < now) {
-            state.events.pop_front();
+        while entries.events.front().is_some_and(|(at, _)| *at + HISTORY < now) {
+            entries.events.pop_front();
         }
-        state.events.push_back((now, what()));
+        entries.events.push_back((now, event()));
     }
 
-    /// A stale page. The first of each incident is told with what came before.
-    pub fn incident(&self, what: &str) {
-        self.note(|| format!("STALE: {what}"));
-        let mut state = self.state.lock().unwrap();
+    /// Records a stale page. The first page of an incident is reported with its history, the others
+    /// without.
+    pub fn record_stale_page(&self, description: &str) {
+        self.record(|| format!("STALE: {description}"));
+        let mut entries = self.entries.lock().unwrap();
         let now = Instant::now();
-        let is_new = state.last_incident.is_none_or(|last| last + BEFORE < now);
-        state.last_incident = Some(now);
-        state.incidents += usize::from(is_new);
-        if state.incidents > INCIDENTS {
+        let is_new = entries.last_incident.is_none_or(|last| last + HISTORY < now);
+        entries.last_incident = Some(now);
+        entries.incidents += usize::from(is_new);
+        if entries.incidents > MAX_INCIDENTS {
             return;
         }
-        let events = if is_new { state.events.len() } else { 1 };
-        let events: Vec<_> = state.events.range(state.events.len() - events..).cloned().collect();
+        let number = if is_new { entries.events.len() } else { 1 };
+        let first = entries.events.len() - number;
+        let events: Vec<_> = entries.events.range(first..).cloned().collect();
         for (at, event) in events {
             let seconds = (at - self.begun).as_secs_f64();
-            writeln!(state.told, "{seconds:.3} {event}").unwrap();
+            writeln!(entries.report, "{seconds:.3} {event}").unwrap();
         }
     }
 
-    pub fn of_incidents(&self) -> String {
-        format!("\n{}", self.state.lock().unwrap().told)
+    pub fn report(&self) -> String {
+        format!("\n{}", self.entries.lock().unwrap().report)
     }
 }

@@ -1,4 +1,4 @@
-//! Stands before a memcached server and makes trouble.
+//! A proxy in front of a memcached server that disturbs the traffic.
 
 use std::{
     collections::HashMap,
@@ -16,15 +16,19 @@ use std::{
 use memcached_client::ServerAddress;
 use rand::RngExt;
 
-/// What is done to what passes.
+/// A disturbance of the replies.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Trouble {
+pub enum Disturbance {
     None,
-    /// Replies come late, by up to so long.
+    /// Delays each reply by a random time of at most this long.
     Delay(Duration),
-    /// A byte of a reply is another one.
+    /// Flips a bit of each reply.
     Garble,
 }
+
+/// Decides on a delete that waits in the proxy: `true` forwards it, `false` drops it and its
+/// connection. Without a decision it is forwarded.
+pub type HeldDelete = mpsc::Sender<bool>;
 
 pub struct Proxy {
     pub address: SocketAddr,
@@ -33,32 +37,34 @@ pub struct Proxy {
 
 struct Shared {
     target: String,
-    trouble: Mutex<Trouble>,
-    /// Stores are made without a condition: as if there were no leases.
-    is_naive: bool,
-    /// Told when a delete has come, which then waits to be let go or dropped.
-    hold: Mutex<Option<mpsc::Sender<mpsc::Sender<bool>>>>,
+    disturbance: Mutex<Disturbance>,
+    /// Whether the condition of stores is removed, which disables the leases.
+    is_unconditional: bool,
+    /// Receives each delete that is held.
+    hold: Mutex<Option<mpsc::Sender<HeldDelete>>>,
     connections: Mutex<HashMap<u64, TcpStream>>,
-    next: AtomicU64,
+    next_connection: AtomicU64,
     is_over: AtomicBool,
 }
 
-/// Of the binary protocol: where a frame's parts are, and commands.
+/// Length of a header of the binary protocol.
 const HEADER: usize = 24;
+/// Set and its quiet form.
 const SETS: [u8; 2] = [0x01, 0x11];
+/// Delete and its quiet form.
 const DELETES: [u8; 2] = [0x04, 0x14];
 
 impl Proxy {
-    pub fn start(target: &ServerAddress, is_naive: bool) -> Self {
+    pub fn start(target: &ServerAddress, is_unconditional: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             target: target.to_string(),
-            trouble: Mutex::new(Trouble::None),
-            is_naive,
+            disturbance: Mutex::new(Disturbance::None),
+            is_unconditional,
             hold: Mutex::new(None),
             connections: Mutex::default(),
-            next: AtomicU64::new(0),
+            next_connection: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
         });
         let accepting = Arc::clone(&shared);
@@ -73,20 +79,18 @@ impl Proxy {
         Self { address, shared }
     }
 
-    pub fn make(&self, trouble: Trouble) {
-        *self.shared.trouble.lock().unwrap() = trouble;
+    pub fn disturb(&self, disturbance: Disturbance) {
+        *self.shared.disturbance.lock().unwrap() = disturbance;
     }
 
-    /// Ends all connections.
-    pub fn cut(&self) {
+    pub fn end_connections(&self) {
         for (_, stream) in self.shared.connections.lock().unwrap().drain() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
-    /// From now on deletes wait; each is announced with the way to let it go (`true`) or to drop
-    /// it. Until the receiver is dropped.
-    pub fn hold_deletes(&self, announce: mpsc::Sender<mpsc::Sender<bool>>) {
+    /// Holds each delete from now on and announces it, until the receiver is dropped.
+    pub fn hold_deletes(&self, announce: mpsc::Sender<HeldDelete>) {
         *self.shared.hold.lock().unwrap() = Some(announce);
     }
 
@@ -98,19 +102,19 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.is_over.store(true, Ordering::Relaxed);
-        self.cut();
-        // So that it sees that it is over.
+        self.end_connections();
+        // Wakes the accepting thread, which then ends.
         let _ = TcpStream::connect(self.address);
     }
 }
 
 impl Shared {
     fn serve(self: &Arc<Self>, client: TcpStream) {
-        // A server that is away is a connection that ends.
+        // Without its server the proxy closes the connection.
         let Ok(server) = TcpStream::connect(&self.target) else { return };
         for stream in [&client, &server] {
             stream.set_nodelay(true).unwrap();
-            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
             self.connections.lock().unwrap().insert(number, stream.try_clone().unwrap());
         }
         let (from_server, to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
@@ -128,13 +132,14 @@ impl Shared {
                 break;
             }
             if SETS.contains(&frame[1]) {
-                // Networks are not as fast as a loopback: stores come late.
+                // Delays stores as a network would: on the loopback they rarely lose a race.
                 thread::sleep(Duration::from_micros(rand::rng().random_range(0..2000)));
-                if self.is_naive {
+                if self.is_unconditional {
+                    // The CAS token.
                     frame[16..HEADER].fill(0);
                 }
             }
-            if DELETES.contains(&frame[1]) && !self.may_pass() {
+            if DELETES.contains(&frame[1]) && !self.is_forwarded() {
                 break;
             }
             if server.write_all(&frame).is_err() {
@@ -145,10 +150,11 @@ impl Shared {
         let _ = client.shutdown(Shutdown::Both);
     }
 
-    fn may_pass(&self) -> bool {
+    /// Announces a delete if deletes are held, and returns the decision.
+    fn is_forwarded(&self) -> bool {
         let Some(announce) = self.hold.lock().unwrap().clone() else { return true };
-        let (decide, decision) = mpsc::channel();
-        announce.send(decide).is_err() || decision.recv().unwrap_or(true)
+        let (held_delete, decision) = mpsc::channel();
+        announce.send(held_delete).is_err() || decision.recv().unwrap_or(true)
     }
 
     fn forward_replies(&self, mut server: TcpStream, mut client: TcpStream) {
@@ -157,13 +163,13 @@ impl Shared {
             if read == 0 {
                 break;
             }
-            match *self.trouble.lock().unwrap() {
-                Trouble::None => {}
-                Trouble::Delay(most) => {
+            match *self.disturbance.lock().unwrap() {
+                Disturbance::None => {}
+                Disturbance::Delay(most) => {
                     let micros = u64::try_from(most.as_micros()).unwrap();
                     thread::sleep(Duration::from_micros(rand::rng().random_range(0..micros)));
                 }
-                Trouble::Garble => {
+                Disturbance::Garble => {
                     let at = rand::rng().random_range(0..read);
                     buffer[at] ^= 1 << rand::rng().random_range(0..8);
                 }

@@ -1,4 +1,4 @@
-//! Visitors who take their time.
+//! Connections that send slowly or do not read.
 
 use std::{
     io::{Read, Write},
@@ -12,10 +12,11 @@ use test_support::{
     secrets::SECRET_KEY,
 };
 
-const SLOW: usize = 1000;
+const SLOW_CONNECTIONS: usize = 1000;
 
-/// The beginnings of requests: of a head, of a body, and one whose answer is never read.
-const BEGINNINGS: [&str; 3] = [
+/// Beginnings of slow exchanges: half a head, half a body, and two requests at once without a
+/// reader for the responses.
+const SLOW_EXCHANGES: [&str; 3] = [
     "GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ",
     "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\n\
      Content-Length: 100\r\n\r\nname=",
@@ -24,15 +25,15 @@ const BEGINNINGS: [&str; 3] = [
 
 #[test]
 fn a_thousand_slow_connections_do_not_stop_other_visitors() {
-    // This process holds as many sockets as the app.
+    // The test holds as many sockets as the app.
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let folder = tempdir().unwrap();
     let settings = [("PORT", "0"), ("HOST", "127.0.0.1"), ("SECRET_KEY", SECRET_KEY)];
     let program = Program::start(command(folder.path(), &settings));
-    let mut slow: Vec<_> = (0..SLOW)
+    let mut slow: Vec<_> = (0..SLOW_CONNECTIONS)
         .map(|number| {
             let mut stream = program.connect();
-            stream.write_all(BEGINNINGS[number % BEGINNINGS.len()].as_bytes()).unwrap();
+            stream.write_all(SLOW_EXCHANGES[number % SLOW_EXCHANGES.len()].as_bytes()).unwrap();
             stream
         })
         .collect();
@@ -42,7 +43,7 @@ fn a_thousand_slow_connections_do_not_stop_other_visitors() {
         assert_eq!(browser.get("/").status, 200);
     }
     assert_eq!(Browser::new(program.address()).get("/").task_names().len(), 20);
-    // They were really there, and the app has let none of them wait for ever.
+    // Each slow connection gets a response too, at its deadline at the latest.
     assert!(slow.iter_mut().all(is_answered));
 }
 

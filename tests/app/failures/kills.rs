@@ -1,6 +1,6 @@
 //! `kill -9` in the middle of writes.
 //!
-//! `KILLS=200 cargo test --all-features --test app kills` does it as often on each database.
+//! `KILLS=200 cargo test --all-features --test app kills` sets the number of kills per database.
 
 use std::{collections::BTreeSet, sync::Mutex, thread, time::Duration};
 
@@ -15,13 +15,11 @@ use test_support::{
     wait::wait_until,
 };
 
-on_every_database_url![a_kill_loses_no_task_that_was_acknowledged_and_leaves_none_half_written];
+on_every_database_url![kills_lose_no_acknowledged_task_and_leave_no_partial_one];
 
 const WRITERS: usize = 3;
 
-fn a_kill_loses_no_task_that_was_acknowledged_and_leaves_none_half_written(
-    database: &TestDatabase,
-) {
+fn kills_lose_no_acknowledged_task_and_leave_no_partial_one(database: &TestDatabase) {
     let kills = std::env::var("KILLS").map_or(8, |kills| kills.parse().unwrap());
     let memcached = Memcached::start(Kind::Plain);
     let (folder, servers) = (tempdir().unwrap(), memcached.address().to_string());
@@ -38,22 +36,28 @@ fn a_kill_loses_no_task_that_was_acknowledged_and_leaves_none_half_written(
     let (mut sent, mut acknowledged) = (BTreeSet::new(), BTreeSet::new());
     for round in 0..kills {
         let program = Program::start(command(folder.path(), &settings));
-        let (tried, done) = write_until_killed(program, round);
-        sent.extend(tried);
-        acknowledged.extend(done);
+        let names = write_until_killed(program, round);
+        sent.extend(names.sent);
+        acknowledged.extend(names.acknowledged);
     }
     let program = Program::start(command(folder.path(), &settings));
     let page = || {
         let page = Browser::new(program.address()).get("/");
         page.task_names().into_iter().map(str::to_owned).collect::<BTreeSet<_>>()
     };
-    wait_until("the page shows them", || acknowledged.is_subset(&page()));
-    assert!(page().is_subset(&sent), "a name that nobody has sent");
-    assert!(acknowledged.len() >= kills, "nothing was in flight: {}", acknowledged.len());
+    wait_until("the page shows all acknowledged tasks", || acknowledged.is_subset(&page()));
+    assert!(page().is_subset(&sent), "the page shows a name that was never sent");
+    assert!(acknowledged.len() >= kills, "too few writes to test: {}", acknowledged.len());
 }
 
-/// The names that were sent, and those whose tasks were acknowledged.
-fn write_until_killed(program: Program, round: usize) -> (Vec<String>, Vec<String>) {
+/// The names of the tasks of one round.
+struct TaskNames {
+    sent: Vec<String>,
+    acknowledged: Vec<String>,
+}
+
+/// Adds tasks from several threads and kills the program at a random moment.
+fn write_until_killed(program: Program, round: usize) -> TaskNames {
     let address = program.address().to_owned();
     let (sent, acknowledged) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     thread::scope(|scope| {
@@ -72,10 +76,10 @@ fn write_until_killed(program: Program, round: usize) -> (Vec<String>, Vec<Strin
                 }
             });
         }
-        wait_until("one is done", || !acknowledged.lock().unwrap().is_empty());
-        // Another moment of a write each time.
+        wait_until("a task is acknowledged", || !acknowledged.lock().unwrap().is_empty());
+        // Hits a different step of the writes in each round.
         thread::sleep(Duration::from_micros(rand::random_range(0..20_000)));
         drop(program);
     });
-    (sent.into_inner().unwrap(), acknowledged.into_inner().unwrap())
+    TaskNames { sent: sent.into_inner().unwrap(), acknowledged: acknowledged.into_inner().unwrap() }
 }

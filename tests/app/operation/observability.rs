@@ -1,4 +1,4 @@
-//! `/metrics`, the charts on `/cache`, and the lines of the log.
+//! `/metrics`, the charts on `/cache`, and the access log.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use test_support::{
     secrets::SECRET_KEY,
 };
 
-/// The figures of `/metrics`, by name and labels.
+/// Returns the figures of `/metrics` by name and labels.
 fn metrics(browser: &Browser) -> HashMap<String, f64> {
     let page = browser.get("/metrics");
     assert_eq!(page.status, 200);
@@ -27,7 +27,7 @@ fn metrics(browser: &Browser) -> HashMap<String, f64> {
 }
 
 #[test]
-fn requests_cache_and_database_are_counted_in_the_text_that_prometheus_reads() {
+fn metrics_count_requests_cache_hits_and_connections_in_openmetrics_text() {
     let app = TestApp::on_sqlite();
     let browser = app.with_tasks(&["Milk"]);
     for _ in 0..3 {
@@ -54,7 +54,7 @@ fn requests_cache_and_database_are_counted_in_the_text_that_prometheus_reads() {
 }
 
 #[test]
-fn metrics_want_the_token_of_the_cache_page() {
+fn in_production_metrics_need_the_admin_token() {
     let settings = [("APP_ENV", "production"), ("ADMIN_TOKEN", "a token that is long enough")];
     let app = TestApp::with(TestDatabase::sqlite(), &settings);
     let status = |authorization: &str| {
@@ -68,7 +68,7 @@ fn metrics_want_the_token_of_the_cache_page() {
 }
 
 #[test]
-fn the_cache_page_draws_the_last_minutes_and_says_them_in_words() {
+fn the_cache_page_shows_the_last_minutes_as_charts_and_text() {
     let app = TestApp::on_sqlite();
     app.with_tasks(&["Milk"]);
     for _ in 0..3 {
@@ -77,12 +77,13 @@ fn the_cache_page_draws_the_last_minutes_and_says_them_in_words() {
     let page = app.browser().get("/cache").body;
     assert_eq!(page.matches("<svg ").count(), 2);
     assert!(page.contains(r#"<rect class="foot""#), "{page}");
-    let words = ["Last 1 min: ", " hits, ", " misses in all layers", " requests, "];
-    assert!(words.iter().all(|words| page.contains(words)), "{page}");
+    let phrases = ["Last 1 min: ", " hits, ", " misses in all layers", " requests, "];
+    assert!(phrases.iter().all(|phrase| page.contains(phrase)), "{page}");
 }
 
-/// Asks for `path` with these headers, stops the program, and returns its lines about requests.
-fn logged(
+/// Requests a missing page and stops the program. Returns the page and the access log, each line as
+/// its `name=value` pairs.
+fn access_log(
     settings: &[(&str, &str)],
     headers: &[(&str, &str)],
 ) -> (String, Vec<HashMap<String, String>>) {
@@ -103,9 +104,9 @@ fn logged(
 }
 
 #[test]
-fn every_request_is_a_line_of_pairs_whose_id_is_on_the_error_page() {
+fn every_request_is_a_line_of_pairs_with_the_id_shown_on_the_error_page() {
     let forged = [("x-forwarded-for", "203.0.113.7"), ("x-request-id", "forged")];
-    let (page, lines) = logged(&[], &forged);
+    let (page, lines) = access_log(&[], &forged);
     let [line] = &lines[..] else { panic!("{lines:?}") };
     assert_eq!(line["client"], "127.0.0.1");
     assert_eq!((&*line["method"], &*line["path"]), ("GET", "/nothing%20here"));
@@ -115,26 +116,30 @@ fn every_request_is_a_line_of_pairs_whose_id_is_on_the_error_page() {
 }
 
 #[test]
-fn in_production_who_came_to_a_trusted_proxy_without_tls_is_sent_to_https() {
+fn in_production_http_requests_through_a_trusted_proxy_are_redirected_to_https() {
     let trusting = [("APP_ENV", "production"), ("TRUSTED_PROXIES", "127.0.0.1")];
     let ask = |settings: &[(&str, &str)], path: &str, scheme: &str| {
         let app = TestApp::with(TestDatabase::sqlite(), settings);
         let headers = [("x-forwarded-proto", scheme), ("host", "tasks.example:80")];
         let reply = app.browser().send("GET", path, &headers, "");
-        (reply.status, reply.header("location").to_owned())
+        (reply.status, reply.header("location"))
     };
-    let sent_on = (308, "https://tasks.example/?a=b".to_owned());
-    assert_eq!(ask(&trusting, "/?a=b", "http"), sent_on);
+    let redirect = (308, "https://tasks.example/?a=b".to_owned());
+    assert_eq!(ask(&trusting, "/?a=b", "http"), redirect);
     assert_eq!(ask(&trusting, "/", "https").0, 200);
     assert_eq!(ask(&trusting, "/healthz", "http").0, 200);
-    assert_eq!(ask(&trusting[..1], "/", "http").0, 200, "anyone can say so");
-    assert_eq!(ask(&trusting[1..], "/", "http").0, 200, "there is no TLS in development");
+    assert_eq!(
+        ask(&trusting[..1], "/", "http").0,
+        200,
+        "the header counts only from a trusted proxy"
+    );
+    assert_eq!(ask(&trusting[1..], "/", "http").0, 200, "development has no TLS");
 }
 
 #[test]
 fn a_trusted_proxy_names_the_visitor_and_the_request() {
-    let told = [("x-forwarded-for", "198.51.100.1, 203.0.113.7"), ("x-request-id", "abc-123")];
-    let (page, lines) = logged(&[("TRUSTED_PROXIES", "127.0.0.0/8")], &told);
+    let headers = [("x-forwarded-for", "198.51.100.1, 203.0.113.7"), ("x-request-id", "abc-123")];
+    let (page, lines) = access_log(&[("TRUSTED_PROXIES", "127.0.0.0/8")], &headers);
     assert_eq!((&*lines[0]["client"], &*lines[0]["id"]), ("203.0.113.7", "abc-123"));
     assert!(page.contains("abc-123"), "{page}");
 }

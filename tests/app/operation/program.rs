@@ -1,4 +1,4 @@
-//! The program as a person or a platform starts it.
+//! Starting and stopping the program, its exit codes and its errors.
 
 use std::{
     fs,
@@ -15,13 +15,14 @@ use test_support::{
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
+/// Runs a program that is expected to fail; returns its exit code and standard error.
 fn outcome(mut command: Command) -> (Option<i32>, String) {
     let Output { status, stderr, .. } = command.output().unwrap();
     (status.code(), String::from_utf8(stderr).unwrap())
 }
 
 #[test]
-fn alone_in_an_empty_folder_it_says_what_it_uses_and_serves_everything() {
+fn in_an_empty_folder_it_starts_with_defaults_and_serves_every_url() {
     let folder = tempdir().unwrap();
     let program = Program::start(command(folder.path(), &[("PORT", "0"), ("HOST", "127.0.0.1")]));
     assert!(
@@ -52,7 +53,7 @@ fn tasks_survive_a_restart() {
 }
 
 #[test]
-fn eight_at_once_in_an_empty_folder_all_start() {
+fn eight_processes_can_start_at_once_in_an_empty_folder() {
     let folder = tempdir().unwrap();
     let programs: Vec<_> = std::thread::scope(|scope| {
         let start =
@@ -69,7 +70,7 @@ fn a_wrong_setting_is_one_line_and_exit_code_2() {
     let (code, stderr) = outcome(command(folder.path(), &[("PORT", "http")]));
     assert_eq!(code, Some(2));
     assert_eq!(stderr, "tasklist: PORT: “http” is not a port number from 0 to 65535\n");
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was begun");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "no file was created");
 }
 
 #[test]
@@ -97,7 +98,7 @@ fn a_port_in_use_is_one_line_with_a_remedy_and_exit_code_1() {
 }
 
 #[test]
-fn a_database_that_cannot_be_opened_is_one_line_with_a_remedy_and_exit_code_1() {
+fn an_unopenable_database_is_one_line_with_a_remedy_and_exit_code_1() {
     let folder = tempdir().unwrap();
     let settings = [("DATABASE_URL", "sqlite://no/such/folder.sqlite3"), ("RUST_LOG", "error")];
     let (code, stderr) = outcome(command(folder.path(), &settings));
@@ -110,7 +111,7 @@ fn a_database_that_cannot_be_opened_is_one_line_with_a_remedy_and_exit_code_1() 
 }
 
 #[test]
-fn the_dotenv_file_fills_in_and_never_overrides() {
+fn the_dotenv_file_sets_missing_variables_and_overrides_none() {
     let folder = tempdir().unwrap();
     fs::write(folder.path().join(".env"), "PORT=wrong\nSECRET_KEY=short\n").unwrap();
     let (code, stderr) = outcome(command(folder.path(), &[("PORT", "0")]));
@@ -129,7 +130,7 @@ fn the_dotenv_file_is_not_read_on_a_dyno() {
 }
 
 #[test]
-fn a_dotenv_file_that_cannot_be_read_is_named_without_its_content() {
+fn an_unreadable_dotenv_file_is_named_without_its_content() {
     let folder = tempdir().unwrap();
     fs::write(folder.path().join(".env"), "MEMCACHIER_PASSWORD='hunter2\n").unwrap();
     let (code, stderr) = outcome(command(folder.path(), &[]));
@@ -138,7 +139,7 @@ fn a_dotenv_file_that_cannot_be_read_is_named_without_its_content() {
 }
 
 #[test]
-fn in_production_the_cookie_is_secure_and_browsers_are_told_to_stay_on_https() {
+fn in_production_cookies_are_secure_and_responses_have_hsts() {
     let folder = tempdir().unwrap();
     let settings =
         [("PORT", "0"), ("HOST", "127.0.0.1"), ("APP_ENV", "production"), ("SECRET_KEY", KEY)];
@@ -153,7 +154,7 @@ fn in_production_the_cookie_is_secure_and_browsers_are_told_to_stay_on_https() {
 }
 
 #[test]
-fn each_request_is_one_line_in_the_log_and_no_secret_is_in_it() {
+fn each_request_is_one_line_in_the_log_without_secrets() {
     let folder = tempdir().unwrap();
     let settings = [("PORT", "0"), ("HOST", "127.0.0.1"), ("SECRET_KEY", KEY)];
     let mut program = Program::start(command(folder.path(), &settings));
@@ -182,11 +183,11 @@ fn get_over(socket: &std::path::Path) -> String {
 }
 
 #[test]
-fn it_listens_on_a_unix_socket_and_removes_it_when_it_stops() {
+fn it_listens_on_a_unix_socket_and_removes_the_socket_when_it_stops() {
     let folder = tempdir().unwrap();
     let socket = folder.path().join("app.sock");
     drop(UnixListener::bind(&socket).unwrap());
-    assert!(socket.exists(), "a stopped server left its socket behind");
+    assert!(socket.exists(), "a stopped server leaves its socket file");
     let mut with_socket = command(folder.path(), &[]);
     with_socket.arg("--uds").arg(&socket);
     let mut program = Program::start(with_socket);
@@ -198,7 +199,7 @@ fn it_listens_on_a_unix_socket_and_removes_it_when_it_stops() {
 }
 
 #[test]
-fn a_server_that_stops_leaves_the_socket_of_its_successor_alone() {
+fn a_stopping_server_keeps_the_unix_socket_of_its_successor() {
     let folder = tempdir().unwrap();
     let socket = folder.path().join("app.sock");
     let start = || {
@@ -215,7 +216,7 @@ fn a_server_that_stops_leaves_the_socket_of_its_successor_alone() {
 }
 
 #[test]
-fn a_file_or_a_live_socket_in_the_place_of_the_unix_socket_is_left_alone() {
+fn a_regular_file_or_a_live_socket_is_not_replaced_by_the_unix_socket() {
     let folder = tempdir().unwrap();
     let file = folder.path().join("precious");
     fs::write(&file, "content").unwrap();

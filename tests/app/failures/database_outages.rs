@@ -1,4 +1,4 @@
-//! A database that is away, and a server that ends connections.
+//! A database server that is unreachable or ends idle connections.
 
 use std::{
     io::{Read, Write},
@@ -13,7 +13,7 @@ use std::{
 };
 use test_support::{app::TestApp, database::TestDatabase, wait::wait_until};
 
-/// Makes each test for the databases that are servers.
+/// Declares each test for each database that is a server.
 macro_rules! on_every_server {
     ($($test:ident),+ $(,)?) => {
         #[cfg(feature = "postgres")]
@@ -34,11 +34,11 @@ macro_rules! on_every_server {
 }
 
 on_every_server![
-    connections_that_the_server_has_ended_reach_no_visitor,
-    while_the_database_is_away_cached_pages_are_served_and_the_rest_says_when_to_try_again,
+    connections_ended_by_the_server_cause_no_failed_request,
+    during_an_outage_cached_pages_are_served_and_writes_are_a_503,
 ];
 
-fn connections_that_the_server_has_ended_reach_no_visitor(database: TestDatabase) {
+fn connections_ended_by_the_server_cause_no_failed_request(database: TestDatabase) {
     let app = TestApp::on(database);
     let browser = app.browser();
     thread::scope(|scope| {
@@ -56,29 +56,27 @@ fn connections_that_the_server_has_ended_reach_no_visitor(database: TestDatabase
     assert_eq!(browser.get("/").task_names().len(), 16);
 }
 
-fn while_the_database_is_away_cached_pages_are_served_and_the_rest_says_when_to_try_again(
-    database: TestDatabase,
-) {
+fn during_an_outage_cached_pages_are_served_and_writes_are_a_503(database: TestDatabase) {
     let proxy = Proxy::start(database.socket());
     let app = TestApp::on(TestDatabase::at(&database.at_port(proxy.address.port())));
     let browser = app.with_tasks(&["Milk"]);
     let page = app.browser().get("/");
     assert_eq!(page.task_names(), ["Milk"]);
 
-    proxy.set_away(true);
+    proxy.set_unreachable(true);
     let refused = browser.post_form("/", &[("name", "Bread")]);
     assert_eq!((refused.status, refused.header("retry-after").as_str()), (503, "5"));
     assert!(refused.body.contains("<h1"), "{}", refused.body);
     assert_eq!(browser.get("/readyz").status, 503);
-    assert_eq!(app.browser().get("/").task_names(), ["Milk"], "the cached page is still right");
+    assert_eq!(app.browser().get("/").task_names(), ["Milk"], "the cached page is still served");
 
-    proxy.set_away(false);
-    wait_until("it is ready again", || browser.get("/readyz").status == 200);
+    proxy.set_unreachable(false);
+    wait_until("the app is ready again", || browser.get("/readyz").status == 200);
     assert_eq!(browser.post_form("/", &[("name", "Bread")]).status, 303);
     assert_eq!(app.browser().get("/").task_names(), ["Milk", "Bread"]);
 }
 
-/// Stands before a database that listens on a socket of the file system.
+/// Forwards TCP connections to the unix socket of a database server.
 struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -86,8 +84,8 @@ struct Proxy {
 
 #[derive(Default)]
 struct Shared {
-    is_away: AtomicBool,
-    open: Mutex<Vec<TcpStream>>,
+    is_unreachable: AtomicBool,
+    connections: Mutex<Vec<TcpStream>>,
 }
 
 impl Proxy {
@@ -98,12 +96,14 @@ impl Proxy {
         let accepting = Arc::clone(&shared);
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let mut open = accepting.open.lock().unwrap();
-                if accepting.is_away.load(Ordering::SeqCst) {
+                let mut connections = accepting.connections.lock().unwrap();
+                // The check needs the lock: a connection accepted now must be ended by
+                // `set_unreachable`.
+                if accepting.is_unreachable.load(Ordering::SeqCst) {
                     continue;
                 }
-                open.push(client.try_clone().unwrap());
-                drop(open);
+                connections.push(client.try_clone().unwrap());
+                drop(connections);
                 let server = UnixStream::connect(&socket).unwrap();
                 let (from_server, to_client) =
                     (server.try_clone().unwrap(), client.try_clone().unwrap());
@@ -120,16 +120,17 @@ impl Proxy {
         Self { address, shared }
     }
 
-    fn set_away(&self, is_away: bool) {
-        let mut open = self.shared.open.lock().unwrap();
-        self.shared.is_away.store(is_away, Ordering::SeqCst);
-        for client in open.drain(..) {
+    /// Ends all connections, and refuses new ones while unreachable.
+    fn set_unreachable(&self, is_unreachable: bool) {
+        let mut connections = self.shared.connections.lock().unwrap();
+        self.shared.is_unreachable.store(is_unreachable, Ordering::SeqCst);
+        for client in connections.drain(..) {
             let _ = client.shutdown(Shutdown::Both);
         }
     }
 }
 
-/// Until one of them ends.
+/// Forwards bytes until one side ends.
 fn forward(mut from: impl Read, mut to: impl Write) {
     let _ = std::io::copy(&mut from, &mut to);
 }

@@ -1,5 +1,7 @@
-//! Every secret setting holds a word that must be nowhere else. `support` looks for such words in all
-//! that any test gets to see; here they are planted where something goes wrong.
+//! No secret is printed, logged or served.
+//!
+//! The test support searches all output that a test reads for the secrets in
+//! [`test_support::secrets::SECRETS`]. The tests here put these secrets into settings that fail.
 
 use std::path::Path;
 
@@ -11,8 +13,8 @@ use test_support::{
     secrets::{SECRETS, assert_no_secret, secret},
 };
 
-/// A database that is not there, of each kind that is built in.
-fn unreachable() -> Vec<String> {
+/// Returns the URL of an unreachable database of each kind that is built in.
+fn unreachable_databases() -> Vec<String> {
     let password = secret("database");
     let mut urls = vec!["sqlite:///nowhere/tasks.sqlite3".to_owned()];
     if cfg!(feature = "postgres") {
@@ -26,18 +28,18 @@ fn unreachable() -> Vec<String> {
 }
 
 #[test]
-fn a_secret_is_in_no_log_and_on_no_page_when_nothing_can_be_reached() {
+fn without_database_and_cache_no_secret_is_logged_or_served() {
     let server = Memcached::start(Kind::Sasl);
     let (folder, address) = (tempdir().unwrap(), server.address().to_string());
     std::thread::scope(|scope| {
-        for url in unreachable() {
+        for url in unreachable_databases() {
             let (folder, address) = (folder.path(), &address);
-            scope.spawn(move || run_without_anything(folder, &url, address));
+            scope.spawn(move || run_without_database_and_cache(folder, &url, address));
         }
     });
 }
 
-fn run_without_anything(folder: &Path, url: &str, memcached: &str) {
+fn run_without_database_and_cache(folder: &Path, url: &str, memcached: &str) {
     let settings = [
         ("PORT", "0"),
         ("HOST", "127.0.0.1"),
@@ -58,12 +60,13 @@ fn run_without_anything(folder: &Path, url: &str, memcached: &str) {
         assert_no_secret(&String::from_utf8_lossy(&output.stdout));
     }
     if url.starts_with("sqlite") {
+        // With SQLite the server does not start without its database.
         return;
     }
     let mut program = Program::start(command(folder, &settings));
     let browser = Browser::new(program.address());
     let authorization = format!("Bearer {}", secret("token"));
-    for path in ["/", "/readyz", "/cache", "/metrics", "/nothing"] {
+    for path in ["/", "/readyz", "/cache", "/metrics", "/nowhere"] {
         browser.get(path);
         browser.send("GET", path, &[("authorization", &authorization)], "");
     }
@@ -72,26 +75,30 @@ fn run_without_anything(folder: &Path, url: &str, memcached: &str) {
     assert_no_secret(&program.wait().1);
 }
 
+/// Invalid settings; `PASSWORD` stands for the secret of the database.
+const INVALID_SETTINGS: [(&str, &str); 10] = [
+    ("DATABASE_URL", "PASSWORD"),
+    ("DATABASE_URL", "oracle://u:PASSWORD@h/d"),
+    ("DATABASE_URL", "postgres://u:PASSWORD@h@h/d"),
+    ("DATABASE_URL", "postgres://u:p%PASSWORD@h/d"),
+    ("DATABASE_URL", "mysql://u:PASSWORD@h"),
+    ("DATABASE_URL", "mysql://u:PASSWORD@h/a%zz"),
+    ("SECRET_KEY", SHORT_KEY),
+    ("ADMIN_TOKEN", "short"),
+    ("MEMCACHIER_SERVERS", "PASSWORD@127.0.0.1:11211"),
+    ("SECRET_KEY_PREVIOUS", "short"),
+];
+
+const SHORT_KEY: &str = SECRETS[0].1;
+
 #[test]
-fn a_setting_that_is_refused_is_named_and_a_secret_one_not_quoted() {
+fn an_invalid_setting_is_rejected_without_quoting_a_secret() {
     let folder = tempdir().unwrap();
-    let password = secret("database");
-    let urls = [
-        password.to_owned(),
-        format!("oracle://u:{password}@h/d"),
-        format!("postgres://u:{password}@h@h/d"),
-        format!("postgres://u:p%{password}@h/d"),
-        format!("mysql://u:{password}@h"),
-        format!("mysql://u:{password}@h/a%zz"),
-    ];
-    let urls = urls.iter().map(|url| ("DATABASE_URL", url.as_str()));
-    let short = [("SECRET_KEY", SECRETS[0].1), ("ADMIN_TOKEN", "short")];
-    let servers = format!("{password}@127.0.0.1:11211");
-    let others = [("MEMCACHIER_SERVERS", servers.as_str()), ("SECRET_KEY_PREVIOUS", "short")];
-    for (name, value) in urls.chain(short).chain(others) {
-        let settings = [("APP_ENV", "production"), ("RUST_LOG", "trace"), (name, value)];
+    for (name, template) in INVALID_SETTINGS {
+        let value = template.replace("PASSWORD", secret("database"));
+        let settings = [("APP_ENV", "production"), ("RUST_LOG", "trace"), (name, &value)];
         let output = command(folder.path(), &settings).output().unwrap();
-        assert_eq!(output.status.code(), Some(2), "{name}");
+        assert_eq!(output.status.code(), Some(2), "{name}={template}");
         assert_no_secret(&String::from_utf8_lossy(&output.stderr));
     }
 }

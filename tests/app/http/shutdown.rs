@@ -1,4 +1,4 @@
-//! How the program stops.
+//! Graceful shutdown on SIGTERM.
 
 use std::{
     io::{BufReader, Read, Write},
@@ -32,10 +32,11 @@ fn sigterm_under_load_resets_no_request_on_a_reused_connection() {
             .map(|_| {
                 let mut stream = BufReader::new(program.connect());
                 let answered = &answered;
-                // A client leaves when it is asked to, as a router does.
+                // Like a router, a client closes the connection when it is asked to.
                 scope.spawn(move || {
                     loop {
-                        let reply = exchange(&mut stream, REQUEST).expect("an answer, no reset");
+                        let reply =
+                            exchange(&mut stream, REQUEST).expect("a response, not a reset");
                         assert!(reply.head.starts_with("http/1.1 200"), "{}", reply.head);
                         answered.fetch_add(1, Ordering::Relaxed);
                         if reply.closes() {
@@ -45,7 +46,7 @@ fn sigterm_under_load_resets_no_request_on_a_reused_connection() {
                 })
             })
             .collect();
-        wait_until("the load is on", || answered.load(Ordering::Relaxed) > 1000);
+        wait_until("1000 requests are answered", || answered.load(Ordering::Relaxed) > 1000);
         program.terminate();
         for client in clients {
             client.join().unwrap();
@@ -72,11 +73,11 @@ fn a_request_in_progress_at_sigterm_is_finished() {
 }
 
 #[test]
-fn an_idle_connection_does_not_hold_up_the_stop() {
+fn an_idle_connection_does_not_delay_the_shutdown() {
     let (_folder, mut program) = start();
     let mut idle = BufReader::new(program.connect());
     exchange(&mut idle, REQUEST).unwrap();
     program.terminate();
     assert!(program.wait().0.success());
-    assert_eq!(idle.read(&mut [0]).unwrap_or(0), 0, "the connection has ended");
+    assert_eq!(idle.read(&mut [0]).unwrap_or(0), 0, "the server closes the connection");
 }

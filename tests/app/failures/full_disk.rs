@@ -1,4 +1,4 @@
-//! A disk that is full.
+//! A full disk under SQLite.
 
 use std::{path::PathBuf, process::Command};
 
@@ -10,8 +10,8 @@ use test_support::{
 };
 
 #[test]
-fn a_full_disk_is_a_503_and_loses_nothing() {
-    // A file system of its own, that ends with the program.
+fn a_full_disk_is_a_503_and_loses_no_task() {
+    // The mount namespace gives the program a small file system, which is removed when it ends.
     let folder = tempdir().unwrap();
     let settings = [
         ("PORT", "0"),
@@ -20,11 +20,11 @@ fn a_full_disk_is_a_503_and_loses_nothing() {
         ("PATH", "/usr/bin:/bin"),
     ];
     let app = command(folder.path(), &settings);
-    let mut in_its_own = Command::new("/usr/bin/unshare");
-    in_its_own.args(["--map-root-user", "--mount", "sh", "-c"]);
-    in_its_own.arg(r#"mkdir disk && mount -t tmpfs -o size=400k tmpfs disk && exec "$0""#);
-    in_its_own.arg(app.get_program()).current_dir(folder.path()).env_clear().envs(settings);
-    let program = Program::start(in_its_own);
+    let mut in_namespace = Command::new("/usr/bin/unshare");
+    in_namespace.args(["--map-root-user", "--mount", "sh", "-c"]);
+    in_namespace.arg(r#"mkdir disk && mount -t tmpfs -o size=400k tmpfs disk && exec "$0""#);
+    in_namespace.arg(app.get_program()).current_dir(folder.path()).env_clear().envs(settings);
+    let program = Program::start(in_namespace);
     let browser = Browser::new(program.address());
 
     let name = "x".repeat(500);
@@ -35,7 +35,7 @@ fn a_full_disk_is_a_503_and_loses_nothing() {
             break reply;
         }
         added += 1;
-        assert!(added < 2000, "the disk is never full");
+        assert!(added < 2000, "the disk did not fill up");
     };
     assert_eq!(
         (refused.status, refused.header("retry-after").as_str()),
@@ -45,14 +45,14 @@ fn a_full_disk_is_a_503_and_loses_nothing() {
     );
     assert_eq!(browser.get("/").task_names().len(), added);
 
-    // Seen from outside of that file system.
+    // The namespace's files are reachable from here only through /proc.
     let root = format!("/proc/{}/root", program.id());
     let disk = PathBuf::from(root + folder.path().to_str().unwrap()).join("disk");
     let copy = folder.path().join("copy.sqlite3");
     for (from, to) in [("tasks.sqlite3", ""), ("tasks.sqlite3-wal", "-wal")] {
         std::fs::copy(disk.join(from), format!("{}{to}", copy.display())).unwrap();
     }
-    let copy = TestDatabase::at(&format!("sqlite://{}", copy.display()));
-    assert_eq!(copy.integrity(), "ok");
-    assert_eq!(copy.number_of_tasks(), added);
+    let database = TestDatabase::at(&format!("sqlite://{}", copy.display()));
+    assert_eq!(database.integrity(), "ok");
+    assert_eq!(database.number_of_tasks(), added);
 }

@@ -1,4 +1,4 @@
-//! The migrations: the same on every database, and each of them reversible.
+//! Migrations: equal names on every database, reversible, and safe to run concurrently.
 
 use std::{
     collections::BTreeSet,
@@ -11,11 +11,11 @@ use tempfile::tempdir;
 use test_support::{database::TestDatabase, on_every_database_url, program::command};
 
 on_every_database_url![
-    eight_processes_that_migrate_at_once_apply_each_migration_once,
-    the_diesel_cli_runs_and_redoes_them_and_the_app_agrees_with_it,
+    eight_concurrent_processes_apply_each_migration_once,
+    the_diesel_cli_can_run_and_redo_the_migrations,
 ];
 
-fn names(database: &str) -> BTreeSet<String> {
+fn migration_names(database: &str) -> BTreeSet<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(database);
     let entries = fs::read_dir(folder).unwrap();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
@@ -23,15 +23,15 @@ fn names(database: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_database_has_migrations_of_the_same_names() {
-    assert_eq!(names("sqlite"), names("postgres"));
-    assert_eq!(names("sqlite"), names("mysql"));
-    assert!(!names("sqlite").is_empty());
+    assert_eq!(migration_names("sqlite"), migration_names("postgres"));
+    assert_eq!(migration_names("sqlite"), migration_names("mysql"));
+    assert!(!migration_names("sqlite").is_empty());
 }
 
 #[test]
 fn every_migration_can_be_undone() {
     for database in ["sqlite", "postgres", "mysql"] {
-        for name in names(database) {
+        for name in migration_names(database) {
             let down =
                 format!("{}/migrations/{database}/{name}/down.sql", env!("CARGO_MANIFEST_DIR"));
             assert!(!fs::read_to_string(&down).unwrap().trim().is_empty(), "{down}");
@@ -39,7 +39,7 @@ fn every_migration_can_be_undone() {
     }
 }
 
-/// Runs `tasklist migrate` and returns what it prints.
+/// Runs `tasklist migrate` and returns its standard output.
 fn migrate(database: &TestDatabase) -> String {
     let folder = tempdir().unwrap();
     let settings = [("DATABASE_URL", database.url.as_str())];
@@ -48,19 +48,19 @@ fn migrate(database: &TestDatabase) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn eight_processes_that_migrate_at_once_apply_each_migration_once(database: &TestDatabase) {
+fn eight_concurrent_processes_apply_each_migration_once(database: &TestDatabase) {
     let outputs: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| migrate(database))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    let applied = outputs.iter().flat_map(|output| output.lines());
-    let applied = applied.filter(|line| line.starts_with("Applied "));
-    assert_eq!(applied.count(), names("sqlite").len(), "{outputs:?}");
+    let lines = outputs.iter().flat_map(|output| output.lines());
+    let applied = lines.filter(|line| line.starts_with("Applied ")).count();
+    assert_eq!(applied, migration_names("sqlite").len(), "{outputs:?}");
 }
 
 fn diesel(database: &TestDatabase, arguments: &[&str]) {
     let cli = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin/diesel");
-    assert!(cli.exists(), "{} is missing; bin/setup installs it", cli.display());
+    assert!(cli.exists(), "{} is missing; run bin/setup", cli.display());
     let folder = format!("migrations/{}", database.kind());
     let output = Command::new(cli)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -71,7 +71,7 @@ fn diesel(database: &TestDatabase, arguments: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn the_diesel_cli_runs_and_redoes_them_and_the_app_agrees_with_it(database: &TestDatabase) {
+fn the_diesel_cli_can_run_and_redo_the_migrations(database: &TestDatabase) {
     diesel(database, &["run"]);
     diesel(database, &["redo", "--all"]);
     assert_eq!(migrate(database), "The database is up to date.\n");

@@ -1,4 +1,4 @@
-//! `tasklist cache …` and `tasklist check`, as scripts use them; and the page `/cache`.
+//! The commands `tasklist cache …` and `tasklist check`, and the page `/cache`.
 
 use std::process::Output;
 
@@ -12,7 +12,7 @@ use test_support::{
     wait::wait_until,
 };
 
-/// What a command ends with: its code, standard output and standard error.
+/// Runs a command; returns its exit code, standard output and standard error.
 fn run(settings: &[(&str, &str)], arguments: &[&str]) -> (i32, String, String) {
     let folder = tempdir().unwrap();
     let output = command(folder.path(), settings).args(arguments).output().unwrap();
@@ -22,10 +22,10 @@ fn run(settings: &[(&str, &str)], arguments: &[&str]) -> (i32, String, String) {
 }
 
 #[test]
-fn values_are_stored_printed_and_deleted_and_their_server_is_named() {
+fn cache_commands_set_get_and_delete_values_and_name_the_server() {
     let servers = [Memcached::start(Kind::Sasl), Memcached::start(Kind::Sasl)];
     let addresses = servers.each_ref().map(|server| server.address().to_string());
-    // In production, without SECRET_KEY and database.
+    // In production the cache commands need neither SECRET_KEY nor a database.
     let listed = addresses.join(",");
     let settings = [
         ("DYNO", "run.1"),
@@ -65,7 +65,7 @@ fn values_are_stored_printed_and_deleted_and_their_server_is_named() {
 }
 
 #[test]
-fn what_does_not_work_is_named_with_its_remedy_and_no_password() {
+fn errors_name_the_setting_to_check_and_no_password() {
     let server = Memcached::start(Kind::Sasl);
     let address = server.address().to_string();
     let settings = [
@@ -90,7 +90,7 @@ fn what_does_not_work_is_named_with_its_remedy_and_no_password() {
 }
 
 #[test]
-fn check_tells_of_each_part_whether_it_works() {
+fn check_reports_on_migrations_database_and_cache() {
     let (database, server) = (TestDatabase::sqlite(), Memcached::start(Kind::Plain));
     let address = server.address().to_string();
     let settings = [
@@ -113,7 +113,7 @@ fn check_tells_of_each_part_whether_it_works() {
 }
 
 #[test]
-fn the_cache_page_shows_what_has_been_asked_and_what_the_servers_say() {
+fn the_cache_page_shows_hits_per_layer_and_server_statistics() {
     let server = Memcached::start(Kind::Plain);
     let address = server.address().to_string();
     let app = TestApp::with(TestDatabase::sqlite(), &[("MEMCACHIER_SERVERS", &address)]);
@@ -136,13 +136,13 @@ fn the_cache_page_shows_what_has_been_asked_and_what_the_servers_say() {
 }
 
 #[test]
-fn the_cache_page_tells_of_a_server_that_is_out() {
+fn the_cache_page_shows_a_server_outage_and_waiting_invalidations() {
     let mut server = Memcached::start(Kind::Plain);
     let address = server.address().to_string();
     let app = TestApp::with(TestDatabase::sqlite(), &[("MEMCACHIER_SERVERS", &address)]);
     server.kill();
     app.with_tasks(&["Milk"]);
-    wait_until("it is out", || {
+    wait_until("the page shows the server as out", || {
         app.browser().get("/cache").body.contains("<span class=\"state bad\">out</span>")
     });
     let page = app.browser().get("/cache");
@@ -150,7 +150,7 @@ fn the_cache_page_tells_of_a_server_that_is_out() {
 }
 
 #[test]
-fn the_cache_page_is_hidden_in_production_unless_there_is_a_token_and_it_is_given() {
+fn in_production_the_cache_page_needs_the_admin_token() {
     let (folder, key) = (tempdir().unwrap(), "k".repeat(32));
     let start = |more: &[(&str, &str)]| {
         let mut settings = vec![
@@ -175,7 +175,7 @@ fn the_cache_page_is_hidden_in_production_unless_there_is_a_token_and_it_is_give
     assert_eq!(refused.status, 401);
     assert!(refused.header("www-authenticate").starts_with("Basic realm="));
     assert!(refused.body.contains("Password needed"), "{}", refused.body);
-    // admin:wrong, and admin:open sesame, open sesame
+    // `admin:wrong` and `admin:open sesame, open sesame` in Base64.
     assert_eq!(ask("Basic YWRtaW46d3Jvbmc=").status, 401);
     assert_eq!(ask("Basic YWRtaW46b3BlbiBzZXNhbWUsIG9wZW4gc2VzYW1l").status, 200);
 }

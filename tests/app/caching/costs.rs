@@ -1,0 +1,128 @@
+//! The cost of a page: the gets that memcached counts, and round trips.
+
+use test_support::{
+    app::TestApp, counting_proxy::CountingProxy, database::TestDatabase, memcached::Memcached,
+    on_every_database_url,
+};
+
+use super::{Gets, cached_app, count_gets, flush, insert_tasks};
+
+on_every_database_url![every_set_of_layers_costs_the_listed_gets];
+
+/// Gets per page view, as (hits, misses), by cache layers and number of tasks. README.md shows an
+/// excerpt.
+///
+/// The columns are in the order of the requests that [`assert_costs`] sends:
+///
+/// 1. cold: the first request, with an empty cache
+/// 2. reload: the second request
+/// 3. added: the first request after a task was added
+/// 4. message: the page with the message, which bypasses the view layer and reads the session
+/// 5. reload: another request by a visitor without cookies
+/// 6. deleted: the first request after the added task was deleted
+#[rustfmt::skip]
+const COSTS: [(&str, usize, [Gets; 6]); 24] = [
+    // layers, tasks                cold     reload   added    message  reload   deleted
+    ("query",                0,  [(0, 1),  (1, 0),  (0, 1),  (2, 0),  (1, 0),  (0, 1)]),
+    ("query",                1,  [(0, 1),  (1, 0),  (0, 1),  (2, 0),  (1, 0),  (0, 1)]),
+    ("query",                3,  [(0, 1),  (1, 0),  (0, 1),  (2, 0),  (1, 0),  (0, 1)]),
+    ("query",                50, [(0, 1),  (1, 0),  (0, 1),  (2, 0),  (1, 0),  (0, 1)]),
+    ("query,fragment",       0,  [(0, 1),  (1, 0),  (0, 2),  (3, 0),  (2, 0),  (0, 1)]),
+    ("query,fragment",       1,  [(0, 2),  (2, 0),  (1, 2),  (4, 0),  (3, 0),  (1, 1)]),
+    ("query,fragment",       3,  [(0, 4),  (4, 0),  (3, 2),  (6, 0),  (5, 0),  (3, 1)]),
+    ("query,fragment",       50, [(0, 51), (51, 0), (50, 2), (53, 0), (52, 0), (50, 1)]),
+    ("query,fragment,view",  0,  [(0, 2),  (1, 0),  (0, 3),  (3, 0),  (1, 0),  (0, 2)]),
+    ("query,fragment,view",  1,  [(0, 3),  (1, 0),  (1, 3),  (4, 0),  (1, 0),  (1, 2)]),
+    ("query,fragment,view",  3,  [(0, 5),  (1, 0),  (3, 3),  (6, 0),  (1, 0),  (3, 2)]),
+    ("query,fragment,view",  50, [(0, 52), (1, 0),  (50, 3), (53, 0), (1, 0),  (50, 2)]),
+    ("fragment",             0,  [(0, 0),  (0, 0),  (0, 1),  (2, 0),  (1, 0),  (0, 0)]),
+    ("fragment",             1,  [(0, 1),  (1, 0),  (1, 1),  (3, 0),  (2, 0),  (1, 0)]),
+    ("fragment",             3,  [(0, 3),  (3, 0),  (3, 1),  (5, 0),  (4, 0),  (3, 0)]),
+    ("fragment",             50, [(0, 50), (50, 0), (50, 1), (52, 0), (51, 0), (50, 0)]),
+    ("view",                 0,  [(0, 1),  (1, 0),  (0, 1),  (1, 0),  (1, 0),  (0, 1)]),
+    ("view",                 1,  [(0, 1),  (1, 0),  (0, 1),  (1, 0),  (1, 0),  (0, 1)]),
+    ("view",                 3,  [(0, 1),  (1, 0),  (0, 1),  (1, 0),  (1, 0),  (0, 1)]),
+    ("view",                 50, [(0, 1),  (1, 0),  (0, 1),  (1, 0),  (1, 0),  (0, 1)]),
+    ("none",                 0,  [(0, 0),  (0, 0),  (0, 0),  (1, 0),  (0, 0),  (0, 0)]),
+    ("none",                 1,  [(0, 0),  (0, 0),  (0, 0),  (1, 0),  (0, 0),  (0, 0)]),
+    ("none",                 3,  [(0, 0),  (0, 0),  (0, 0),  (1, 0),  (0, 0),  (0, 0)]),
+    ("none",                 50, [(0, 0),  (0, 0),  (0, 0),  (1, 0),  (0, 0),  (0, 0)]),
+];
+
+fn every_set_of_layers_costs_the_listed_gets(database: &TestDatabase) {
+    for (layers, tasks, costs) in COSTS {
+        database.execute("DROP TABLE IF EXISTS task");
+        database.execute("DROP TABLE IF EXISTS cache_invalidations");
+        database.execute("DROP TABLE IF EXISTS sessions");
+        database.execute("DROP TABLE IF EXISTS __diesel_schema_migrations");
+        let again = TestDatabase::at(&database.url);
+        let (app, server) = cached_app(again, &[("CACHE_LAYERS", layers)]);
+        insert_tasks(&app.database, tasks);
+        assert_costs(&app, &server, &format!("{tasks} tasks, layers {layers}"), costs);
+        if layers.contains("view") {
+            assert_304_costs_one_hit(&app, &server);
+        }
+    }
+}
+
+fn assert_costs(app: &TestApp, server: &Memcached, case: &str, costs: [Gets; 6]) {
+    let [cold, reload, after_adding, with_message, reload_with_added, after_deleting] = costs;
+    let assert_cost = |step: &str, cost: Gets, request: &dyn Fn()| {
+        assert_eq!(count_gets(server, request), cost, "{step}, {case}");
+    };
+    let view_page = || assert_eq!(app.browser().get("/").status, 200);
+
+    assert_cost("cold", cold, &view_page);
+    assert_cost("reload", reload, &view_page);
+    assert_cost("an unused query string", reload, &|| {
+        app.browser().get("/?x=1");
+    });
+    assert_cost("HEAD", reload, &|| {
+        app.browser().send("HEAD", "/", &[], "");
+    });
+
+    let author = app.browser();
+    assert_eq!(author.post_form("/", &[("name", "new")]).status, 303);
+    app.settle();
+    assert_cost("after adding", after_adding, &view_page);
+    assert_cost("with the message", with_message, &|| {
+        assert_eq!(author.get("/").flashes(), ["Added “new”."]);
+    });
+    assert_cost("reload after adding", reload_with_added, &view_page);
+
+    let page = app.browser().get("/");
+    let last = page.task_ids().last().unwrap().to_string();
+    assert_eq!(author.post(&format!("/{last}/delete")).status, 303);
+    app.settle();
+    assert_cost("after deleting", after_deleting, &view_page);
+    assert_cost("reload after deleting", reload, &view_page);
+}
+
+fn assert_304_costs_one_hit(app: &TestApp, server: &Memcached) {
+    let tag = app.browser().get("/").header("etag");
+    let gets = count_gets(server, || {
+        let reply = app.browser().send("GET", "/", &[("if-none-match", &tag)], "");
+        assert_eq!(reply.status, 304);
+    });
+    assert_eq!(gets, (1, 0), "304");
+}
+
+#[test]
+fn lists_of_thousands_of_tasks_are_served_in_full_with_few_round_trips() {
+    let proxy = CountingProxy::start();
+    let address = proxy.address();
+    let settings = [("MEMCACHIER_SERVERS", address.as_str())];
+    let app = TestApp::with(TestDatabase::sqlite(), &settings);
+    for (number, added) in [(2_000, 2_000), (12_000, 10_000)] {
+        insert_tasks(&app.database, added);
+        flush(proxy.server());
+        proxy.round_trips();
+        for _ in 0..3 {
+            let page = app.browser().get("/");
+            assert_eq!((page.status, page.task_names().len()), (200, number));
+        }
+        let round_trips = proxy.round_trips();
+        assert!(round_trips < 100, "{round_trips} for three pages of {number} tasks");
+    }
+    assert_eq!(app.browser().get("/").header("cache-status"), "everfresh; hit");
+}

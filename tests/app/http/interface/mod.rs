@@ -1,0 +1,15 @@
+//! Each route and each kind of error of the HTTP interface.
+
+mod responses;
+mod tasks;
+
+use test_support::http::Reply;
+
+/// Checks that a reply is an error page in the style of the app, with the request's id.
+fn assert_error_page(reply: &Reply) {
+    assert_eq!(reply.header("content-type"), "text/html; charset=utf-8");
+    assert_eq!(reply.header("cache-control"), "no-store");
+    assert!(reply.body.contains("/static/style-"), "without the stylesheet: {}", reply.body);
+    let id = reply.body.split("<code>").nth(1).and_then(|rest| rest.split('<').next());
+    assert_eq!(id.map(str::len), Some(16), "without a request id: {}", reply.body);
+}

@@ -1,0 +1,189 @@
+//! The processes, servers and proxies of one run, and its readers.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex, RwLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use diesel::{prelude::*, sql_types::Text};
+use memcached_client::{Client, Config};
+use tempfile::{TempDir, tempdir};
+use test_support::{
+    http::Browser,
+    memcached::{Kind, Memcached},
+    program::{Program, command},
+    secrets::SECRET_KEY,
+};
+
+use crate::{
+    checker::{Checker, JUDGEMENT_DELAY, PageView},
+    journal::Journal,
+    proxy::Proxy,
+};
+
+pub const PROCESSES: usize = 2;
+
+/// How entries are protected against stale stores, and where they are.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub enum Mode {
+    /// Leases, with the query and the page on different servers.
+    TwoServers,
+    /// Leases, with the query and the page on one server: a write deletes both in one batch.
+    OneServer,
+    /// Unconditional stores, as if there were no leases.
+    CommitThenDelete,
+}
+
+pub struct Cluster {
+    folder: TempDir,
+    url: String,
+    pub memcached: Vec<Mutex<Memcached>>,
+    pub proxies: Vec<Proxy>,
+    prefix: String,
+    pub programs: Vec<Mutex<Option<Program>>>,
+    addresses: Vec<RwLock<String>>,
+    pub checker: Checker,
+    pub next_name: AtomicU64,
+    /// Held for reading during each write, and for writing by a fault that needs its own write.
+    pub gate: RwLock<()>,
+    /// Number of writes in flight.
+    pub writing: AtomicUsize,
+    pub is_over: AtomicBool,
+    pub reads: AtomicU64,
+    pub stale: AtomicU64,
+    pub journal: Journal,
+}
+
+impl Cluster {
+    pub fn start(mode: Mode) -> Self {
+        let memcached: Vec<_> = (0..2).map(|_| Memcached::start(Kind::Plain)).collect();
+        let proxies: Vec<_> = memcached
+            .iter()
+            .map(|server| Proxy::start(&server.address(), mode == Mode::CommitThenDelete))
+            .collect();
+        let folder = tempdir().unwrap();
+        let cluster = Self {
+            url: format!("sqlite://{}/tasks.sqlite3", folder.path().display()),
+            prefix: key_prefix(&proxies, mode == Mode::OneServer),
+            folder,
+            memcached: memcached.into_iter().map(Mutex::new).collect(),
+            proxies,
+            programs: (0..PROCESSES).map(|_| Mutex::new(None)).collect(),
+            addresses: (0..PROCESSES).map(|_| RwLock::default()).collect(),
+            checker: Checker::default(),
+            next_name: AtomicU64::new(0),
+            gate: RwLock::new(()),
+            writing: AtomicUsize::new(0),
+            is_over: AtomicBool::new(false),
+            reads: AtomicU64::new(0),
+            stale: AtomicU64::new(0),
+            journal: Journal::default(),
+        };
+        (0..PROCESSES).for_each(|process| cluster.start_process(process));
+        cluster
+    }
+
+    pub fn start_process(&self, process: usize) {
+        let servers: Vec<_> = self.proxies.iter().map(|proxy| proxy.address.to_string()).collect();
+        let settings = [
+            ("PORT", "0"),
+            ("HOST", "127.0.0.1"),
+            ("SECRET_KEY", SECRET_KEY),
+            ("DATABASE_URL", &self.url),
+            ("MEMCACHIER_SERVERS", &servers.join(",")),
+            ("CACHE_KEY_PREFIX", &self.prefix),
+            // Longer than the pauses of a busy machine, so that only a fault is an outage.
+            ("MEMCACHE_TIMEOUT", "500ms"),
+            ("SESSION_STORE", "cookie"),
+            ("RUST_LOG", "error"),
+        ];
+        let program = Program::start(command(self.folder.path(), &settings));
+        program.address().clone_into(&mut self.addresses[process].write().unwrap());
+        *self.programs[process].lock().unwrap() = Some(program);
+    }
+
+    pub fn address(&self, process: usize) -> String {
+        self.addresses[process].read().unwrap().clone()
+    }
+
+    pub fn database(&self) -> SqliteConnection {
+        let mut conn = SqliteConnection::establish(&self.url).unwrap();
+        diesel::sql_query("PRAGMA busy_timeout = 5000").execute(&mut conn).unwrap();
+        conn
+    }
+
+    pub fn task_id(&self, name: &str) -> Option<i64> {
+        diesel::table! { task (id) { id -> BigInt, name -> Text, } }
+        let ids = task::table.filter(task::name.eq(name)).select(task::id);
+        ids.first(&mut self.database()).optional().unwrap()
+    }
+
+    /// Returns each row of the ledger as its keys and its age in milliseconds.
+    fn ledger(&self) -> String {
+        #[derive(QueryableByName)]
+        struct LedgerRow {
+            #[diesel(sql_type = Text)]
+            text: String,
+        }
+
+        let query = "SELECT keys || ' ' || CAST((julianday('now') - 2440587.5) * 86400000 - \
+                     created_at AS INTEGER) AS text FROM cache_invalidations";
+        let rows = diesel::sql_query(query).load::<LedgerRow>(&mut self.database()).unwrap();
+        rows.into_iter().map(|row| row.text.replace('\n', ", ")).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Reads pages from each process in turn and judges them, until the run is over.
+    pub fn read_until_over(&self, mut process: usize) {
+        let mut pages = VecDeque::new();
+        while !self.is_over.load(Ordering::Relaxed) {
+            process = (process + 1) % PROCESSES;
+            let browser = Browser::new(&self.address(process));
+            for _ in 0..50 {
+                let requested = Instant::now();
+                // The process may have been killed.
+                let Some(page) = browser.try_get("/") else { break };
+                assert_eq!(page.status, 200, "{}", page.body);
+                let names = page.task_names().into_iter().map(str::to_owned).collect();
+                pages.push_back(PageView { process, requested, received: Instant::now(), names });
+                self.reads.fetch_add(1, Ordering::Relaxed);
+            }
+            while pages.front().is_some_and(|page| page.requested.elapsed() > JUDGEMENT_DELAY) {
+                self.judge(&pages.pop_front().unwrap());
+            }
+        }
+        thread::sleep(JUDGEMENT_DELAY);
+        for page in &pages {
+            self.judge(page);
+        }
+    }
+
+    fn judge(&self, page: &PageView) {
+        if let Some(fault) = self.checker.staleness(page) {
+            self.stale.fetch_add(1, Ordering::Relaxed);
+            let (process, ledger, age) = (page.process, self.ledger(), page.requested.elapsed());
+            self.journal.record_stale_page(&format!(
+                "process {process}: {fault}, {age:?} ago; ledger: {ledger}"
+            ));
+        }
+    }
+}
+
+/// Returns a key prefix that puts the query and the page on one server, or on different ones.
+fn key_prefix(proxies: &[Proxy], on_one: bool) -> String {
+    let servers = proxies.iter().map(|proxy| proxy.address.to_string().parse().unwrap()).collect();
+    let client = Client::new(Config::new(servers));
+    for n in 0..1000 {
+        let prefix = format!("s{n}:");
+        let query = client.server_of(format!("{prefix}tasks.all")).unwrap();
+        let page = client.server_of(format!("{prefix}view//")).unwrap();
+        if (query == page) == on_one {
+            return prefix;
+        }
+    }
+    panic!("no prefix distributes the keys as wanted");
+}
