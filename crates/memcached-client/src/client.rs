@@ -1,6 +1,6 @@
 //! The client: validates keys and values, finds the server, and sends the operation.
 
-use std::{borrow::Cow, fmt, future::Future, sync::Arc, time::SystemTime};
+use std::{borrow::Cow, fmt, future::Future, sync::Arc};
 
 use futures_util::future::join_all;
 
@@ -10,15 +10,14 @@ use crate::{
         batch::{BatchItem, Place, in_order, split_by_server},
         link::Link,
     },
-    config::{Config, Failover, Protocol, STAND_IN_LIFETIME, ServerAddress},
+    config::{Config, Failover, Protocol, ServerAddress},
     error::Error,
     health::ServerStatus,
     key::{self, KeyError},
     types::{Cas, Deletion, Expiration, Item, StoreMode, Swap, Value, WireItem},
 };
 
-/// A client of a list of memcached servers. Cloning is cheap; all clones share connections and
-/// state.
+/// A client of one or more memcached servers. Clones share connections and state.
 ///
 /// A client can be used from any number of tasks, threads and tokio runtimes. Its operations panic
 /// outside of a runtime. Each runtime has its own connections, which are opened by the first
@@ -46,9 +45,8 @@ impl Client {
     /// Creates a client with a hook that runs when a server that was down can be reached again,
     /// before other operations use it: for example to delete entries that have become stale.
     ///
-    /// The hook gets a client that can use the server already. If the hook returns `false`, panics
-    /// or takes more than 10 s, the server stays down, and the hook runs again after the next
-    /// successful probe.
+    /// The hook gets a client that can use the server already. The server stays down until the hook
+    /// has returned `true` within 10 s; after a failure it runs again when the next probe succeeds.
     ///
     /// # Panics
     /// If `config.servers` is empty.
@@ -79,8 +77,11 @@ impl Client {
 
     /// Returns the server of `key` while all servers are up.
     pub fn server_of(&self, key: impl AsRef<[u8]>) -> Result<&ServerAddress, Error> {
-        let key = self.on_wire(key.as_ref())?;
-        Ok(&self.cluster.config.servers[self.cluster.owner_of(&key)])
+        Ok(&self.cluster.config.servers[self.owner_of(key.as_ref())?])
+    }
+
+    fn owner_of(&self, key: &[u8]) -> Result<usize, Error> {
+        Ok(self.cluster.owner_of(&self.on_wire(key)?))
     }
 
     /// Returns whether all of `keys` always live on one server, so that a batch with them is carried
@@ -94,12 +95,9 @@ impl Client {
         if may_move || config.protocol.is_text() {
             return Ok(false);
         }
-        let owners = keys.iter().map(|key| {
-            let key = self.on_wire(key.as_ref())?;
-            Ok(self.cluster.owner_of(&key))
-        });
-        let owners = owners.collect::<Result<Vec<_>, Error>>()?;
-        Ok(owners.windows(2).all(|pair| pair[0] == pair[1]))
+        let owners: Result<Vec<_>, _> =
+            keys.iter().map(|key| self.owner_of(key.as_ref())).collect();
+        Ok(owners?.windows(2).all(|pair| pair[0] == pair[1]))
     }
 
     /// Returns the server that has come back, in a hook of [`Client::with_hook`]; elsewhere `None`.
@@ -160,8 +158,7 @@ impl Client {
     /// With the text protocol this takes two round trips and counts as a lookup. The value should be
     /// unique: the second round trip reads it back, and returns the token if it is unchanged.
     ///
-    /// # Errors
-    /// [`Error::Refused`] if the server has no CAS tokens (`memcached -C`).
+    /// Fails with [`Error::Refused`] if the server has no CAS tokens (`memcached -C`).
     pub async fn add_with_cas<'a>(
         &self,
         key: impl AsRef<[u8]>,
@@ -206,8 +203,7 @@ impl Client {
         &self,
         items: &[(K, Item<'_>)],
     ) -> Vec<Result<(), Error>> {
-        let keys: Vec<_> = items.iter().map(|(key, _)| key).collect();
-        let keys = self.all_on_wire(&keys);
+        let keys = self.all_on_wire(items.iter().map(|(key, _)| key));
         let items: Vec<_> = keys
             .iter()
             .zip(items)
@@ -268,7 +264,7 @@ impl Client {
     ) -> Result<bool, Error> {
         let key = self.on_wire(key.as_ref())?;
         let place = self.place(&key).await?;
-        let expiration = self.on_place(expiration, place.stand_in);
+        let expiration = expiration.on_server(self.protocol(), place.stand_in);
         self.link(place).touch(&key, expiration).await
     }
 
@@ -312,7 +308,7 @@ impl Client {
         self.everywhere(async |link| link.stats().await).await
     }
 
-    /// Sends every server a command that does nothing but answer.
+    /// Sends a command without effect to every server. Returns one result per server.
     pub async fn noop(&self) -> Vec<(ServerAddress, Result<(), Error>)> {
         self.everywhere(async |link| link.noop().await).await
     }
@@ -326,11 +322,9 @@ impl Client {
             let is_usable = self.cluster.is_usable(server, self.including);
             let (operation, address) = (&operation, self.cluster.config.servers[server].clone());
             async move {
-                if is_usable {
-                    (address, operation(link).await)
-                } else {
-                    (address.clone(), Err(Error::ServerDown(address)))
-                }
+                let down = || Error::ServerDown(address.clone());
+                let outcome = if is_usable { operation(link).await } else { Err(down()) };
+                (address, outcome)
             }
         });
         join_all(answers).await
@@ -345,8 +339,11 @@ impl Client {
         Ok(key)
     }
 
-    fn all_on_wire<'k, K: AsRef<[u8]>>(&self, keys: &'k [K]) -> Vec<BatchItem<Cow<'k, [u8]>>> {
-        keys.iter()
+    fn all_on_wire<'k, K: AsRef<[u8]> + 'k>(
+        &self,
+        keys: impl IntoIterator<Item = &'k K>,
+    ) -> Vec<BatchItem<Cow<'k, [u8]>>> {
+        keys.into_iter()
             .map(|key| {
                 let key = self.on_wire(key.as_ref())?;
                 let place = self.cluster.place(&key, self.including)?;
@@ -372,19 +369,6 @@ impl Client {
         self.cluster.link(place.server)
     }
 
-    /// Returns the lifetime in memcached's format, cut to [`STAND_IN_LIFETIME`] on a stand-in. With
-    /// the text protocol a time after 2038 becomes "never", because memcache-async would send it as a
-    /// negative number, which means a time in the past.
-    fn on_place(&self, expiration: Expiration, stand_in: bool) -> u32 {
-        let now = SystemTime::now();
-        let expiration =
-            if stand_in { expiration.at_most(STAND_IN_LIFETIME, now) } else { expiration };
-        match expiration.on_wire(now) {
-            time if self.protocol().is_text() && i32::try_from(time).is_err() => 0,
-            time => time,
-        }
-    }
-
     /// Checks the size of an item and converts its lifetime.
     fn wire_item<'a>(
         &self,
@@ -396,7 +380,7 @@ impl Client {
         if bytes > self.cluster.config.max_item_bytes {
             return Err(Error::TooLarge { bytes });
         }
-        let expiration = self.on_place(item.expiration, stand_in);
+        let expiration = item.expiration.on_server(self.protocol(), stand_in);
         Ok(WireItem { key, value: item.value, flags: item.flags, expiration })
     }
 }

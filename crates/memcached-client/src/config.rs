@@ -5,7 +5,7 @@ use std::{fmt, net::Ipv6Addr, path::PathBuf, str::FromStr, time::Duration};
 use secrecy::SecretString;
 use thiserror::Error;
 
-/// The port of a server whose address names no port.
+/// The port of a server if its address names no port.
 pub const DEFAULT_PORT: u16 = 11211;
 
 /// The address of one memcached server.
@@ -142,7 +142,7 @@ impl Protocol {
     }
 }
 
-/// The treatment of keys whose server is down.
+/// The treatment of keys on a server that is down.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Failover {
     /// Operations fail at once with [`Error::ServerDown`](crate::Error::ServerDown), which a cache
@@ -180,7 +180,7 @@ pub struct Config {
     pub dead_timeout: Duration,
     /// Longest pause between two probes while the server refuses the log-in. Default: 30 s.
     pub login_retry_timeout: Duration,
-    /// The treatment of keys whose server is down. Default: [`Failover::Miss`].
+    /// The treatment of keys on a server that is down. Default: [`Failover::Miss`].
     pub failover: Failover,
     /// Most operations in flight to one server on one runtime; a batch counts as one.
     /// Default: 10,000.

@@ -40,7 +40,7 @@ pub(crate) enum Outage {
 }
 
 impl Outage {
-    /// Returns the error for operations in flight to `server`, whose deadline is `limit`.
+    /// Returns the error for operations in flight to `server` with the deadline `limit`.
     pub(crate) fn to_error(&self, server: &ServerAddress, limit: Duration) -> Error {
         let server = server.clone();
         match self {

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::config::Protocol;
+use crate::config::{Protocol, STAND_IN_LIFETIME};
 
 /// An operation of the client. [`Protocol::supports`] tells which protocol has it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -143,6 +143,18 @@ const LONGEST_DURATION: u64 = 60 * 60 * 24 * 30;
 pub(crate) const EXPIRED: u32 = 60 * 60 * 24 * 30 + 1;
 
 impl Expiration {
+    /// Returns the number for a server, cut to [`STAND_IN_LIFETIME`] if it stands in for another. With
+    /// the text protocol a time after 2038 becomes 0, which means never: memcached parses the number
+    /// as a signed one of 32 bits there, and would expire the entry at once.
+    pub(crate) fn on_server(self, protocol: Protocol, stand_in: bool) -> u32 {
+        let now = SystemTime::now();
+        let limited = if stand_in { self.at_most(STAND_IN_LIFETIME, now) } else { self };
+        match limited.on_wire(now) {
+            time if protocol.is_text() && i32::try_from(time).is_err() => 0,
+            time => time,
+        }
+    }
+
     /// Returns the number that memcached expects, at the time `now`.
     pub(crate) fn on_wire(self, now: SystemTime) -> u32 {
         let unix_time = |time: SystemTime| {

@@ -171,7 +171,7 @@ impl Link {
         Ok(answers.iter().map(|answer| self.deletion(answer.as_ref(), connection)).collect())
     }
 
-    /// Converts the response to a delete. A quiet delete that succeeds has none.
+    /// Converts the response to a delete. A quiet delete that succeeds has no response.
     fn deletion(&self, answer: Option<&Response>, connection: u64) -> Result<Deletion, Error> {
         match answer {
             None => Ok(Deletion::Deleted),

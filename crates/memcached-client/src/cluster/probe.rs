@@ -73,7 +73,7 @@ struct Pause(Option<Duration>);
 
 impl Pause {
     /// Doubles the pause up to its limit. The limit is higher while the server refuses the log-in,
-    /// because repeated attempts may lock the account; a connection alone costs next to nothing.
+    /// because repeated attempts may lock the account; a connection alone is cheap.
     fn after(&mut self, outage: &Outage, config: &Config) -> Duration {
         let limit = match outage {
             Outage::Login(_) => config.login_retry_timeout,

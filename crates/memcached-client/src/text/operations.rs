@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Link {
-    /// Does nothing: no task serves the session, so it closes when it is dropped.
+    /// Has no effect: no task serves the session, so it closes when it is dropped.
     #[expect(clippy::unused_self, reason = "all transports have the same methods")]
     pub(crate) fn close(&self) {}
 

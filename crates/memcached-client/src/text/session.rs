@@ -94,8 +94,8 @@ async fn log_in(
     let for_memcached = format!("set {LOGIN_KEY} 0 {EXPIRED} {}\r\n{both}\r\n", both.len());
     let for_memcachier = format!("set {user} 0 0 {}\r\n{password}\r\n", password.len());
     match try_login(address, &for_memcached, config).await {
-        // Only a server that refused the format gets the other one. A proxy whose server is down
-        // answers SERVER_ERROR, and might later store the second `set` with the password.
+        // Only a server that refused the format gets the other one. A proxy for a server that is
+        // down answers SERVER_ERROR, and might later store the second `set` with the password.
         Err(Outage::Login(line)) if line.starts_with("CLIENT_ERROR") || line == "ERROR" => {
             try_login(address, &for_memcachier, config).await
         }

@@ -15,7 +15,7 @@ use crate::error::Error;
 /// The number of unwritten gets that later gets can share.
 const SHARED_GETS: usize = 8;
 
-/// The most statistics that a server may send. memcached sends fewer than a thousand.
+/// The most statistics that a server may send. memcached sends about a hundred.
 const MAX_LIST: usize = 10_000;
 
 /// A response that matches no request. The connection is out of step and must be closed.
@@ -106,7 +106,7 @@ impl State {
         self.unsent_gets.clear();
     }
 
-    /// Enters an operation whose frames have been encoded, and returns its slot.
+    /// Enters an operation after its frames have been encoded, and returns its slot.
     pub(super) fn enter(&mut self, shape: Shape, deadline: Instant) -> usize {
         let so_far = match shape {
             Shape::Batch { quiet, .. } => Reply::Batch(vec![None; quiet as usize]),
@@ -199,6 +199,7 @@ impl State {
         (opaque.wrapping_sub(entry.first) < entry.shape.frames()).then_some(index)
     }
 
+    /// Adds a response to a batch.
     fn gather(
         &mut self,
         slot: usize,
