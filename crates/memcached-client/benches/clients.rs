@@ -1,14 +1,15 @@
-//! This client beside the others, each in turn against the same memcached, which is started here:
+//! Compares this client with others, which take turns with one memcached server:
 //!
 //! ```sh
-//! cargo bench -p memcached-client
+//! cargo bench -p memcached-client --features text
 //! ```
 //!
-//! Every client runs on one thread, as on one worker of a server, but for `memcache`, which blocks
-//! and gets a thread for each operation in flight. One that cannot share a connection gets one for
-//! each operation in flight. pylibmc takes part if `python3` can import it. TURNS and MILLISECONDS
-//! set how many turns there are (5) and how long each is (400). The figures are medians; on a busy
-//! machine only their ratios mean anything.
+//! Clients run on one thread, as on one worker of a server. `memcache` is blocking and gets one thread
+//! per operation in flight. Clients that cannot share a connection get one per operation in flight.
+//! pylibmc is included if `python3` can import it.
+//!
+//! The variable TURNS is the number of turns per client (default 5), MILLISECONDS the length of a turn
+//! (default 400). The figures are medians; on a busy machine only their ratios are meaningful.
 
 #![allow(
     clippy::cast_precision_loss,
@@ -41,12 +42,12 @@ const CLIENTS: [&str; 6] = [
     "pylibmc, binary",
 ];
 
-/// What is asked of every client.
+/// A workload.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Job {
-    /// Gets of one key, so many in flight.
+    /// Gets of one key, with this number in flight.
     Gets(usize),
-    /// A fetch of thirty keys at a time, one in flight.
+    /// Batches of [`KEYS`] keys, with one in flight.
     Batch,
 }
 
@@ -116,7 +117,7 @@ fn fill(server: &Memcached, size: usize) {
     });
 }
 
-/// Operations per second; `None` if that client cannot do the job.
+/// Returns the operations per second, or `None` if the client cannot run the job.
 fn measure(client: usize, job: Job, address: &str, turn: Duration) -> Option<f64> {
     let (begun, done) = match client {
         0 => ours(Protocol::Binary, job, address, turn),
@@ -129,7 +130,7 @@ fn measure(client: usize, job: Job, address: &str, turn: Duration) -> Option<f64
     Some(done as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// Runs tasks until the turn is over; when it began and how many operations were done.
+/// Runs tasks for one turn. Returns its start and the number of operations.
 fn run<F: Future<Output = u64> + 'static>(
     job: Job,
     turn: Duration,
@@ -240,7 +241,7 @@ fn memcache_blocking(job: Job, address: &str, turn: Duration) -> (Instant, u64) 
     (begun, done.into_inner())
 }
 
-/// It blocks and has one connection; a script counts.
+/// Runs a Python script that counts operations. pylibmc is blocking and has one connection.
 fn pylibmc(job: Job, address: &str, turn: Duration) -> Option<f64> {
     let operation = match job {
         Job::Gets(1) => "client.get('key7')",
@@ -260,7 +261,7 @@ fn pylibmc(job: Job, address: &str, turn: Duration) -> Option<f64> {
     String::from_utf8(output.stdout).ok()?.trim().parse().ok()
 }
 
-/// On the thread that calls and serves the connection.
+/// Counts allocations on the thread that calls the client and serves the connection.
 fn allocations(server: &Memcached) {
     const GETS: u64 = 10_000;
     let (runtime, client) = (runtime(), server.client(Protocol::Binary));

@@ -1,35 +1,34 @@
 //! The client: validates keys and values, finds the server, and sends the operation.
 
-use std::{borrow::Cow, fmt, future::Future, sync::Arc, time::SystemTime};
+use std::{borrow::Cow, fmt, future::Future, sync::Arc};
 
 use futures_util::future::join_all;
 
 use crate::{
     cluster::{
         BeforeReturn, Cluster, ServerLink,
-        batch::{Place, Placed, in_order, shares},
+        batch::{BatchItem, Place, in_order, split_by_server},
         link::Link,
     },
-    config::{Config, Failover, Protocol, STAND_IN_LIFETIME, ServerAddress},
+    config::{Config, Failover, Protocol, ServerAddress},
     error::Error,
     health::ServerStatus,
     key::{self, KeyError},
-    types::{Cas, Checked, Deletion, Expiration, Item, StoreMode, Swap, Value},
+    types::{Cas, Deletion, Expiration, Item, StoreMode, Swap, Value, WireItem},
 };
 
-/// A client of a list of memcached servers. Cloning is cheap; all clones share connections and
-/// state.
+/// A client of one or more memcached servers. Clones share connections and state.
 ///
-/// A client can be used from any number of tasks, threads and tokio runtimes; it panics outside of a
-/// runtime. Each runtime gets connections of its own, opened at the first operation; the state of
-/// the servers is shared.
+/// A client can be used from any number of tasks, threads and tokio runtimes. Its operations panic
+/// outside of a runtime. Each runtime has its own connections, which are opened by the first
+/// operation; the state of the servers is shared.
 ///
 /// Dropping the future of an operation affects no other operation. It does not cancel the
 /// operation: a write may or may not be carried out.
 #[derive(Clone)]
 pub struct Client {
     cluster: Arc<Cluster>,
-    /// A server that this handle may use although it is down.
+    /// The server that this handle may use although it is down.
     including: Option<usize>,
 }
 
@@ -43,11 +42,11 @@ impl Client {
         Self::build(config, None)
     }
 
-    /// Creates a client with a hook that runs whenever a server that was down can be reached again,
-    /// before any other operation uses it: to delete entries that became stale meanwhile, say.
+    /// Creates a client with a hook that runs when a server that was down can be reached again,
+    /// before other operations use it: for example to delete entries that have become stale.
     ///
-    /// The hook gets a client that may use that server already. If it returns `false`, the server
-    /// stays down, and the hook runs again after the next successful probe. It may take 10 s.
+    /// The hook gets a client that can use the server already. The server stays down until the hook
+    /// has returned `true` within 10 s; after a failure it runs again when the next probe succeeds.
     ///
     /// # Panics
     /// If `config.servers` is empty.
@@ -76,30 +75,32 @@ impl Client {
         self.cluster.config.protocol
     }
 
-    /// Returns the server that `key` lives on while all servers are up.
+    /// Returns the server of `key` while all servers are up.
     pub fn server_of(&self, key: impl AsRef<[u8]>) -> Result<&ServerAddress, Error> {
-        let key = self.on_wire(key.as_ref())?;
-        Ok(&self.cluster.config.servers[self.cluster.owner_of(&key)])
+        Ok(&self.cluster.config.servers[self.owner_of(key.as_ref())?])
     }
 
-    /// Returns whether all of `keys` always live on one server, so that a batch about them is
-    /// carried out in order. Always `false` with [`Failover::Eject`] and several servers, and with
-    /// the text protocol, behind which there may be a proxy for several servers.
+    fn owner_of(&self, key: &[u8]) -> Result<usize, Error> {
+        Ok(self.cluster.owner_of(&self.on_wire(key)?))
+    }
+
+    /// Returns whether all of `keys` always live on one server, so that a batch with them is carried
+    /// out in order.
+    ///
+    /// Returns `false` with [`Failover::Eject`] and several servers, because keys may move. Returns
+    /// `false` with the text protocol too, because the server may be a proxy for several servers.
     pub fn are_on_one_server<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<bool, Error> {
         let config = &self.cluster.config;
         let may_move = config.servers.len() > 1 && config.failover == Failover::Eject;
         if may_move || config.protocol.is_text() {
             return Ok(false);
         }
-        let owners = keys.iter().map(|key| {
-            let key = self.on_wire(key.as_ref())?;
-            Ok(self.cluster.owner_of(&key))
-        });
-        let owners = owners.collect::<Result<Vec<_>, Error>>()?;
-        Ok(owners.windows(2).all(|pair| pair[0] == pair[1]))
+        let owners: Result<Vec<_>, _> =
+            keys.iter().map(|key| self.owner_of(key.as_ref())).collect();
+        Ok(owners?.windows(2).all(|pair| pair[0] == pair[1]))
     }
 
-    /// Returns the server that is about to be used again, in a hook of [`Client::with_hook`].
+    /// Returns the server that has come back, in a hook of [`Client::with_hook`]; elsewhere `None`.
     #[must_use]
     pub fn returning(&self) -> Option<&ServerAddress> {
         self.including.map(|server| &self.cluster.config.servers[server])
@@ -126,11 +127,10 @@ impl Client {
     /// Looks up `keys` in one round trip per server. Returns one result per key, in the same order.
     pub async fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<Value>, Error>> {
         let keys = self.all_on_wire(keys);
-        let (links, shares) = (self.cluster.links(), shares(&keys, |key| &**key));
-        let requests = shares.iter().map(|share| links[share.server].get_many(&share.parts));
-        let answers = join_all(requests).await.into_iter();
-        let answers = answers.map(|answer| answer.map(|v| v.into_iter().map(Ok).collect()));
-        in_order(&keys, &shares, answers)
+        let (links, batches) = (self.cluster.links(), split_by_server(&keys, |key| &**key));
+        let requests = batches.iter().map(|batch| links[batch.server].get_many(&batch.parts));
+        let replies = join_all(requests).await.into_iter();
+        in_order(&keys, &batches, replies.map(|values| Ok(values?.into_iter().map(Ok).collect())))
     }
 
     /// Stores a value, whether or not there is an entry.
@@ -155,8 +155,10 @@ impl Client {
     /// [`Client::compare_and_swap`] with that token succeeds only if the entry has not been changed
     /// in between.
     ///
-    /// With the text protocol this takes two round trips and counts as a get; the value should be
-    /// unique, so that it can be recognised.
+    /// With the text protocol this takes two round trips and counts as a lookup. The value should be
+    /// unique: the second round trip reads it back, and returns the token if it is unchanged.
+    ///
+    /// Fails with [`Error::Refused`] if the server has no CAS tokens (`memcached -C`).
     pub async fn add_with_cas<'a>(
         &self,
         key: impl AsRef<[u8]>,
@@ -164,7 +166,8 @@ impl Client {
     ) -> Result<Option<Cas>, Error> {
         match self.store(StoreMode::Add, key.as_ref(), item.into(), true).await? {
             Some(None) => {
-                Err(Error::Refused { status: None, reason: "it keeps no CAS ids".to_owned() })
+                let reason = "it has no CAS tokens; start memcached without -C".to_owned();
+                Err(Error::Refused { status: None, reason })
             }
             Some(cas) => Ok(cas),
             None => Ok(None),
@@ -190,7 +193,7 @@ impl Client {
     ) -> Result<Option<Option<Cas>>, Error> {
         let key = self.on_wire(key)?;
         let place = self.place(&key).await?;
-        let item = self.checked(&key, item, place.stand_in)?;
+        let item = self.wire_item(&key, item, place.stand_in)?;
         self.link(place).store(mode, item, with_cas).await
     }
 
@@ -200,22 +203,21 @@ impl Client {
         &self,
         items: &[(K, Item<'_>)],
     ) -> Vec<Result<(), Error>> {
-        let keys: Vec<_> = items.iter().map(|(key, _)| key).collect();
-        let places = self.all_on_wire(&keys);
-        let checked: Vec<_> = places
+        let keys = self.all_on_wire(items.iter().map(|(key, _)| key));
+        let items: Vec<_> = keys
             .iter()
             .zip(items)
-            .map(|(placed, (_, item))| {
-                let (key, place) = placed.as_ref().map_err(Error::clone)?;
-                Ok((self.checked(key, *item, place.stand_in)?, *place))
+            .map(|(key, (_, item))| {
+                let (key, place) = key.as_ref().map_err(Error::clone)?;
+                Ok((self.wire_item(key, *item, place.stand_in)?, *place))
             })
             .collect();
-        let (links, shares) = (self.cluster.links(), shares(&checked, |item| *item));
-        let requests = shares.iter().map(|share| links[share.server].store_many(&share.parts));
-        in_order(&checked, &shares, join_all(requests).await.into_iter())
+        let (links, batches) = (self.cluster.links(), split_by_server(&items, |item| *item));
+        let requests = batches.iter().map(|batch| links[batch.server].store_many(&batch.parts));
+        in_order(&items, &batches, join_all(requests).await.into_iter())
     }
 
-    /// Stores a value if the entry is still the one that `cas` was read from.
+    /// Stores a value if the entry has not been changed since `cas` was read.
     pub async fn compare_and_swap<'a>(
         &self,
         key: impl AsRef<[u8]>,
@@ -224,17 +226,17 @@ impl Client {
     ) -> Result<Swap, Error> {
         let key = self.on_wire(key.as_ref())?;
         let place = self.place(&key).await?;
-        let item = self.checked(&key, item.into(), place.stand_in)?;
+        let item = self.wire_item(&key, item.into(), place.stand_in)?;
         self.link(place).compare_and_swap(item, cas).await
     }
 
-    /// Deletes an entry. Returns when the server has confirmed it.
+    /// Deletes an entry, and waits for the server to confirm it.
     pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<Deletion, Error> {
         let key = self.on_wire(key.as_ref())?;
         self.link(self.place(&key).await?).delete(&key).await
     }
 
-    /// Deletes an entry if it is still the one that `cas` was read from.
+    /// Deletes an entry if it has not been changed since `cas` was read.
     pub async fn delete_if_unchanged(
         &self,
         key: impl AsRef<[u8]>,
@@ -248,9 +250,9 @@ impl Client {
     /// per key when all servers have answered or failed.
     pub async fn delete_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Deletion, Error>> {
         let keys = self.all_on_wire(keys);
-        let (links, shares) = (self.cluster.links(), shares(&keys, |key| &**key));
-        let requests = shares.iter().map(|share| links[share.server].delete_many(&share.parts));
-        in_order(&keys, &shares, join_all(requests).await.into_iter())
+        let (links, batches) = (self.cluster.links(), split_by_server(&keys, |key| &**key));
+        let requests = batches.iter().map(|batch| links[batch.server].delete_many(&batch.parts));
+        in_order(&keys, &batches, join_all(requests).await.into_iter())
     }
 
     /// Changes the lifetime of an entry. Returns whether there is one. Not supported by the text
@@ -262,7 +264,7 @@ impl Client {
     ) -> Result<bool, Error> {
         let key = self.on_wire(key.as_ref())?;
         let place = self.place(&key).await?;
-        let expiration = self.on_place(expiration, place.stand_in);
+        let expiration = expiration.on_server(self.protocol(), place.stand_in);
         self.link(place).touch(&key, expiration).await
     }
 
@@ -306,7 +308,7 @@ impl Client {
         self.everywhere(async |link| link.stats().await).await
     }
 
-    /// Sends every server a command that does nothing but answer.
+    /// Sends a command without effect to every server. Returns one result per server.
     pub async fn noop(&self) -> Vec<(ServerAddress, Result<(), Error>)> {
         self.everywhere(async |link| link.noop().await).await
     }
@@ -320,11 +322,9 @@ impl Client {
             let is_usable = self.cluster.is_usable(server, self.including);
             let (operation, address) = (&operation, self.cluster.config.servers[server].clone());
             async move {
-                if is_usable {
-                    (address, operation(link).await)
-                } else {
-                    (address.clone(), Err(Error::ServerDown(address)))
-                }
+                let down = || Error::ServerDown(address.clone());
+                let outcome = if is_usable { operation(link).await } else { Err(down()) };
+                (address, outcome)
             }
         });
         join_all(answers).await
@@ -339,22 +339,26 @@ impl Client {
         Ok(key)
     }
 
-    fn all_on_wire<'k, K: AsRef<[u8]>>(&self, keys: &'k [K]) -> Vec<Placed<Cow<'k, [u8]>>> {
-        let placed = keys.iter().map(|key| {
-            let key = self.on_wire(key.as_ref())?;
-            let place = self.cluster.place(&key, self.including)?;
-            Ok((key, place))
-        });
-        placed.collect()
+    fn all_on_wire<'k, K: AsRef<[u8]> + 'k>(
+        &self,
+        keys: impl IntoIterator<Item = &'k K>,
+    ) -> Vec<BatchItem<Cow<'k, [u8]>>> {
+        keys.into_iter()
+            .map(|key| {
+                let key = self.on_wire(key.as_ref())?;
+                let place = self.cluster.place(&key, self.including)?;
+                Ok((key, place))
+            })
+            .collect()
     }
 
-    /// Finds the server of a key. If none is usable, yields once: on a runtime that only sends
-    /// operations, the probe would never run otherwise.
+    /// Finds the server for a key. Yields once if the server is down: on a runtime whose only task
+    /// sends operations, the probe would never run otherwise.
     async fn place(&self, key: &[u8]) -> Result<Place, Error> {
         match self.cluster.place(key, self.including) {
             Ok(place) => Ok(place),
             Err(error) => {
-                // Boxed, because callers' futures are kept small.
+                // Boxed to keep the futures of the operations small.
                 Box::pin(tokio::task::yield_now()).await;
                 Err(error)
             }
@@ -365,30 +369,19 @@ impl Client {
         self.cluster.link(place.server)
     }
 
-    /// Returns the lifetime as it is sent. It is short on a server that stands in for another. The
-    /// text protocol's library reads a time after 2038 as one in the past.
-    fn on_place(&self, expiration: Expiration, stand_in: bool) -> u32 {
-        let now = SystemTime::now();
-        let expiration =
-            if stand_in { expiration.at_most(STAND_IN_LIFETIME, now) } else { expiration };
-        match expiration.on_wire(now) {
-            far if self.protocol().is_text() && i32::try_from(far).is_err() => 0,
-            moment => moment,
-        }
-    }
-
-    fn checked<'a>(
+    /// Checks the size of an item and converts its lifetime.
+    fn wire_item<'a>(
         &self,
         key: &'a [u8],
         item: Item<'a>,
         stand_in: bool,
-    ) -> Result<Checked<'a>, Error> {
+    ) -> Result<WireItem<'a>, Error> {
         let bytes = key.len() + item.value.len();
         if bytes > self.cluster.config.max_item_bytes {
             return Err(Error::TooLarge { bytes });
         }
-        let expiration = self.on_place(item.expiration, stand_in);
-        Ok(Checked { key, value: item.value, flags: item.flags, expiration })
+        let expiration = item.expiration.on_server(self.protocol(), stand_in);
+        Ok(WireItem { key, value: item.value, flags: item.flags, expiration })
     }
 }
 

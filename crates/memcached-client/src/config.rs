@@ -1,41 +1,42 @@
-//! What the client is told: servers, log-in, deadlines, limits.
+//! The settings of a client: servers, credentials, deadlines and limits.
 
 use std::{fmt, net::Ipv6Addr, path::PathBuf, str::FromStr, time::Duration};
 
 use secrecy::SecretString;
 use thiserror::Error;
 
-/// memcached's own port, taken where none is named.
+/// The port of a server if its address names no port.
 pub const DEFAULT_PORT: u16 = 11211;
 
-/// One memcached server.
+/// The address of one memcached server.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum ServerAddress {
-    /// By TCP. The host is resolved anew at each connect.
+    /// A host and a TCP port. The host name is resolved each time that a connection is opened.
     Tcp {
-        /// A name or an address, IPv6 without brackets.
+        /// A host name or an IP address; IPv6 addresses are written without brackets.
         host: String,
-        /// [`DEFAULT_PORT`] if it was not named.
+        /// The port, [`DEFAULT_PORT`] by default.
         port: u16,
     },
-    /// By a unix socket.
+    /// The path of a unix socket.
     Unix(PathBuf),
 }
 
-/// Why a list of servers cannot be read.
+/// The reason why a list of servers cannot be parsed.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum AddressError {
-    /// There is no server in it.
-    #[error("the list names no server; write host:port, several separated by commas")]
+    /// The list is empty.
+    #[error("the list of servers is empty; write host:port, several separated by commas")]
     Empty,
-    /// One of them is no address.
+    /// An element of the list is not an address.
     #[error("“{0}” is not a server; write host:port, [IPv6]:port or /path/of/socket")]
     Invalid(String),
 }
 
 impl ServerAddress {
-    /// The name on the ring: libmemcached leaves out the default port.
+    /// Returns the name that libmemcached hashes to place the server on its ring. It leaves out the
+    /// default port.
     pub(crate) fn ring_name(&self) -> String {
         match self {
             Self::Tcp { host, port: DEFAULT_PORT } => host.clone(),
@@ -44,8 +45,15 @@ impl ServerAddress {
         }
     }
 
-    /// Reads a list as in `MEMCACHIER_SERVERS`: separated by commas, semicolons or white space,
-    /// the port left out where it is 11211; `[IPv6]:port`; `/path` or `unix:/path` of a socket.
+    /// Parses a list of servers in the format of the variable `MEMCACHIER_SERVERS`.
+    ///
+    /// Servers are separated by commas, semicolons or white space. Each is `host`, `host:port`,
+    /// `[IPv6]:port`, or the `/path` or `unix:/path` of a socket. The port is [`DEFAULT_PORT`] if it
+    /// is left out.
+    ///
+    /// # Errors
+    /// [`AddressError::Empty`] if the list names no server, [`AddressError::Invalid`] for the first
+    /// element that is not an address.
     pub fn parse_list(list: &str) -> Result<Vec<Self>, AddressError> {
         let parts = list.split([',', ';']).flat_map(str::split_whitespace);
         let servers = parts.map(str::parse).collect::<Result<Vec<_>, _>>()?;
@@ -99,24 +107,27 @@ impl fmt::Display for ServerAddress {
     }
 }
 
-/// How to log in. The password never prints.
+/// A user name and password. The `Debug` output leaves out the password.
 #[derive(Clone, Debug)]
 pub struct Credentials {
-    /// The user's name.
+    /// The user name.
     pub username: String,
     /// The password.
     pub password: SecretString,
 }
 
-/// The protocol that is spoken to the servers.
+/// The protocol between client and servers.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Protocol {
-    /// The binary protocol, on one multiplexed connection per server and runtime; log-in by SASL.
+    /// The binary protocol, on one multiplexed connection per server and runtime, with log-in by
+    /// SASL.
     #[default]
     Binary,
-    /// The text protocol through the crate memcache-async (feature `text`), one operation at a time
-    /// per server and runtime; log-in by a first `set`, as MemCachier and memcached's `-Y` expect.
+    /// The text protocol, by the crate memcache-async. Requires the feature `text`.
+    ///
+    /// Each server carries out one operation at a time per runtime. The client logs in with an
+    /// initial `set`, as MemCachier and `memcached -Y` expect.
     #[cfg(feature = "text")]
     Text,
 }
@@ -131,52 +142,56 @@ impl Protocol {
     }
 }
 
-/// What becomes of the keys of a server that is out.
+/// The treatment of keys on a server that is down.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Failover {
-    /// They fail at once with [`Error::ServerOut`](crate::Error::ServerOut), which a cache takes
-    /// for a miss: no key ever lives in two places.
+    /// Operations fail at once with [`Error::ServerDown`](crate::Error::ServerDown), which a cache
+    /// treats as a miss. A key never lives on two servers.
     #[default]
     Miss,
-    /// They move to the next server on the ring that is well, as with libmemcached's
-    /// `remove_failed`, and live there for [`STAND_IN_LIFETIME`] at most.
+    /// Operations go to the next server on the ring that is up, as with libmemcached's
+    /// `remove_failed`. Values expire there after [`STAND_IN_LIFETIME`] at most.
     Eject,
 }
 
-/// How long a value lives on a server that stands in for another.
+/// The longest lifetime of a value on a server that stands in for another: 10 s.
 pub const STAND_IN_LIFETIME: Duration = Duration::from_secs(10);
 
-/// Everything that can be set. Start from [`Config::new`] and change fields.
+/// The settings of a [`Client`](crate::Client). Start from [`Config::new`] and change fields.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// The servers, in the order in which every client names them.
+    /// The servers. All clients of a cache must list them in the same order.
     pub servers: Vec<ServerAddress>,
-    /// How to log in. Default: not at all.
+    /// The user name and password. Default: `None`, no log-in.
     pub credentials: Option<Credentials>,
-    /// Default: [`Protocol::Binary`].
+    /// The protocol. Default: [`Protocol::Binary`].
     pub protocol: Protocol,
-    /// Deadline over name resolution, connect and log-in together. Default: 2 s.
+    /// Deadline for opening a connection: name resolution, connect and log-in together.
+    /// Default: 2 s.
     pub connect_timeout: Duration,
-    /// Deadline of an operation, from the call to the answer. Default: 250 ms.
+    /// Deadline of an operation, from the call to the reply. Default: 250 ms.
     pub timeout: Duration,
-    /// How soon after a failed probe a server that is out is probed again. Default: 500 ms.
+    /// Pause between the first two probes of a server that is down; it doubles with each further
+    /// probe. Default: 500 ms.
     pub retry_timeout: Duration,
-    /// The most that this grows to while probes go on failing. Default: 1.5 s: a probe is one
-    /// connect, and no request waits for it.
+    /// Longest pause between two probes. Default: 1.5 s, because a probe costs one connection and
+    /// no request waits for it.
     pub dead_timeout: Duration,
-    /// The most that it grows to while the server refuses the log-in. Default: 30 s.
+    /// Longest pause between two probes while the server refuses the log-in. Default: 30 s.
     pub login_retry_timeout: Duration,
-    /// Default: [`Failover::Miss`].
+    /// The treatment of keys on a server that is down. Default: [`Failover::Miss`].
     pub failover: Failover,
-    /// Operations that wait for one server on one runtime; a batch counts as one. Default: 10,000.
+    /// Most operations in flight to one server on one runtime; a batch counts as one.
+    /// Default: 10,000.
     pub max_in_flight: usize,
-    /// Key and value together; more is not sent. Default: 1 MiB, as memcached and MemCachier.
+    /// Longest item, in bytes of key and value together. Default: 1 MiB, the limit of memcached and
+    /// MemCachier.
     pub max_item_bytes: usize,
 }
 
 impl Config {
-    /// The defaults for these servers.
+    /// Returns the default settings for `servers`.
     #[must_use]
     pub fn new(servers: Vec<ServerAddress>) -> Self {
         Self {
@@ -205,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn all_forms_of_a_server_list_are_understood() {
+    fn all_forms_of_a_server_list_are_parsed() {
         assert_eq!(list("mc1.example.com:11311"), ["mc1.example.com:11311"]);
         assert_eq!(list(" a:1 , b:2;c:3\td:4 ,"), ["a:1", "b:2", "c:3", "d:4"]);
         assert_eq!(list("a"), ["a:11211"]);
@@ -214,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_server_is_named() {
+    fn an_invalid_server_is_named_in_the_error() {
         assert_eq!(ServerAddress::parse_list(" , ;"), Err(AddressError::Empty));
         for text in ["a:", "a:b", "a:0", "a:65536", ":1", "[::1", "[a]:1", "a:1:2", "a/b", "ä"] {
             let error = AddressError::Invalid(text.to_owned());
@@ -232,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_never_prints() {
+    fn debug_output_leaves_out_the_password() {
         let mut config = Config::new(vec![]);
         let password = "hunter2".into();
         config.credentials = Some(Credentials { username: "user".to_owned(), password });

@@ -1,4 +1,4 @@
-//! Why an operation gave no answer.
+//! Errors of operations.
 
 use std::time::Duration;
 
@@ -6,15 +6,14 @@ use thiserror::Error;
 
 use crate::{config::ServerAddress, key::KeyError, types::Command};
 
-/// Why an operation gave no answer. Never holds credentials or values.
+/// The reason why an operation failed. Never holds credentials or values.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum Error {
-    /// The key cannot be sent; nothing was.
+    /// The key is not valid. The operation was not sent.
     #[error("the key is not valid: {0}")]
     Key(#[from] KeyError),
-    /// Key and value together are longer than [`Config::max_item_bytes`], or than the server
-    /// takes.
+    /// Key and value together exceed [`Config::max_item_bytes`] or the limit of the server.
     ///
     /// [`Config::max_item_bytes`]: crate::Config::max_item_bytes
     #[error("the item is too large: {bytes} bytes")]
@@ -22,58 +21,57 @@ pub enum Error {
         /// Bytes of key and value.
         bytes: usize,
     },
-    /// The server failed a moment ago and no probe has reached it since. Nothing was sent; the
-    /// error returns at once.
+    /// The server has failed, and no probe has reached it since. The operation was not sent; the
+    /// error is returned without waiting.
     #[error("the server {0} is down")]
     ServerDown(ServerAddress),
-    /// No answer within [`Config::timeout`]. The operation may or may not have been carried out.
+    /// The server did not answer within [`Config::timeout`]. The operation may or may not have been
+    /// carried out.
     ///
     /// [`Config::timeout`]: crate::Config::timeout
     #[error("the server {server} did not answer within {limit:?}")]
     Timeout {
-        /// Which server.
+        /// The server.
         server: ServerAddress,
-        /// The deadline that passed.
+        /// The deadline that was exceeded.
         limit: Duration,
     },
-    /// The connection failed or could not be opened. An operation that was on its way may or may
-    /// not have been carried out.
+    /// The connection failed or could not be opened. An operation in flight may or may not have
+    /// been carried out.
     #[error("the connection to {server} failed: {reason}")]
     Connection {
-        /// Which server.
+        /// The server.
         server: ServerAddress,
-        /// In the words of the system or of the server.
+        /// The error message of the system or of the server.
         reason: String,
     },
-    /// As many operations as [`Config::max_in_flight`] allows wait for this server already, or
-    /// 64 MiB of requests. Nothing was sent.
+    /// [`Config::max_in_flight`] operations or 64 MiB of requests are waiting for the server
+    /// already. The operation was not sent.
     ///
     /// [`Config::max_in_flight`]: crate::Config::max_in_flight
-    #[error("{limit} operations, or too many bytes, wait for the server {server} already")]
+    #[error("{limit} operations or 64 MiB of requests are waiting for the server {server} already")]
     Overloaded {
-        /// Which server.
+        /// The server.
         server: ServerAddress,
-        /// The limit that was reached.
+        /// The value of [`Config::max_in_flight`](crate::Config::max_in_flight).
         limit: usize,
     },
-    /// The protocol in use does not have the command (see [`Protocol::supports`]). Nothing was
-    /// sent.
-    ///
-    /// [`Protocol::supports`]: crate::Protocol::supports
-    #[error("the text protocol's library does not have {0:?}")]
+    /// The protocol in use does not have the command: see
+    /// [`Protocol::supports`](crate::Protocol::supports). The operation was not sent.
+    #[error("{0:?} is not supported with the text protocol; use the binary protocol")]
     Unsupported(Command),
-    /// The server answered that it will not do this.
+    /// The server refused the operation.
     #[error("the server refused: {reason}")]
     Refused {
-        /// Status of the binary protocol, where there was one.
+        /// The status code, with the binary protocol.
         status: Option<u16>,
-        /// The meaning of the status, or the server's own words.
+        /// The meaning of the status code, or the server's error message.
         reason: String,
     },
 }
 
 impl Error {
-    /// Whether the server, not the request, is the cause: the same request may succeed later.
+    /// Returns whether the server is the cause rather than the request, which may succeed later.
     #[must_use]
     pub fn is_outage(&self) -> bool {
         matches!(

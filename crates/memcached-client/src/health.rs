@@ -1,7 +1,7 @@
-//! The state of one server and the counters of what was asked of it.
+//! The state of each server, and counters of operations.
 //!
-//! All runtimes share a [`Health`]; it holds no socket and starts no task. It reports over a channel
-//! that a server needs a probe; `cluster` listens and starts one.
+//! All runtimes share a [`Health`] per server. It holds no socket and starts no task: it requests a
+//! probe over a channel, and `cluster` starts one.
 
 use std::{
     sync::{
@@ -16,26 +16,31 @@ use tokio::sync::watch;
 
 use crate::{config::ServerAddress, error::Error};
 
-/// The time beyond its announced pause after which a silent probe counts as stuck.
+/// The time after the end of its announced pause at which a silent probe counts as stuck.
 const PROBE_GRACE: Duration = Duration::from_secs(1);
 
 /// The cause of an outage. Never holds credentials.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub(crate) enum Outage {
+    /// The connection failed or could not be opened.
     #[error("{0}")]
     Connection(String),
-    #[error("it did not answer in time")]
+    /// An operation, or opening a connection, exceeded its deadline.
+    #[error("the server did not answer in time")]
     Timeout,
+    /// The server refused the credentials, or requires some.
     #[error("the log-in was refused: {0}")]
     Login(String),
-    #[error("it does not speak the protocol: {0}")]
-    Garbage(String),
-    #[error("the hook that runs before the server is used again has not succeeded")]
+    /// The server sent bytes that are not a reply to a request.
+    #[error("the server does not follow the protocol: {0}")]
+    Protocol(String),
+    /// The server can be reached, but the hook of the client has failed or timed out.
+    #[error("the hook that must succeed before the server is used again has failed or timed out")]
     Hook,
 }
 
 impl Outage {
-    /// The error of an operation that was waiting for this server.
+    /// Returns the error for operations in flight to `server` with the deadline `limit`.
     pub(crate) fn to_error(&self, server: &ServerAddress, limit: Duration) -> Error {
         let server = server.clone();
         match self {
@@ -45,13 +50,13 @@ impl Outage {
     }
 }
 
-/// The probe that is at work, if any.
+/// The running probe of a server, if there is one.
 #[derive(Debug, Default)]
 struct ProbeState {
-    /// Incremented for each probe, so that a replaced one can tell.
+    /// Identifies the probe, so that a probe can tell that another has taken over.
     number: u64,
-    /// The time by which the probe must report again; later, its runtime counts as stuck and
-    /// another probe may take over. `None` while no probe runs.
+    /// The time by which the probe must report again. After it, the runtime of the probe counts as
+    /// stuck, and another probe may take over. `None` while no probe runs.
     alive_until: Option<Instant>,
 }
 
@@ -85,7 +90,7 @@ impl Health {
         self.down.load(Ordering::Acquire)
     }
 
-    /// Marks the server as down, logs it once per outage, and requests a probe.
+    /// Marks the server as down and requests a probe. Logs a warning once per outage.
     pub(crate) fn mark_down(&self, outage: Outage) {
         let is_first = !self.down.swap(true, Ordering::AcqRel);
         if is_first {
@@ -96,7 +101,7 @@ impl Health {
         self.request_probe();
     }
 
-    /// Lets requests through again.
+    /// Marks the server as up, so that operations are sent to it again.
     pub(crate) fn mark_up(&self) {
         self.returns.fetch_add(1, Ordering::AcqRel);
         if self.down.swap(false, Ordering::AcqRel) {
@@ -104,7 +109,7 @@ impl Health {
         }
     }
 
-    /// Remembers why the server is still down.
+    /// Records the reason why the server is still down.
     pub(crate) fn note(&self, outage: Outage) {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(outage);
     }
@@ -113,15 +118,15 @@ impl Health {
         self.probe.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the listening tasks for a probe, unless a live one is at work.
+    /// Wakes the tasks that start probes, unless a live probe is running.
     pub(crate) fn request_probe(&self) {
         if !self.probe().is_live() {
             self.probe_requests.send_replace(());
         }
     }
 
-    /// Gives the caller the right to probe a server that is down, and the number of that probe.
-    /// `None` if the server is up or a live probe is at work.
+    /// Claims the right to probe the server, and returns the number of the new probe. Returns `None`
+    /// if the server is up or a live probe is running.
     pub(crate) fn claim_probe(&self) -> Option<u64> {
         let mut probe = self.probe();
         if !self.is_down() || probe.is_live() {
@@ -133,7 +138,7 @@ impl Health {
     }
 
     /// Reports that a probe is alive and will report again within `pause`. Returns `false` if
-    /// another probe has taken over.
+    /// another probe has taken over, and the caller must stop.
     pub(crate) fn keep_probe(&self, number: u64, pause: Duration) -> bool {
         let mut probe = self.probe();
         let is_current = probe.number == number;
@@ -151,12 +156,12 @@ impl Health {
         }
     }
 
-    /// The number of times that the server came back.
+    /// Returns how often the server has come back.
     pub(crate) fn returns(&self) -> u64 {
         self.returns.load(Ordering::Acquire)
     }
 
-    /// The number of times that the server went down.
+    /// Returns how often the server has gone down.
     pub(crate) fn outages(&self) -> u64 {
         self.outages.load(Ordering::Acquire)
     }
@@ -176,19 +181,19 @@ impl ProbeState {
     }
 }
 
-/// Whether a server is used at the moment.
+/// The state of a server.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ServerState {
-    /// The server is used.
+    /// Operations are sent to the server.
     Up,
-    /// The server is not used; a probe tries to reach it in the background.
+    /// Operations fail without being sent. A probe tries to reach the server in the background.
     Down {
-        /// The cause, for people.
+        /// The cause, as a message for people.
         reason: String,
     },
 }
 
-/// Operations of one runtime on one server, counted.
+/// Counters of the operations of one runtime on one server.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) hits: AtomicU64,
@@ -224,28 +229,28 @@ impl Counters {
     }
 }
 
-/// The state of one server, and the operations on it since the client was made, on all runtimes
-/// together.
+/// The state of one server, and the number of operations on it since the client was created, on all
+/// runtimes together.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ServerStatus {
     /// The server.
     pub address: ServerAddress,
-    /// Whether the server is used.
+    /// Whether the server is up.
     pub state: ServerState,
-    /// Times that the server went down.
+    /// How often the server has gone down.
     pub outages: u64,
-    /// Keys that were looked up and found.
+    /// Number of keys that were looked up and found.
     pub hits: u64,
-    /// Keys that were looked up and not found.
+    /// Number of keys that were looked up and not found.
     pub misses: u64,
-    /// Values that were stored.
+    /// Number of values that were stored.
     pub sets: u64,
-    /// Failed operations, without [`ServerStatus::timeouts`] and without those that were not sent
-    /// because the server was down.
+    /// Number of failed operations. Excludes time-outs, and operations that were not sent because
+    /// the server was down.
     pub errors: u64,
-    /// Operations that were not answered in time.
+    /// Number of operations that timed out.
     pub timeouts: u64,
-    /// Operations that are waiting for an answer now.
+    /// Number of operations in flight at the moment.
     pub in_flight: usize,
 }

@@ -1,4 +1,4 @@
-//! Keys as memcached takes them. Pure.
+//! Validates keys, and hashes long ones. Does no I/O.
 
 use std::{borrow::Cow, fmt::Write};
 
@@ -8,30 +8,33 @@ use thiserror::Error;
 /// The longest key, in bytes (memcached's protocol.txt, "Keys").
 pub const MAX_KEY_BYTES: usize = 250;
 
-/// Stands between what is kept of a long key and its hash.
-const MARK: &[u8] = b":sha256:";
+/// Separates the prefix of a long key from its hash.
+const SEPARATOR: &[u8] = b":sha256:";
+/// The length of a SHA-256 in hexadecimal digits.
 const HASH_DIGITS: usize = 64;
-/// What is kept of a long key: a hashed key is as long as a key may be.
-const KEPT: usize = MAX_KEY_BYTES - MARK.len() - HASH_DIGITS;
+/// The length of the prefix of a long key, in bytes. It makes a hashed key [`MAX_KEY_BYTES`] long.
+const PREFIX: usize = MAX_KEY_BYTES - SEPARATOR.len() - HASH_DIGITS;
 
-/// Why a key cannot be used.
+/// The reason why a key is not valid.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// It has no bytes.
+    /// The key is empty.
     #[error("it is empty")]
     Empty,
-    /// In the text protocol it would end the key or the command; the binary one keeps to the same
-    /// rule, so that both reach the same entries.
-    #[error("byte {0} is white space or a control character")]
+    /// The key contains white space or a control character, at this index. In the text protocol
+    /// it would end the key or the command. The binary protocol has the same rule, so that both
+    /// reach the same entries.
+    #[error("byte {0} is white space or a control character; encode it, for example as %20")]
     Forbidden(usize),
-    /// With the text protocol only: memcache-async takes keys as text.
-    #[error("it is not UTF-8, which the text protocol's library wants")]
+    /// The key is not UTF-8, which the text protocol requires because memcache-async takes keys as
+    /// `str`.
+    #[error("it is not UTF-8; use the binary protocol for arbitrary bytes")]
     NotUtf8,
 }
 
-/// The key as it is sent. One of more than [`MAX_KEY_BYTES`] is cut and completed by its SHA-256:
-/// no two keys share an entry, whatever their bytes.
+/// Returns the key as it is sent. A key of more than [`MAX_KEY_BYTES`] is replaced by its beginning
+/// and its SHA-256, so that different keys never share an entry.
 pub(crate) fn on_wire(key: &[u8]) -> Result<Cow<'_, [u8]>, KeyError> {
     if key.is_empty() {
         return Err(KeyError::Empty);
@@ -39,7 +42,8 @@ pub(crate) fn on_wire(key: &[u8]) -> Result<Cow<'_, [u8]>, KeyError> {
     if let Some(at) = key.iter().position(|byte| *byte <= b' ' || *byte == 0x7f) {
         return Err(KeyError::Forbidden(at));
     }
-    // A short key that looks like a hashed one is hashed as well, else somebody could name it.
+    // A key in the format of a hashed key is hashed too; otherwise it would share the entry of the
+    // long key with that hash.
     if key.len() > MAX_KEY_BYTES || looks_hashed(key) {
         Ok(Cow::Owned(hashed(key)))
     } else {
@@ -48,7 +52,7 @@ pub(crate) fn on_wire(key: &[u8]) -> Result<Cow<'_, [u8]>, KeyError> {
 }
 
 fn looks_hashed(key: &[u8]) -> bool {
-    key.len() == MAX_KEY_BYTES && key[KEPT..].starts_with(MARK)
+    key.len() == MAX_KEY_BYTES && key[PREFIX..].starts_with(SEPARATOR)
 }
 
 fn hashed(key: &[u8]) -> Vec<u8> {
@@ -57,7 +61,7 @@ fn hashed(key: &[u8]) -> Vec<u8> {
         // Writing to a String cannot fail.
         let _ = write!(digits, "{byte:02x}");
     }
-    [&key[..KEPT], MARK, digits.as_bytes()].concat()
+    [&key[..PREFIX], SEPARATOR, digits.as_bytes()].concat()
 }
 
 #[cfg(test)]
@@ -67,14 +71,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_short_key_is_sent_as_it_is() {
+    fn a_short_key_is_sent_unchanged() {
         let longest = [b'k'; MAX_KEY_BYTES];
         assert_eq!(on_wire(&longest).as_deref(), Ok(&longest[..]));
         assert_eq!(on_wire("schlüssel".as_bytes()).as_deref(), Ok("schlüssel".as_bytes()));
     }
 
     #[test]
-    fn a_long_key_is_hashed_and_stays_recognisable() {
+    fn a_long_key_is_hashed_and_keeps_its_beginning() {
         let key = [b"tasklist:".as_slice(), &[b'k'; 300]].concat();
         let sent = on_wire(&key).unwrap();
         assert_eq!(sent.len(), MAX_KEY_BYTES);
@@ -82,13 +86,13 @@ mod tests {
     }
 
     #[test]
-    fn nobody_can_name_a_hashed_key() {
+    fn a_key_in_the_format_of_a_hashed_key_is_hashed_again() {
         let sent = on_wire(&[b'k'; 300]).unwrap().into_owned();
         assert_ne!(on_wire(&sent).unwrap().into_owned(), sent);
     }
 
     #[test]
-    fn nothing_that_could_end_a_command_is_let_through() {
+    fn bytes_that_could_end_a_command_are_refused() {
         assert_eq!(on_wire(b""), Err(KeyError::Empty));
         for byte in (0..=b' ').chain([0x7f]) {
             assert_eq!(on_wire(&[b'a', byte, b'b']), Err(KeyError::Forbidden(1)), "{byte}");
@@ -99,13 +103,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn two_keys_never_share_an_entry(a in key(), b in key()) {
+        fn different_keys_never_share_an_entry(a in key(), b in key()) {
             prop_assume!(a != b);
             prop_assert_ne!(on_wire(&a).unwrap(), on_wire(&b).unwrap());
         }
 
         #[test]
-        fn what_is_sent_is_a_valid_key(key in prop::collection::vec(any::<u8>(), 0..600)) {
+        fn the_key_that_is_sent_is_always_valid(key in prop::collection::vec(any::<u8>(), 0..600)) {
             if let Ok(sent) = on_wire(&key) {
                 prop_assert!((1..=MAX_KEY_BYTES).contains(&sent.len()));
                 prop_assert!(sent.iter().all(|b| *b > b' ' && *b != 0x7f));

@@ -1,4 +1,4 @@
-//! Opening a connection: name, socket, options. Knows no protocol.
+//! Opens connections: resolves names, connects and sets socket options. Knows no protocol.
 
 use std::{
     io,
@@ -16,10 +16,10 @@ use tokio::{
 
 use crate::config::ServerAddress;
 
-/// How long a connection is idle before the system asks whether the other side still lives.
+/// The idle time after which TCP checks whether the peer is still reachable.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// A TCP connection or one over a unix socket.
+/// A connection by TCP or a unix socket.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Tcp(TcpStream),
@@ -27,8 +27,8 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
-    /// Resolves the name and connects to the first of its addresses that answers, each in its share
-    /// of `limit`.
+    /// Resolves the host name and connects to the first of its addresses that accepts. Each address
+    /// gets an equal share of `limit`.
     pub(crate) async fn connect(address: &ServerAddress, limit: Duration) -> io::Result<Self> {
         match address {
             ServerAddress::Tcp { host, port } => {
@@ -46,15 +46,15 @@ impl Stream {
 async fn connect_to_any(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
     let addresses: Vec<_> = lookup_host((host, port)).await?.collect();
     let share = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
-    let mut outcome = Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
     for address in addresses {
-        let late = |_| Err(io::ErrorKind::TimedOut.into());
-        outcome = timeout(share, TcpStream::connect(address)).await.unwrap_or_else(late);
-        if outcome.is_ok() {
-            break;
+        match timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => failure = error,
+            Err(_) => failure = io::ErrorKind::TimedOut.into(),
         }
     }
-    outcome
+    Err(failure)
 }
 
 impl AsyncRead for Stream {

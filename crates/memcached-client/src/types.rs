@@ -1,4 +1,4 @@
-//! What a connection can do, whichever protocol it speaks.
+//! Commands, values and results of operations, common to both protocols.
 
 use std::{
     num::NonZeroU64,
@@ -8,9 +8,9 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::config::Protocol;
+use crate::config::{Protocol, STAND_IN_LIFETIME};
 
-/// An operation of the client; [`Protocol::supports`] tells which protocol has it.
+/// An operation of the client. [`Protocol::supports`] tells which protocol has it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each is the client's method of that name")]
@@ -37,7 +37,7 @@ pub enum Command {
 }
 
 impl Protocol {
-    /// Whether `command` works with this protocol. What does not fails with
+    /// Returns whether the protocol has `command`. Other commands fail with
     /// [`Error::Unsupported`](crate::Error::Unsupported).
     #[must_use]
     pub fn supports(self, command: Command) -> bool {
@@ -46,24 +46,24 @@ impl Protocol {
     }
 }
 
-/// A value as it was found.
+/// A value that the server returned.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Value {
-    /// The bytes: a slice of the buffer that they were read into, which lives as long as this.
+    /// The bytes of the value. They are a slice of the buffer that they were read into, and keep
+    /// the whole buffer in memory.
     pub data: Bytes,
-    /// What was stored with them; 0 with the text protocol.
+    /// The flags that were stored with the value. Always 0 with the text protocol.
     pub flags: u32,
-    /// For [`Client::compare_and_swap`](crate::Client::compare_and_swap). `None` from
-    /// [`Client::get`](crate::Client::get) with the text protocol, which has it only from
-    /// [`Client::get_with_cas`](crate::Client::get_with_cas).
+    /// The CAS token, for [`Client::compare_and_swap`](crate::Client::compare_and_swap). With the
+    /// text protocol, only [`Client::get_with_cas`](crate::Client::get_with_cas) returns it.
     pub cas: Option<Cas>,
 }
 
-/// A mark of one state of one entry, as seen through one connection.
+/// A CAS token: identifies one version of one entry, as read through one connection.
 ///
-/// A server counts these marks from 1 when it starts, so one that is older than the server could
-/// fit a newer value. That is why a mark holds for the connection it came through and no other:
-/// once that has been replaced, whatever is asked with the mark is answered with
+/// memcached numbers versions from 1 when it starts, so a number from before a restart could match
+/// a newer value. A token is therefore valid only for the connection that it was read through. Once
+/// that connection has been replaced, operations with the token return
 /// [`Swap::ConnectionReplaced`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Cas {
@@ -72,8 +72,8 @@ pub struct Cas {
 }
 
 impl Cas {
-    /// `None` from a server that keeps no such ids (`memcached -C`): it sends 0, which in a request
-    /// would mean "whatever is there".
+    /// Returns `None` if `id` is 0, which a server without CAS (`memcached -C`) sends. In a request,
+    /// 0 would make the write unconditional.
     pub(crate) fn new(id: u64, connection: u64) -> Option<Self> {
         NonZeroU64::new(id).map(|id| Self { id, connection })
     }
@@ -87,8 +87,8 @@ impl Cas {
     }
 }
 
-/// The longest body of a response that is accepted: a claim of more than memcached's largest item is
-/// garbage, and no memory is allocated for it.
+/// The longest accepted body of a response, in bytes: the size of memcached's largest item. No
+/// memory is allocated for a response that claims to be longer.
 pub(crate) const MAX_RESPONSE_BODY: usize = 128 * 1024 * 1024;
 
 /// Returns a number for a connection that is unique within the process.
@@ -97,54 +97,67 @@ pub(crate) fn next_connection() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// What became of a write that asked for an unchanged entry.
+/// The result of a write that requires an unchanged entry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Swap {
-    /// Done. The entry's new mark, where the protocol tells it.
+    /// The write was carried out. Holds the new CAS token if the protocol returns it.
     Done(Option<Cas>),
-    /// Not done: the entry has been changed since.
+    /// The write was refused because the entry has changed.
     Changed,
-    /// Not done: there is no entry any more.
+    /// The write was refused because there is no entry.
     Missing,
-    /// Not done, nothing was sent: the connection that the mark came through is no more.
+    /// The write was not sent because the connection of the CAS token has been replaced.
     ConnectionReplaced,
 }
 
-/// What a delete found.
+/// The result of a delete.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Deletion {
-    /// The entry was there, and is gone.
+    /// The entry was deleted.
     Deleted,
-    /// There was none.
+    /// There was no entry.
     NotFound,
-    /// There is none now; the text protocol does not tell whether there was.
+    /// There is no entry now. The text protocol does not tell whether there was one.
     Gone,
 }
 
-/// How long an entry lives.
+/// The lifetime of an entry.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Expiration {
-    /// Until it is deleted or evicted.
+    /// The entry lives until it is deleted or evicted.
     #[default]
     Never,
-    /// This long; fractions of a second count as a whole one.
+    /// The entry expires after this duration, rounded up to a whole second.
     In(std::time::Duration),
-    /// Until then.
+    /// The entry expires at this time.
     At(SystemTime),
 }
 
-/// Seconds up to which memcached takes a number for a duration (protocol.txt, "Expiration times").
+/// The longest duration in seconds; memcached reads a larger number as a unix time (protocol.txt,
+/// "Expiration times").
 const LONGEST_DURATION: u64 = 60 * 60 * 24 * 30;
 
-/// A moment long ago.
+/// A time in the past: an entry with it has expired at once.
 pub(crate) const EXPIRED: u32 = 60 * 60 * 24 * 30 + 1;
 
 impl Expiration {
-    /// The number that memcached takes, at the time `now`.
+    /// Returns the number for a server, cut to [`STAND_IN_LIFETIME`] if it stands in for another. With
+    /// the text protocol a time after 2038 becomes 0, which means never: memcached parses the number
+    /// as a signed one of 32 bits there, and would expire the entry at once.
+    pub(crate) fn on_server(self, protocol: Protocol, stand_in: bool) -> u32 {
+        let now = SystemTime::now();
+        let limited = if stand_in { self.at_most(STAND_IN_LIFETIME, now) } else { self };
+        match limited.on_wire(now) {
+            time if protocol.is_text() && i32::try_from(time).is_err() => 0,
+            time => time,
+        }
+    }
+
+    /// Returns the number that memcached expects, at the time `now`.
     pub(crate) fn on_wire(self, now: SystemTime) -> u32 {
-        let moment = |time: SystemTime| {
+        let unix_time = |time: SystemTime| {
             let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             u32::try_from(since_epoch.as_secs()).unwrap_or(u32::MAX).max(EXPIRED)
         };
@@ -156,14 +169,14 @@ impl Expiration {
                 match u32::try_from(seconds) {
                     Ok(0) => EXPIRED,
                     Ok(short) if seconds <= LONGEST_DURATION => short,
-                    _ => now.checked_add(duration).map_or(u32::MAX, moment),
+                    _ => now.checked_add(duration).map_or(u32::MAX, unix_time),
                 }
             }
-            Self::At(time) => moment(time),
+            Self::At(time) => unix_time(time),
         }
     }
 
-    /// Not later than `limit` from now.
+    /// Returns the lifetime, cut to `limit` from `now`.
     pub(crate) fn at_most(self, limit: std::time::Duration, now: SystemTime) -> Self {
         let within = match self {
             Self::Never => false,
@@ -174,25 +187,25 @@ impl Expiration {
     }
 }
 
-/// A value to be stored. Bytes alone are one without flags that never expires.
+/// A value to store. Bytes convert into an item without flags that never expires.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Item<'a> {
     /// The value.
     pub value: &'a [u8],
-    /// Opaque to the server, given back with the value. Default: 0.
+    /// Flags, which the server returns with the value and does not interpret. Default: 0.
     pub flags: u32,
-    /// Default: [`Expiration::Never`].
+    /// The lifetime. Default: [`Expiration::Never`].
     pub expiration: Expiration,
 }
 
 impl Item<'_> {
-    /// The same, for so long.
+    /// Sets the lifetime.
     #[must_use]
     pub fn expires_in(self, lifetime: std::time::Duration) -> Self {
         Self { expiration: Expiration::In(lifetime), ..self }
     }
 
-    /// The same, with flags.
+    /// Sets the flags.
     #[must_use]
     pub fn flags(self, flags: u32) -> Self {
         Self { flags, ..self }
@@ -205,17 +218,17 @@ impl<'a, T: AsRef<[u8]> + ?Sized> From<&'a T> for Item<'a> {
     }
 }
 
-/// An item whose key and size have been checked and whose lifetime has been counted out.
+/// An item with a valid key and size and the lifetime in memcached's format.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Checked<'a> {
+pub(crate) struct WireItem<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) value: &'a [u8],
     pub(crate) flags: u32,
     pub(crate) expiration: u32,
 }
 
-impl Checked<'_> {
-    /// Flags and lifetime, as the binary protocol has them.
+impl WireItem<'_> {
+    /// Returns flags and lifetime in the layout of the binary protocol.
     pub(crate) fn extras(&self) -> [u8; 8] {
         let mut extras = [0; 8];
         extras[..4].copy_from_slice(&self.flags.to_be_bytes());
@@ -224,7 +237,7 @@ impl Checked<'_> {
     }
 }
 
-/// The ways to store one.
+/// The condition under which an item is stored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum StoreMode {
     Set,
@@ -245,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn lifetimes_of_up_to_30_days_are_durations_and_longer_ones_moments() {
+    fn lifetimes_of_more_than_30_days_are_sent_as_a_unix_time() {
         assert_eq!(wire(Expiration::Never), 0);
         assert_eq!(wire(Expiration::In(Duration::from_secs(60))), 60);
         assert_eq!(wire(Expiration::In(Duration::from_secs(30 * DAY))), 2_592_000);
@@ -254,21 +267,21 @@ mod tests {
     }
 
     #[test]
-    fn a_fraction_of_a_second_is_not_for_ever() {
+    fn a_fraction_of_a_second_is_rounded_up() {
         assert_eq!(wire(Expiration::In(Duration::from_millis(1))), 1);
         assert_eq!(wire(Expiration::In(Duration::from_millis(1001))), 2);
         assert_eq!(wire(Expiration::In(Duration::ZERO)), EXPIRED);
     }
 
     #[test]
-    fn a_moment_is_never_taken_for_a_duration() {
+    fn a_time_is_never_sent_as_a_duration() {
         assert_eq!(wire(Expiration::At(SystemTime::UNIX_EPOCH)), EXPIRED);
         let then = SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000);
         assert_eq!(wire(Expiration::At(then)), 1_900_000_000);
     }
 
     #[test]
-    fn a_stand_in_keeps_nothing_for_longer_than_it_may() {
+    fn a_lifetime_on_a_stand_in_is_cut_to_the_limit() {
         let (limit, now) = (Duration::from_secs(10), SystemTime::now());
         assert_eq!(Expiration::Never.at_most(limit, now), Expiration::In(limit));
         let short = Expiration::In(Duration::from_secs(9));

@@ -1,11 +1,11 @@
-//! What an operation costs in memory that has to be asked for.
+//! The number of memory allocations per operation.
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use memcached_client::Protocol;
 use test_support::memcached::{Kind, Memcached};
 
-/// Counted on the thread of the caller, on which the connection is served as well.
+/// Counts on the thread of the caller, which serves the connection too.
 #[test]
 fn a_get_of_a_hit_takes_at_most_two_allocations() {
     const GETS: u64 = 1000;

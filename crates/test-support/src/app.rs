@@ -1,4 +1,4 @@
-//! The task list in the test's own process.
+//! The task list, running in the process of the test.
 
 use std::{sync::mpsc, thread};
 
@@ -12,7 +12,7 @@ use crate::{
     wait::wait_until,
 };
 
-/// The app on a free port. It stops when this is dropped.
+/// The app on a free port. It stops when the value is dropped.
 pub struct TestApp {
     pub port: u16,
     pub database: TestDatabase,
@@ -20,15 +20,17 @@ pub struct TestApp {
 }
 
 impl TestApp {
+    /// Starts the app on an empty SQLite database.
     pub fn on_sqlite() -> Self {
         Self::on(TestDatabase::sqlite())
     }
 
+    /// Starts the app on `database`.
     pub fn on(database: TestDatabase) -> Self {
         Self::with(database, &[])
     }
 
-    /// The app with additional settings.
+    /// Starts the app on `database` with additional settings, as pairs of a variable and its value.
     pub fn with(database: TestDatabase, settings: &[(&str, &str)]) -> Self {
         let mut all = vec![
             ("PORT", "0"),
@@ -37,14 +39,14 @@ impl TestApp {
             ("DATABASE_POOL_SIZE", "4"),
             ("SECRET_KEY", SECRET_KEY),
             ("WEB_CONCURRENCY", "2"),
-            // A pause of a busy machine is no outage.
+            // Long enough that a pause of a busy machine does not count as an outage.
             ("MEMCACHE_TIMEOUT", "10s"),
             ("MEMCACHE_CONNECT_TIMEOUT", "10s"),
         ];
         all.extend(settings);
         let config = Config::from_environment(&all.into_iter().collect()).unwrap();
         Db::new(&config.database).migrate().unwrap();
-        // The first app of the process installs it.
+        // Only the first app of the process can install the logger.
         if log::set_logger(&LogGuard).is_ok() {
             log::set_max_level(log::LevelFilter::Trace);
         }
@@ -61,11 +63,12 @@ impl TestApp {
         Self { port: port.recv().unwrap(), database, _stop: stop }
     }
 
+    /// Returns a new client of the app, without cookies.
     pub fn browser(&self) -> Browser {
         Browser::new(&format!("http://127.0.0.1:{}", self.port))
     }
 
-    /// Waits until all invalidations are confirmed and their rows removed: from then on nothing is
+    /// Waits until all invalidations are confirmed and the ledger is empty. After that, no entries are
     /// deleted from the cache until the next write.
     pub fn settle(&self) {
         wait_until("the ledger is empty", || {
@@ -73,7 +76,7 @@ impl TestApp {
         });
     }
 
-    /// Adds tasks, whose ids then count from 1.
+    /// Adds tasks. Their ids count from 1 in an empty database. Returns the client that added them.
     pub fn with_tasks(&self, names: &[&str]) -> Browser {
         let browser = self.browser();
         for name in names {
@@ -84,7 +87,7 @@ impl TestApp {
     }
 }
 
-/// Aborts the tests when the app, in this process, logs a secret at any level.
+/// A logger that aborts the process if a secret is logged at any level.
 struct LogGuard;
 
 impl log::Log for LogGuard {
@@ -94,7 +97,7 @@ impl log::Log for LogGuard {
 
     fn log(&self, record: &log::Record<'_>) {
         let line = format!("{} {}", record.target(), record.args());
-        // The HTTP client of the tests, in this process too, may log its own requests.
+        // The HTTP client of the tests runs in this process too, and may log its own requests.
         let is_client = record.target().starts_with("ureq");
         if !is_client && SECRETS.iter().any(|(_, secret)| line.contains(secret)) {
             eprintln!("a secret was logged: {line}");

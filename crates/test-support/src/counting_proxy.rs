@@ -1,4 +1,4 @@
-//! A proxy before a memcached server that counts the round trips of its clients.
+//! A proxy in front of a memcached server that counts round trips.
 
 use std::{
     io::{Read, Write},
@@ -17,6 +17,7 @@ use crate::{
     wait::PATIENCE,
 };
 
+/// A memcached server and a proxy for it, which speaks the binary protocol.
 pub struct CountingProxy {
     server: Memcached,
     address: SocketAddr,
@@ -24,6 +25,7 @@ pub struct CountingProxy {
 }
 
 impl CountingProxy {
+    /// Starts the server and the proxy.
     pub fn start() -> Self {
         let server = Memcached::start(Kind::Plain);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -44,6 +46,7 @@ impl CountingProxy {
         Self { server, address, round_trips }
     }
 
+    /// Returns a client that uses the proxy.
     pub fn client(&self) -> Client {
         let servers = ServerAddress::parse_list(&self.address.to_string()).unwrap();
         let mut config = Config::new(servers);
@@ -52,10 +55,12 @@ impl CountingProxy {
         Client::new(config)
     }
 
+    /// Returns the address of the proxy.
     pub fn address(&self) -> String {
         self.address.to_string()
     }
 
+    /// Returns the server behind the proxy.
     pub fn server(&self) -> &Memcached {
         &self.server
     }
@@ -66,7 +71,7 @@ impl CountingProxy {
     }
 }
 
-/// Commands of the binary protocol that the server answers only with a hit or an error.
+/// Quiet commands of the binary protocol, which the server answers only with a hit or an error.
 const QUIET: [u8; 16] = [
     0x09, 0x0d, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1a, 0x1e, 0x24, 0x25, 0x26,
 ];

@@ -1,4 +1,4 @@
-//! An empty database per test.
+//! Databases for tests, and access to them without the app.
 
 use diesel::{
     RunQueryDsl, connection::SimpleConnection, dsl::sql, select, sql_query, sql_types::BigInt,
@@ -6,58 +6,12 @@ use diesel::{
 use tasklist::db::DbConnection;
 use tempfile::TempDir;
 
-/// An empty database of a test's own.
+/// An empty database that only one test uses.
 pub struct TestDatabase {
+    /// The URL, as in `DATABASE_URL`.
     pub url: String,
+    /// Deletes the files of an SQLite database when it is dropped.
     _folder: Option<TempDir>,
-}
-
-/// Declares each named test once per database that is built in. The test gets the app on a database
-/// of its own.
-#[macro_export]
-macro_rules! on_every_database {
-    ($($test:ident),+ $(,)?) => {
-        $crate::on_every_database_by!(|d| &$crate::app::TestApp::on(d); $($test),+);
-    };
-}
-
-/// Like [`on_every_database!`](crate::on_every_database), with tests that get the empty database.
-#[macro_export]
-macro_rules! on_every_database_url {
-    ($($test:ident),+ $(,)?) => {
-        $crate::on_every_database_by!(|d| &d; $($test),+);
-    };
-}
-
-#[doc(hidden)]
-#[macro_export]
-macro_rules! on_every_database_by {
-    (|$database:ident| $argument:expr; $($test:ident),+) => {
-        #[cfg(feature = "sqlite")]
-        mod sqlite {
-            $(#[test]
-            fn $test() {
-                let $database = $crate::database::TestDatabase::sqlite();
-                super::$test($argument);
-            })+
-        }
-        #[cfg(feature = "postgres")]
-        mod postgres {
-            $(#[test]
-            fn $test() {
-                let $database = $crate::database::TestDatabase::postgres();
-                super::$test($argument);
-            })+
-        }
-        #[cfg(feature = "mysql")]
-        mod mysql {
-            $(#[test]
-            fn $test() {
-                let $database = $crate::database::TestDatabase::mysql();
-                super::$test($argument);
-            })+
-        }
-    };
 }
 
 fn open(url: &str) -> DbConnection {
@@ -65,23 +19,25 @@ fn open(url: &str) -> DbConnection {
 }
 
 impl TestDatabase {
+    /// Creates an SQLite database in a temporary folder.
     pub fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/tasks.sqlite3", folder.path().display());
         Self { url, _folder: Some(folder) }
     }
 
-    /// A database that the caller removes.
+    /// Returns an existing database, which the caller removes.
     pub fn at(url: &str) -> Self {
         Self { url: url.to_owned(), _folder: None }
     }
 
-    /// A database on the server that `bin/test` started.
+    /// Creates a database on the PostgreSQL server that `bin/test` started.
     pub fn postgres() -> Self {
         Self::postgres_on(&server("TEST_POSTGRES_URL", "postgres://postgres@127.0.0.1:5432"))
     }
 
-    /// A database on the server that `bin/test` started, reached with TLS and a password.
+    /// Creates a database on the PostgreSQL server that `bin/test` started, with a URL that uses TLS
+    /// and a password.
     pub fn postgres_with_tls() -> Self {
         let example = "postgres://user:password@127.0.0.1:5432";
         Self::postgres_on(&server("TEST_POSTGRES_TLS_URL", example))
@@ -94,7 +50,8 @@ impl TestDatabase {
         Self { url: format!("{server}/{name}"), _folder: None }
     }
 
-    /// A database on the server that `bin/test` started, with a name such as PythonAnywhere gives.
+    /// Creates a database on the MariaDB server that `bin/test` started. Its name contains a `$`, as on
+    /// PythonAnywhere.
     pub fn mysql() -> Self {
         let server = server("TEST_MYSQL_URL", "mysql://root@127.0.0.1:3306");
         let name = format!("tasklist${}", unique());
@@ -104,20 +61,19 @@ impl TestDatabase {
         Self { url: format!("{place}/{name}?{options}"), _folder: None }
     }
 
-    /// The name of its folder below `migrations/`.
+    /// Returns `sqlite`, `postgres` or `mysql`, which is also the folder below `migrations/`.
     pub fn kind(&self) -> &str {
         self.url.split(':').next().unwrap()
     }
 
-    /// Runs SQL without the app, on a connection of its own. Transactions and locks last until the
-    /// connection is dropped.
+    /// Runs SQL on a new connection. Transactions and locks last until the connection is dropped.
     pub fn execute(&self, sql: &str) -> DbConnection {
         let mut conn = open(&self.url);
         conn.batch_execute(sql).unwrap();
         conn
     }
 
-    /// Locks out every write until the returned connection is dropped.
+    /// Blocks all writes until the returned connection is dropped.
     pub fn lock(&self) -> DbConnection {
         self.execute(match self.kind() {
             "postgres" => "BEGIN; LOCK TABLE task IN EXCLUSIVE MODE",
@@ -126,13 +82,13 @@ impl TestDatabase {
         })
     }
 
-    /// Counts the tasks without the app.
+    /// Counts the tasks in the database.
     pub fn number_of_tasks(&self) -> usize {
         let count = select(sql::<BigInt>("(SELECT COUNT(*) FROM task)"));
         usize::try_from(count.get_result::<i64>(&mut open(&self.url)).unwrap()).unwrap()
     }
 
-    /// The result of SQLite's integrity check: `ok`, or a list of faults.
+    /// Returns the result of SQLite's integrity check: `ok`, or a list of faults.
     pub fn integrity(&self) -> String {
         #[derive(diesel::QueryableByName)]
         struct Row {
@@ -143,7 +99,7 @@ impl TestDatabase {
         rows.into_iter().map(|row| row.integrity_check).collect()
     }
 
-    /// Ends all connections to the database, as a server does with idle ones.
+    /// Closes all connections to the database, as a server does with idle ones.
     pub fn end_connections(&self) {
         match self.kind() {
             "postgres" => drop(self.execute(
@@ -151,7 +107,7 @@ impl TestDatabase {
                  WHERE datname = current_database() AND pid <> pg_backend_pid()",
             )),
             "mysql" => drop(self.execute(
-                // A connection may end by itself meanwhile (1094: there is no such thread).
+                // A connection may end before it is killed (error 1094, unknown thread).
                 "BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR 1094 BEGIN END; \
                  FOR other IN (SELECT id FROM information_schema.processlist \
                  WHERE db = DATABASE() AND id <> CONNECTION_ID()) \
@@ -161,7 +117,7 @@ impl TestDatabase {
         }
     }
 
-    /// The unix socket on which its server listens.
+    /// Returns the unix socket of the server.
     pub fn socket(&self) -> std::path::PathBuf {
         let socket = if self.kind() == "mysql" {
             self.url.split_once("unix_socket=").unwrap().1.to_owned()
@@ -171,7 +127,7 @@ impl TestDatabase {
         socket.replace("%2F", "/").into()
     }
 
-    /// The URL of the same database behind a proxy on a port.
+    /// Returns the URL of the database behind a proxy on `port`.
     pub fn at_port(&self, port: u16) -> String {
         let (place, _) = self.url.split_once('?').unwrap_or((&self.url, ""));
         let (_, name) = place.rsplit_once('/').unwrap();
@@ -180,13 +136,13 @@ impl TestDatabase {
     }
 }
 
-/// The URL of a server that `bin/test` starts.
+/// Returns the URL of a server that `bin/test` starts.
 fn server(variable: &str, example: &str) -> String {
-    let advice = format!("{variable} names no server, such as {example}; bin/test starts one");
+    let advice = format!("{variable} is not set; set it to a URL like {example}, or run bin/test");
     std::env::var(variable).expect(&advice)
 }
 
-/// A part of a name that no other test uses.
+/// Returns a unique part of a name.
 fn unique() -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -1,4 +1,4 @@
-//! An HTTP client, and how tests read the task list's pages.
+//! An HTTP client that can parse the pages of the task list.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -13,28 +13,29 @@ use ureq::{
 
 use crate::{secrets::assert_no_secret, wait::PATIENCE};
 
-/// A client with cookies that follows no redirect and sends no header by itself.
+/// An HTTP client with a cookie jar. It does not follow redirects, and adds no headers of its own.
 #[derive(Debug)]
 pub struct Browser {
     agent: Agent,
     base: String,
 }
 
-/// A response, read to its end.
+/// A complete response.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
     pub headers: HeaderMap,
-    /// The body as text; bytes that are not UTF-8 are replaced.
+    /// The body as text. Bytes that are not UTF-8 are replaced.
     pub body: String,
+    /// The body as bytes.
     pub bytes: Vec<u8>,
 }
 
-/// The longest body that is read.
+/// The longest body that is read, in bytes.
 const MAX_BODY: u64 = 1 << 30;
 
 impl Browser {
-    /// A client for `base`, such as `http://127.0.0.1:8080`.
+    /// Creates a client for a base URL, for example `http://127.0.0.1:8080`.
     pub fn new(base: &str) -> Self {
         let agent = Agent::config_builder()
             .http_status_as_error(false)
@@ -72,12 +73,12 @@ impl Browser {
         reply.unwrap_or_else(|error| panic!("{method} {target}: {error}"))
     }
 
-    /// Like [`Browser::get`]; `None` if the server dies before it has answered.
+    /// Sends a GET request. Returns `None` if the server ends before it has answered.
     pub fn try_get(&self, target: &str) -> Option<Reply> {
         self.try_send("GET", target, &[], "").ok()
     }
 
-    /// Like [`Browser::post_form`]; `None` if the server dies before it has answered.
+    /// Posts a form. Returns `None` if the server ends before it has answered.
     pub fn try_post_form(&self, target: &str, fields: &[(&str, &str)]) -> Option<Reply> {
         let body = serde_urlencoded::to_string(fields).unwrap();
         self.try_send("POST", target, &[FORM], &body).ok()
@@ -114,37 +115,37 @@ impl Browser {
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
 impl Reply {
-    /// All values of a header, joined by commas; empty if there is none.
+    /// Returns all values of a header, joined by commas, or an empty string.
     pub fn header(&self, name: &str) -> String {
         let values = self.headers.get_all(name).iter();
         values.map(|value| value.to_str().unwrap()).collect::<Vec<_>>().join(", ")
     }
 
-    /// The `Set-Cookie` line of a cookie; empty if there is none.
+    /// Returns the value of the `Set-Cookie` header for a cookie, or an empty string.
     pub fn cookie(&self, name: &str) -> &str {
         let cookies = self.headers.get_all("set-cookie").iter();
         let mut cookies = cookies.map(|value| value.to_str().unwrap());
         cookies.find(|cookie| cookie.split('=').next() == Some(name)).unwrap_or_default()
     }
 
-    /// What the toolkit's `Cache-Status` says.
+    /// Returns the value of `Cache-Status` without its prefix `everfresh; `.
     pub fn cache_status(&self) -> String {
         self.header("cache-status").trim_start_matches("everfresh; ").to_owned()
     }
 
-    /// The task names on a page, as escaped there.
+    /// Returns the task names on a page, with HTML escapes.
     pub fn task_names(&self) -> Vec<&str> {
         between(&self.body, r#"class="task-name""#, "</span>")
             .map(|rest| rest.split_once('>').unwrap().1)
             .collect()
     }
 
-    /// The ids in the targets of a page's delete forms.
+    /// Returns the ids of the tasks on a page, from the targets of their delete forms.
     pub fn task_ids(&self) -> Vec<&str> {
         between(&self.body, r#"action="/"#, "/delete").filter(|id| !id.contains('"')).collect()
     }
 
-    /// The flash messages on a page, as text.
+    /// Returns the flash messages on a page.
     pub fn flashes(&self) -> Vec<String> {
         between(&self.body, r#"<p class="flash"#, "</p>")
             .map(|rest| rest.split_once('>').unwrap().1)
@@ -153,23 +154,26 @@ impl Reply {
     }
 }
 
+/// Returns the texts between each `start` and the next `end`.
 fn between<'a>(text: &'a str, start: &'a str, end: &'a str) -> impl Iterator<Item = &'a str> {
     text.split(start).skip(1).filter_map(move |rest| rest.split_once(end).map(|(found, _)| found))
 }
 
-/// Writes a request and reads one response from a connection that stays open.
+/// Writes a request to a connection and reads one response. The connection stays open.
 pub fn exchange(stream: &mut BufReader<TcpStream>, request: &str) -> std::io::Result<RawReply> {
     stream.get_mut().write_all(request.as_bytes())?;
     RawReply::read(stream)
 }
 
-/// A response as it came over the wire.
+/// A response that was read from a raw connection.
 #[derive(Debug)]
 pub struct RawReply {
+    /// The status line and headers, in lower case.
     pub head: String,
 }
 
 impl RawReply {
+    /// Reads one response, and discards its body.
     pub fn read(stream: &mut BufReader<TcpStream>) -> std::io::Result<Self> {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -185,6 +189,7 @@ impl RawReply {
         Ok(Self { head })
     }
 
+    /// Returns whether the server announces that it will close the connection.
     pub fn closes(&self) -> bool {
         self.head.contains("connection: close")
     }

@@ -1,7 +1,7 @@
-//! Shared by the tests and benches of this repository.
+//! Test support for the packages of this repository.
 //!
-//! Helpers start real servers and programs, which end when their value is dropped, and wait for
-//! conditions. A failed check is a panic.
+//! The types start real servers and programs, and stop them when they are dropped. The functions wait
+//! for conditions. All of them panic when a check fails.
 
 #![allow(
     unreachable_pub,
@@ -20,6 +20,8 @@ pub mod counting_proxy;
 #[cfg(feature = "app")]
 pub mod database;
 pub mod http;
+#[cfg(feature = "app")]
+mod macros;
 pub mod memcached;
 pub mod program;
 pub mod secrets;

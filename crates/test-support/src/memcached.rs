@@ -1,4 +1,4 @@
-//! Real memcached servers, each on an address or socket of its own. A server ends when it is dropped.
+//! Real memcached servers, each on its own address or socket.
 
 use std::{
     fs,
@@ -15,33 +15,38 @@ use tempfile::TempDir;
 
 use crate::wait::PATIENCE;
 
+/// The user that servers with a log-in know.
 pub const USER: &str = "tester";
+/// The password of [`USER`].
 pub const PASSWORD: &str = "correct-horse";
 
-/// How clients reach a server and log in.
+/// The transport and log-in of a server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
+    /// TCP without log-in.
     Plain,
+    /// A unix socket without log-in.
     UnixSocket,
-    /// `-S`: SASL, binary protocol only.
+    /// `-S`: log-in by SASL, binary protocol only.
     Sasl,
-    /// `-C`: no CAS ids.
+    /// `-C`: no CAS tokens.
     WithoutCas,
     /// `-Y`: log-in by the text protocol.
     AuthFile,
 }
 
-/// A memcached process.
+/// A memcached process. It is killed when the value is dropped.
 pub struct Memcached {
     kind: Kind,
     child: Option<Child>,
-    /// An address of the loopback network that no other test uses, so that the port is free.
+    /// A loopback address that no other test uses, so that the port is always free.
     host: Ipv4Addr,
     port: u16,
     folder: TempDir,
 }
 
 impl Memcached {
+    /// Starts a server.
     pub fn start(kind: Kind) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut server = Self { kind, child: None, host: own_address(), port: PORT, folder };
@@ -49,7 +54,7 @@ impl Memcached {
             server.write_sasl_files();
         }
         fs::write(server.path("users"), format!("{USER}:{PASSWORD}\n")).unwrap();
-        assert!(server.run(), "memcached does not start");
+        assert!(server.run(), "memcached did not start");
         server
     }
 
@@ -70,12 +75,13 @@ impl Memcached {
             .args(["-p", "-c", "-f", &database, "-a", "memcached", "-u", host.trim(), USER])
             .stdin(Stdio::piped())
             .spawn()
-            .expect("saslpasswd2; bin/setup installs it");
+            .expect("cannot run saslpasswd2; bin/setup installs it");
         saslpasswd2.stdin.take().unwrap().write_all(PASSWORD.as_bytes()).unwrap();
         assert!(saslpasswd2.wait().unwrap().success());
     }
 
-    /// Starts the process on the same address as before. Returns `false` if it ended at once.
+    /// Starts the process on the address of this server. Returns `false` if it does not accept
+    /// connections.
     pub fn run(&mut self) -> bool {
         let host = self.host.to_string();
         let (port, socket, users) = (self.port.to_string(), self.path("s"), self.path("users"));
@@ -89,8 +95,10 @@ impl Memcached {
             Kind::AuthFile => vec!["-l", &host, "-p", &port, "-Y", &users],
         });
         command.env("SASL_CONF_PATH", self.folder.path());
-        let child =
-            command.stderr(Stdio::null()).spawn().expect("memcached; bin/setup installs it");
+        let child = command
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("cannot run memcached; bin/setup installs it");
         self.child = Some(child);
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
@@ -109,6 +117,7 @@ impl Memcached {
         false
     }
 
+    /// Returns the address or socket of the server.
     pub fn address(&self) -> ServerAddress {
         match self.kind {
             Kind::UnixSocket => self.path("s").parse().unwrap(),
@@ -116,6 +125,7 @@ impl Memcached {
         }
     }
 
+    /// Returns the settings of a client, with credentials if the server has a log-in.
     pub fn config(&self, protocol: Protocol) -> Config {
         let mut config = config_of(std::slice::from_ref(self));
         config.protocol = protocol;
@@ -125,17 +135,19 @@ impl Memcached {
         config
     }
 
+    /// Returns a client with long time-outs.
     pub fn client(&self, protocol: Protocol) -> Client {
         Client::new(self.config(protocol))
     }
 
-    /// A client with a short time-out, for servers that hang.
+    /// Returns a client with a short time-out, for servers that hang.
     pub fn hasty_client(&self, protocol: Protocol, timeout: Duration) -> Client {
         let mut config = self.config(protocol);
         config.timeout = timeout;
         Client::new(config)
     }
 
+    /// Kills the process, if it is running.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
@@ -143,28 +155,30 @@ impl Memcached {
         }
     }
 
+    /// Kills the process and starts it again, without its entries.
     pub fn restart(&mut self) {
         self.kill();
-        assert!(self.run(), "memcached starts again");
+        assert!(self.run(), "memcached did not start again");
     }
 
-    /// Sends a signal, such as `STOP` or `CONT`. After `STOP`, returns when all threads are stopped.
+    /// Sends a signal, for example `STOP` or `CONT`. With `STOP`, waits until all threads have stopped.
     pub fn signal(&self, name: &str) {
         let pid = self.child.as_ref().unwrap().id().to_string();
         let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap();
         assert!(sent.success());
         let threads = format!("/proc/{pid}/task");
-        let stands_still = |thread: std::io::Result<std::fs::DirEntry>| {
+        let is_stopped = |thread: std::io::Result<std::fs::DirEntry>| {
             let status = std::fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
             status.contains("State:\tT")
         };
         let begun = Instant::now();
-        while name == "STOP" && !std::fs::read_dir(&threads).unwrap().all(stands_still) {
+        while name == "STOP" && !std::fs::read_dir(&threads).unwrap().all(is_stopped) {
             assert!(begun.elapsed() < PATIENCE, "timed out waiting for the process to stop");
         }
     }
 
-    /// Returns one of memcached's own counters, read without the client. Plain servers only.
+    /// Returns one of memcached's counters. Opens a connection without the client; requires a server
+    /// without log-in on TCP.
     pub fn stat(&self, name: &str) -> u64 {
         let mut stream = TcpStream::connect((self.host, self.port)).unwrap();
         stream.write_all(b"stats\r\n").unwrap();
@@ -174,7 +188,8 @@ impl Memcached {
         line.unwrap()[prefix.len()..].parse().unwrap()
     }
 
-    /// Returns the keys of all entries, read without the client. Plain servers only.
+    /// Returns the keys of all entries. Opens a connection without the client; requires a server
+    /// without log-in on TCP.
     pub fn keys(&self) -> Vec<String> {
         let mut stream = TcpStream::connect((self.host, self.port)).unwrap();
         stream.write_all(b"lru_crawler metadump all\r\n").unwrap();
@@ -191,7 +206,8 @@ impl Drop for Memcached {
     }
 }
 
-/// With time-outs that take no pause of a busy machine for an outage.
+/// Returns settings for `servers`, with time-outs so long that a pause of a busy machine does not count
+/// as an outage.
 pub fn config_of(servers: &[Memcached]) -> Config {
     let mut config = Config::new(servers.iter().map(Memcached::address).collect());
     config.timeout = PATIENCE;
@@ -199,12 +215,14 @@ pub fn config_of(servers: &[Memcached]) -> Config {
     config
 }
 
+/// Returns the credentials of [`USER`] with `password`.
 pub fn credentials(password: &str) -> Credentials {
     Credentials { username: USER.to_owned(), password: password.to_owned().into() }
 }
 
 const PORT: u16 = 21211;
 
+/// Returns a loopback address that no other test uses.
 pub fn own_address() -> Ipv4Addr {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let process = std::process::id() % 1000;

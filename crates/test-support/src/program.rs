@@ -1,4 +1,4 @@
-//! The task list as a program of its own.
+//! The task list as a separate process.
 
 use std::{
     env,
@@ -12,23 +12,23 @@ use std::{
 
 use crate::{secrets::assert_no_secret, wait::PATIENCE};
 
-/// The running program. It is killed when this is dropped.
+/// The running program. It is killed when the value is dropped.
 pub struct Program {
     child: Child,
     stdout: BufReader<ChildStdout>,
     stderr: mpsc::Receiver<String>,
-    /// The line that the program prints when it has started.
+    /// The line that the program prints after it has started.
     pub summary: String,
 }
 
-/// The program that Cargo built for the running test.
+/// Returns the path of the program that Cargo has built for the running test.
 pub fn binary() -> PathBuf {
     let test = env::current_exe().unwrap();
     // target/PROFILE/deps/TEST-HASH
     test.ancestors().nth(2).unwrap().join("tasklist")
 }
 
-/// The program in `folder`, with no environment but `settings`.
+/// Returns a command that runs the program in `folder`, with only `settings` as its environment.
 pub fn command(folder: &Path, settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(binary());
     command.current_dir(folder).env_clear().envs(settings.iter().copied());
@@ -36,7 +36,7 @@ pub fn command(folder: &Path, settings: &[(&str, &str)]) -> Command {
 }
 
 impl Program {
-    /// Returns when the program has printed its summary.
+    /// Starts the program and waits until it has printed its summary.
     pub fn start(mut command: Command) -> Self {
         let mut child = command
             .stdin(Stdio::null())
@@ -54,21 +54,24 @@ impl Program {
         program
     }
 
-    /// `http://host:port`, from the summary.
+    /// Returns the URL in the summary: `http://host:port`.
     pub fn address(&self) -> &str {
         self.summary.split_whitespace().find(|word| word.starts_with("http://")).unwrap()
     }
 
+    /// Opens a TCP connection to the program.
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.address()["http://".len()..]).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
     }
 
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
+    /// Sends SIGTERM.
     pub fn terminate(&self) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
@@ -87,7 +90,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // It may have ended already.
+        // Both calls fail if the process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         let output = self.stderr.recv_timeout(PATIENCE).unwrap_or_default();
@@ -97,6 +100,7 @@ impl Drop for Program {
     }
 }
 
+/// Reads a pipe in a thread. Sends all of its text at the end.
 fn collect(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {

@@ -1,9 +1,9 @@
-//! Secrets in the settings of tests, none of which may show up in anything that a test sees.
+//! The secrets in the settings of tests, and a check that they are not disclosed.
 
 /// The `SECRET_KEY` of tests.
 pub const SECRET_KEY: &str = "a key for tests, as long as it needs to be";
 
-/// Each secret with its purpose.
+/// Pairs of a purpose and a secret.
 pub const SECRETS: [(&str, &str); 7] = [
     ("short", "hunter2-hunter2"),
     ("database", "hunter2"),
@@ -19,9 +19,9 @@ pub fn secret(purpose: &str) -> &'static str {
     SECRETS.iter().find(|(name, _)| *name == purpose).unwrap().1
 }
 
-/// Checks pages, headers, output and logs.
+/// Asserts that `text`, such as a page or a log, contains no secret.
 pub fn assert_no_secret(text: &str) {
     for (purpose, secret) in SECRETS {
-        assert!(!text.contains(secret), "the secret “{purpose}” is in: {text}");
+        assert!(!text.contains(secret), "the secret “{purpose}” is disclosed in: {text}");
     }
 }

@@ -1,4 +1,4 @@
-//! One connection, from opening to end: the task that writes and reads.
+//! One connection of the binary protocol, and the task that opens, writes and reads it.
 
 use std::{
     future::Future,
@@ -20,8 +20,8 @@ use tokio::{
 
 use super::{
     establish::{connection_failed, establish},
-    pipeline::{Pipeline, Unexpected},
-    protocol::{Decoded, Garbage, HEADER, decode},
+    pipeline::{Pipeline, UnexpectedResponse},
+    protocol::{DecodeError, Frame, HEADER, decode},
 };
 use crate::{
     config::{Config, ServerAddress},
@@ -31,20 +31,20 @@ use crate::{
     types::next_connection,
 };
 
-/// What is read at once, at least. Small values share such a block.
+/// The least space for a read, in bytes. Small values share a block.
 const READ_BLOCK: usize = 32 * 1024;
 
-/// The most memory that is set aside for a value before it arrives.
+/// The most memory that is allocated for a value before it arrives, in bytes.
 const READ_AHEAD: usize = 1024 * 1024;
 
-/// How long after its deadline an answer that has arrived may still be read: the thread may have
-/// been busy with something else.
+/// The time after a deadline in which a response is still accepted. The response may have arrived
+/// in time, while the thread was busy with other tasks.
 const GRACE: Duration = Duration::from_millis(10);
 
-/// The most memory that an idle connection keeps for writing.
-const WRITE_KEPT: usize = 256 * 1024;
+/// The largest write buffer that an idle connection keeps, in bytes.
+const MAX_IDLE_BUFFER: usize = 256 * 1024;
 
-/// One server as seen from one runtime, and the connection to it that new requests use.
+/// One server as seen from one runtime, and the connection for new requests.
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) config: Arc<Config>,
@@ -59,7 +59,7 @@ impl Server {
         Self { config, address, health, current: Mutex::new(None) }
     }
 
-    /// The current connection, open or being opened.
+    /// Returns the connection for new requests, which is open or being opened.
     pub(super) fn current(&self) -> MutexGuard<'_, Option<Arc<Connection>>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -70,14 +70,15 @@ impl Server {
 pub(super) struct Connection {
     pub(super) number: u64,
     pub(super) pipeline: Pipeline,
-    /// How often the server had come back when this began to be opened.
-    begun_after: u64,
-    /// How many outages there had been when it was open; [`STILL_OPENING`] before that.
-    open_since: AtomicU64,
-    /// Nobody will use it any more.
+    /// [`Health::returns`] when the attempt to open the connection began.
+    returns_at_start: u64,
+    /// [`Health::outages`] when the connection was opened, or [`STILL_OPENING`].
+    outages_at_opening: AtomicU64,
+    /// Whether the connection is to be closed without a failure of the server.
     retired: AtomicBool,
 }
 
+/// The value of [`Connection::outages_at_opening`] while the connection is being opened.
 const STILL_OPENING: u64 = u64::MAX;
 
 impl Connection {
@@ -85,21 +86,22 @@ impl Connection {
         Arc::new(Self {
             number: next_connection(),
             pipeline: Pipeline::default(),
-            begun_after: health.returns(),
-            open_since: AtomicU64::new(STILL_OPENING),
+            returns_at_start: health.returns(),
+            outages_at_opening: AtomicU64::new(STILL_OPENING),
             retired: AtomicBool::new(false),
         })
     }
 
-    /// Whether it may lead nowhere: it was open before an outage, or has not opened although the
-    /// server has come back meanwhile.
+    /// Returns whether the connection may be dead: it was opened before an outage, or it is still
+    /// being opened although the server has come back since.
     pub(super) fn is_suspect(&self, health: &Health) -> bool {
-        match self.open_since.load(Ordering::Acquire) {
-            STILL_OPENING => self.begun_after != health.returns(),
+        match self.outages_at_opening.load(Ordering::Acquire) {
+            STILL_OPENING => self.returns_at_start != health.returns(),
             outages => outages != health.outages(),
         }
     }
 
+    /// Makes the task of the connection end. Requests in flight fail.
     pub(super) fn retire(&self) {
         self.retired.store(true, Ordering::Release);
         self.pipeline.wake_writer();
@@ -117,25 +119,25 @@ struct Driver {
     connection: Arc<Connection>,
 }
 
-/// How often a connection that is being opened looks whether somebody waits for it by now.
+/// The interval at which an attempt to connect checks for deadlines of new requests.
 const RECHECK: Duration = Duration::from_millis(50);
 
-/// How a connection ended.
-enum End {
-    /// Nobody waited for anything.
-    Quiet,
+/// The reason why a connection ended.
+enum ConnectionEnd {
+    /// The connection was retired, or the server closed it while no request was in flight.
+    Idle,
     Failed(Outage),
 }
 
 impl Driver {
     async fn run(self) {
         let end = match self.open().await {
-            Ok(stream) => Serving::new(&self, stream).await,
-            Err(_) if self.connection.retired.load(Ordering::Acquire) => End::Quiet,
-            Err(outage) => End::Failed(outage),
+            Ok(stream) => IoLoop::new(&self, stream).await,
+            Err(_) if self.connection.retired.load(Ordering::Acquire) => ConnectionEnd::Idle,
+            Err(outage) => ConnectionEnd::Failed(outage),
         };
-        // A server that is out is asked for nothing: nobody opens the next connection to it.
-        if let End::Failed(outage) = end {
+        // The server is marked as down first, so that callers that retry do not reconnect.
+        if let ConnectionEnd::Failed(outage) = end {
             let error = self.error(&outage);
             self.server.health.mark_down(outage);
             self.forget();
@@ -147,7 +149,7 @@ impl Driver {
         outage.to_error(&self.server.address, self.server.config.timeout)
     }
 
-    /// What is sent from now on opens another connection.
+    /// Removes the connection from its server. The next request opens another one.
     fn forget(&self) {
         let mut current = self.server.current();
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &self.connection)) {
@@ -155,8 +157,8 @@ impl Driver {
         }
     }
 
-    /// Opens the connection. Whoever has waited for as long as an operation may take is let go
-    /// meanwhile, and the server is out until a probe finds it well.
+    /// Opens the connection. If a request reaches its deadline first, the server is marked as down
+    /// and all waiting requests fail, but the attempt goes on until `connect_timeout`.
     async fn open(&self) -> Result<Stream, Outage> {
         let (server, pipeline) = (&self.server, &self.connection.pipeline);
         let establish = establish(&server.address, &server.config);
@@ -167,12 +169,14 @@ impl Driver {
             match timeout_at(until.into(), opening.as_mut()).await {
                 Ok(Ok(opened)) => {
                     let outages = server.health.outages();
-                    self.connection.open_since.store(outages, Ordering::Release);
+                    self.connection.outages_at_opening.store(outages, Ordering::Release);
                     return opened;
                 }
                 Ok(Err(_)) => return Err(Outage::Timeout),
                 Err(_) if self.connection.retired.load(Ordering::Acquire) => {
-                    return Err(Outage::Connection("it was given up".to_owned()));
+                    return Err(Outage::Connection(
+                        "the attempt to connect was given up".to_owned(),
+                    ));
                 }
                 Err(_) if pipeline.first_deadline().is_some_and(|d| d <= Instant::now()) => {
                     server.health.mark_down(Outage::Timeout);
@@ -185,7 +189,7 @@ impl Driver {
 }
 
 impl Drop for Driver {
-    /// Also when the runtime ends in the middle.
+    /// Fails the requests in flight if the runtime has dropped the task.
     fn drop(&mut self) {
         self.forget();
         let outage = Outage::Connection("the connection was closed".to_owned());
@@ -194,20 +198,24 @@ impl Drop for Driver {
 }
 
 /// Writes and reads until the connection ends.
-struct Serving<'a> {
+struct IoLoop<'a> {
     driver: &'a Driver,
     stream: Stream,
+    /// Requests that are not yet written.
     writing: BytesMut,
-    /// Bytes that have been written of it.
+    /// Number of bytes written since `writing` was last filled.
     written: usize,
+    /// Bytes that are not yet decoded.
     reading: BytesMut,
+    /// Scratch space for [`Pipeline::deliver`].
     woken: Vec<Waker>,
     alarm: Pin<Box<Sleep>>,
     alarm_is_set: bool,
-    has_had_grace: bool,
+    /// Whether the alarm is set for the end of [`GRACE`] after a deadline.
+    in_grace: bool,
 }
 
-impl<'a> Serving<'a> {
+impl<'a> IoLoop<'a> {
     fn new(driver: &'a Driver, stream: Stream) -> Self {
         Self {
             driver,
@@ -218,7 +226,7 @@ impl<'a> Serving<'a> {
             woken: Vec::new(),
             alarm: Box::pin(sleep_until(Instant::now().into())),
             alarm_is_set: false,
-            has_had_grace: false,
+            in_grace: false,
         }
     }
 
@@ -226,10 +234,10 @@ impl<'a> Serving<'a> {
         &self.driver.connection.pipeline
     }
 
-    /// Writes what was asked for, as far as the socket takes it. Whether any of it went.
-    fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+    /// Writes as many requests as the socket accepts. Returns whether any bytes were written.
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, ConnectionEnd> {
         if self.writing.is_empty() {
-            if std::mem::take(&mut self.written) > WRITE_KEPT {
+            if std::mem::take(&mut self.written) > MAX_IDLE_BUFFER {
                 self.writing = BytesMut::new();
             }
             self.pipeline().take_bytes(&mut self.writing, cx.waker());
@@ -242,7 +250,9 @@ impl<'a> Serving<'a> {
                     self.writing.advance(written);
                     self.written += written;
                 }
-                Poll::Ready(Err(error)) => return Err(End::Failed(connection_failed(error))),
+                Poll::Ready(Err(error)) => {
+                    return Err(ConnectionEnd::Failed(connection_failed(error)));
+                }
                 Poll::Pending => break,
             }
             progress = true;
@@ -250,47 +260,49 @@ impl<'a> Serving<'a> {
         Ok(progress)
     }
 
-    /// Reads what is there, once, and hands in the responses. Whether there was any.
-    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let read = pin!(self.stream.read_buf(&mut self.reading)).poll(cx);
-        match read {
+    /// Reads once and delivers the complete responses. Returns whether any bytes were read.
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, ConnectionEnd> {
+        match pin!(self.stream.read_buf(&mut self.reading)).poll(cx) {
             Poll::Pending => return Ok(false),
             Poll::Ready(Ok(0)) => return Err(self.closed()),
-            Poll::Ready(Err(error)) => return Err(End::Failed(connection_failed(error))),
+            Poll::Ready(Err(error)) => return Err(ConnectionEnd::Failed(connection_failed(error))),
             Poll::Ready(Ok(_)) => {}
         }
         let (reading, mut needed) = (&mut self.reading, 0);
         let next = || match decode(reading)? {
-            Decoded::Response(response) => Ok(Some(response)),
-            Decoded::Incomplete(length) => {
+            Frame::Response(response) => Ok(Some(response)),
+            Frame::Incomplete(length) => {
                 needed = length;
                 Ok(None)
             }
         };
-        let delivered: Result<(), Surprise> =
+        let delivered: Result<(), ReadError> =
             self.driver.connection.pipeline.deliver(next, &mut self.woken);
-        delivered.map_err(|surprise| End::Failed(Outage::Garbage(surprise.to_string())))?;
-        // A large value gets its place at once, in steps: the length is only a claim so far.
+        delivered.map_err(|error| ConnectionEnd::Failed(Outage::Protocol(error.to_string())))?;
+        // Make room for the rest of a large value. The buffer at most doubles in each step, because
+        // the length is not to be trusted until the bytes arrive.
         let missing = needed.saturating_sub(self.reading.len());
         let ahead = READ_AHEAD.max(self.reading.len());
         self.reading.reserve(missing.min(ahead).max(HEADER));
+        // Start a new block when the old one is nearly full, so that reads do not become tiny.
         if self.reading.capacity() - self.reading.len() < READ_BLOCK / 8 && missing < READ_BLOCK {
             self.reading.reserve(READ_BLOCK);
         }
         Ok(true)
     }
 
-    fn closed(&self) -> End {
+    /// Returns the end for a connection that the server has closed.
+    fn closed(&self) -> ConnectionEnd {
         if self.pipeline().in_flight() == 0 {
-            End::Quiet
+            ConnectionEnd::Idle
         } else {
-            End::Failed(Outage::Connection("it closed the connection".to_owned()))
+            ConnectionEnd::Failed(Outage::Connection("the server closed the connection".to_owned()))
         }
     }
 
-    /// One alarm for all: it is set for the operation that has waited longest, and when it rings,
-    /// for the one that has then.
-    fn check_deadline(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+    /// Fails if the oldest request has exceeded its deadline. There is one alarm for all requests,
+    /// which is set again, for the request that is the oldest then, when it goes off.
+    fn check_deadline(&mut self, cx: &mut Context<'_>) -> Result<(), ConnectionEnd> {
         loop {
             if self.alarm_is_set {
                 if self.alarm.as_mut().poll(cx).is_pending() {
@@ -299,27 +311,30 @@ impl<'a> Serving<'a> {
                 self.alarm_is_set = false;
             }
             let Some(deadline) = self.pipeline().first_deadline() else { return Ok(()) };
-            // Within the grace time the runtime looks at the socket once more.
-            if deadline + GRACE <= Instant::now() && self.has_had_grace {
-                return Err(End::Failed(Outage::Timeout));
+            // The alarm at the end of the grace period has gone off, and the response was not read.
+            if deadline + GRACE <= Instant::now() && self.in_grace {
+                return Err(ConnectionEnd::Failed(Outage::Timeout));
             }
-            self.has_had_grace = deadline <= Instant::now();
-            let next = if self.has_had_grace { Instant::now() + GRACE } else { deadline };
+            // After the deadline, give the runtime time to poll the socket once more.
+            self.in_grace = deadline <= Instant::now();
+            let next = if self.in_grace { Instant::now() + GRACE } else { deadline };
             self.alarm.as_mut().reset(next.into());
             self.alarm_is_set = true;
         }
     }
 
-    fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+    /// Writes and reads until the socket is not ready for either.
+    fn progress(&mut self, cx: &mut Context<'_>) -> Result<(), ConnectionEnd> {
         loop {
             if self.driver.connection.retired.load(Ordering::Acquire) {
-                return Err(End::Quiet);
+                return Err(ConnectionEnd::Idle);
             }
             let wrote = self.write(cx)?;
             let read = self.read(cx)?;
             if !wrote && !read {
                 if !self.writing.is_empty() {
-                    // Whoever asks now must set the alarm, although nothing can be written.
+                    // The socket accepts no more bytes, but the deadline of a new request must set
+                    // the alarm.
                     self.pipeline().wake_on_push(cx.waker());
                 }
                 return self.check_deadline(cx);
@@ -328,22 +343,22 @@ impl<'a> Serving<'a> {
     }
 }
 
-impl Future for Serving<'_> {
-    type Output = End;
+impl Future for IoLoop<'_> {
+    type Output = ConnectionEnd;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
-        match self.get_mut().turn(cx) {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ConnectionEnd> {
+        match self.get_mut().progress(cx) {
             Ok(()) => Poll::Pending,
             Err(end) => Poll::Ready(end),
         }
     }
 }
 
-/// Bytes that are not what was asked for.
+/// The reason why the bytes that were read cannot be delivered.
 #[derive(Debug, Error)]
-enum Surprise {
+enum ReadError {
     #[error(transparent)]
-    Garbage(#[from] Garbage),
+    Decode(#[from] DecodeError),
     #[error(transparent)]
-    Unexpected(#[from] Unexpected),
+    Unexpected(#[from] UnexpectedResponse),
 }

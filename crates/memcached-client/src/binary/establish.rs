@@ -1,4 +1,4 @@
-//! Opening a connection that can be used: connected, logged in, answered.
+//! Opens a connection, logs in, and waits for the first response.
 
 use std::io;
 
@@ -6,15 +6,15 @@ use bytes::BytesMut;
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::protocol::{Decoded, Request, Response, decode, opcode, status, status_text};
+use super::protocol::{Frame, Request, Response, decode, opcode, status, status_text};
 use crate::{
     config::{Config, Credentials, ServerAddress},
     health::Outage,
     stream::Stream,
 };
 
-/// Connects, logs in, and waits for the server to answer: a server that accepts connections but
-/// hangs, and one that refused the log-in, are not well.
+/// Connects, logs in, and waits for the response to a NOOP. A server that accepts connections but
+/// hangs, or that requires a log-in, fails here.
 pub(crate) async fn establish(address: &ServerAddress, config: &Config) -> Result<Stream, Outage> {
     let mut stream =
         Stream::connect(address, config.connect_timeout).await.map_err(connection_failed)?;
@@ -31,10 +31,15 @@ pub(crate) async fn establish(address: &ServerAddress, config: &Config) -> Resul
     }
     let response = read_response(&mut stream, &mut buffer, opcode::NOOP).await?;
     check_login(&response)?;
-    if buffer.is_empty() { Ok(stream) } else { Err(Outage::Garbage("unasked bytes".to_owned())) }
+    if buffer.is_empty() {
+        Ok(stream)
+    } else {
+        Err(Outage::Protocol("bytes after the last response".to_owned()))
+    }
 }
 
-/// SASL PLAIN (RFC 4616): no other identity, user, password, each after a NUL.
+/// Encodes a log-in by SASL PLAIN (RFC 4616): an empty authorization identity, the user name and the
+/// password, separated by NUL bytes.
 fn request_login(credentials: &Credentials, out: &mut BytesMut) {
     let (user, password) = (&credentials.username, credentials.password.expose_secret());
     let value = format!("\0{user}\0{password}");
@@ -58,13 +63,15 @@ async fn read_response(
     opcode: u8,
 ) -> Result<Response, Outage> {
     loop {
-        match decode(buffer).map_err(|garbage| Outage::Garbage(garbage.to_string()))? {
-            Decoded::Response(response) if response.opcode == opcode => return Ok(response),
-            Decoded::Response(_) => return Err(Outage::Garbage("an unasked reply".to_owned())),
-            Decoded::Incomplete(_) => {}
+        match decode(buffer).map_err(|error| Outage::Protocol(error.to_string()))? {
+            Frame::Response(response) if response.opcode == opcode => return Ok(response),
+            Frame::Response(_) => {
+                return Err(Outage::Protocol("a response to another request".to_owned()));
+            }
+            Frame::Incomplete(_) => {}
         }
         if stream.read_buf(buffer).await.map_err(connection_failed)? == 0 {
-            return Err(Outage::Connection("it closed the connection".to_owned()));
+            return Err(Outage::Connection("the server closed the connection".to_owned()));
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The binary protocol: one connection that all callers of a runtime share.
+//! The binary protocol, on one connection that all callers of a runtime share.
 //!
-//! A [`Link`] adds requests to a [`Pipeline`]; while it is needed, a task ([`connection`]) opens the
-//! connection, writes all pending requests at once, and reads. The task ends with the connection;
-//! the next request starts another.
+//! A [`Link`] adds requests to a [`Pipeline`]. A task ([`connection`]) opens the connection, writes
+//! all pending requests at once, and reads responses. It ends with the connection; the next request
+//! starts another one.
 
 mod connection;
 mod establish;
@@ -30,18 +30,18 @@ use crate::{
     health::{Counters, Health, Outage},
 };
 
-/// Stands for a deadline that is too far away to be counted out.
+/// The time-out instead of one that is too long for an [`Instant`].
 const FAR_AWAY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// One server, as seen from one runtime.
+/// The link from one runtime to one server.
 #[derive(Debug)]
 pub(crate) struct Link {
     server: Arc<Server>,
     pub(crate) counters: Counters,
 }
 
-/// An operation that has been sent, and the connection it was sent on.
-struct Sent {
+/// An operation in flight, and the number of its connection.
+struct InFlight {
     ticket: Ticket,
     connection: u64,
 }
@@ -56,9 +56,10 @@ impl Link {
         self.server.current().as_ref().map_or(0, |connection| connection.pipeline.in_flight())
     }
 
-    /// Adds to the current connection what `push` pushes, or to one that is opened for it.
-    fn send(&self, push: impl FnOnce(&Pipeline, Instant) -> Ticket) -> Result<Sent, Error> {
+    /// Adds the request of `push` to the current connection, or to a new one.
+    fn send(&self, push: impl FnOnce(&Pipeline, Instant) -> Ticket) -> Result<InFlight, Error> {
         let mut current = self.server.current();
+        // A connection from before an outage is not used again.
         let suspect = current.take_if(|connection| connection.is_suspect(&self.server.health));
         let is_new = current.is_none();
         let connection =
@@ -69,31 +70,36 @@ impl Link {
             suspect.retire();
         }
         if is_new {
-            // Without the lock: a runtime that is being shut down drops the task at once.
+            // A runtime that is shutting down drops the task at once, which takes the lock again.
             tokio::spawn(connection::serve(Arc::clone(&self.server), connection));
         }
         sent
     }
 
-    /// Likewise, if that connection is still the current one and can be trusted.
+    /// Adds the request of `push` to the connection `number`. Returns `None` if that connection is
+    /// not the current one any more, or was opened before an outage.
     fn send_on(
         &self,
         number: u64,
         push: impl FnOnce(&Pipeline, Instant) -> Ticket,
-    ) -> Result<Option<Sent>, Error> {
+    ) -> Result<Option<InFlight>, Error> {
         let current = self.server.current();
-        let is_the_one = |connection: &&Arc<Connection>| {
-            connection.number == number && !connection.is_suspect(&self.server.health)
-        };
-        let connection = current.as_ref().filter(is_the_one);
-        connection.map(|connection| self.push_to(connection, push)).transpose()
+        match current.as_ref() {
+            Some(connection)
+                if connection.number == number && !connection.is_suspect(&self.server.health) =>
+            {
+                self.push_to(connection, push).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
+    /// Adds the request of `push` to a connection, unless too many operations are waiting.
     fn push_to(
         &self,
         connection: &Connection,
         push: impl FnOnce(&Pipeline, Instant) -> Ticket,
-    ) -> Result<Sent, Error> {
+    ) -> Result<InFlight, Error> {
         let limit = self.server.config.max_in_flight;
         if connection.pipeline.is_full(limit) {
             let error = Error::Overloaded { server: self.server.address.clone(), limit };
@@ -103,28 +109,32 @@ impl Link {
         let now = Instant::now();
         let deadline = now.checked_add(self.server.config.timeout).unwrap_or(now + FAR_AWAY);
         let ticket = push(&connection.pipeline, deadline);
-        Ok(Sent { ticket, connection: connection.number })
+        Ok(InFlight { ticket, connection: connection.number })
     }
 
-    /// Ends the current connection; operations in flight on it fail.
+    /// Ends the current connection. Operations in flight fail.
     pub(crate) fn close(&self) {
         self.retire(|_| true);
     }
 
-    fn retire(&self, is_meant: impl FnOnce(&Connection) -> bool) {
-        let retired = self.server.current().take_if(|connection| is_meant(connection));
+    fn retire(&self, condition: impl FnOnce(&Connection) -> bool) {
+        let retired = self.server.current().take_if(|connection| condition(connection));
         if let Some(connection) = retired {
             connection.retire();
         }
     }
 
-    async fn reply(&self, sent: Sent) -> Result<(Reply, u64), Error> {
+    /// Waits for the responses to an operation.
+    async fn reply(&self, sent: InFlight) -> Result<(Reply, u64), Error> {
         let reply = sent.ticket.await.inspect_err(|error| self.counters.failed(error))?;
         Ok((reply, sent.connection))
     }
 
-    /// The answer to a request that has one.
-    async fn response(&self, Sent { ticket, connection }: Sent) -> Result<(Response, u64), Error> {
+    /// Waits for the response to a request that has exactly one.
+    async fn response(
+        &self,
+        InFlight { ticket, connection }: InFlight,
+    ) -> Result<(Response, u64), Error> {
         let reply = ticket.await.inspect_err(|error| self.counters.failed(error))?;
         match reply {
             Reply::One(response) => Ok((response, connection)),
@@ -132,7 +142,7 @@ impl Link {
         }
     }
 
-    /// Sends at once; the future, which is small, only waits.
+    /// Sends a request at once. The returned future only waits for the response, and is small.
     fn ask<'a>(
         &'a self,
         request: Request<'_>,
@@ -144,11 +154,11 @@ impl Link {
     }
 
     fn wrong_shape(&self) -> Error {
-        Outage::Garbage("a reply of the wrong shape".to_owned())
+        Outage::Protocol("the reply does not fit the request".to_owned())
             .to_error(&self.server.address, self.server.config.timeout)
     }
 
-    /// What an answer that is neither success nor one of the expected failures means.
+    /// Converts a response that reports an unexpected failure. `bytes` is the size of the item.
     fn refusal(&self, response: &Response, connection: u64, bytes: usize) -> Error {
         let error = match response.status {
             status::TOO_LARGE => Error::TooLarge { bytes },
@@ -156,7 +166,8 @@ impl Link {
         };
         self.counters.failed(&error);
         if response.status == status::NOT_LOGGED_IN {
-            // The password has been changed, say: a new connection logs in anew.
+            // The log-in is no longer valid, for example after a change of the password. A new
+            // connection logs in again.
             self.server.health.mark_down(Outage::Login(status_text(response.status).to_owned()));
             self.retire(|current| current.number == connection);
         }

@@ -12,13 +12,13 @@ use super::{
 use crate::{
     error::Error,
     health::Counters,
-    types::{Cas, Checked, Deletion, StoreMode, Swap, Value},
+    types::{Cas, Deletion, StoreMode, Swap, Value, WireItem},
 };
 
 impl Link {
     pub(crate) async fn get(&self, key: &[u8]) -> Result<Option<Value>, Error> {
-        let answer = self.ask(Request { opcode: opcode::GET, key, ..Request::default() });
-        let (response, connection) = answer.await?;
+        let request = Request { opcode: opcode::GET, key, ..Request::default() };
+        let (response, connection) = self.ask(request).await?;
         match response.status {
             status::OK => {
                 self.counters.found(1, 1);
@@ -32,7 +32,7 @@ impl Link {
         }
     }
 
-    /// Every response of the binary protocol carries the CAS id.
+    /// Looks up an entry like [`Link::get`], because every response carries a CAS token.
     pub(crate) fn get_with_cas(
         &self,
         key: &[u8],
@@ -42,21 +42,24 @@ impl Link {
 
     pub(crate) async fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Value>>, Error> {
         let requests = keys.iter().map(|key| Request { key, ..Request::default() });
-        let answers = self.batch(opcode::GETQ, requests).await?;
-        let (answers, connection) = answers;
-        let values = answers.into_iter().map(|answer| match answer {
-            None => Ok(None),
-            Some(response) if response.status == status::OK => {
-                Ok(Some(value_of(response, connection)))
-            }
-            Some(response) if response.status == status::NOT_FOUND => Ok(None),
-            Some(response) => Err(self.refusal(&response, connection, 0)),
-        });
-        let values = values.collect::<Result<Vec<_>, _>>()?;
+        let (answers, connection) = self.batch(opcode::GETQ, requests).await?;
+        let mut values = Vec::with_capacity(answers.len());
+        for answer in answers {
+            values.push(match answer {
+                // A quiet get has no response if there is no entry.
+                None => None,
+                Some(response) => match response.status {
+                    status::OK => Some(value_of(response, connection)),
+                    status::NOT_FOUND => None,
+                    _ => return Err(self.refusal(&response, connection, 0)),
+                },
+            });
+        }
         self.counters.found(values.iter().flatten().count(), values.len());
         Ok(values)
     }
 
+    /// Sends quiet requests. Returns one response per request, or `None` for those without one.
     async fn batch<'a>(
         &self,
         opcode: u8,
@@ -69,11 +72,12 @@ impl Link {
         }
     }
 
-    /// `None`: the entry was there (`Add`) or was not (`Replace`); else its mark.
+    /// Returns `None` if there was an entry (`Add`) or there was none (`Replace`), else the new CAS
+    /// token.
     pub(crate) async fn store(
         &self,
         mode: StoreMode,
-        item: Checked<'_>,
+        item: WireItem<'_>,
         _with_cas: bool,
     ) -> Result<Option<Option<Cas>>, Error> {
         let opcode = match mode {
@@ -97,9 +101,9 @@ impl Link {
 
     pub(crate) async fn store_many(
         &self,
-        items: &[Checked<'_>],
+        items: &[WireItem<'_>],
     ) -> Result<Vec<Result<(), Error>>, Error> {
-        let extras: Vec<_> = items.iter().map(Checked::extras).collect();
+        let extras: Vec<_> = items.iter().map(WireItem::extras).collect();
         let requests = items.iter().zip(&extras);
         let requests = requests.map(|(item, extras)| store_request(0, item, extras, 0));
         let (answers, connection) = self.batch(opcode::SETQ, requests).await?;
@@ -116,7 +120,7 @@ impl Link {
 
     pub(crate) async fn compare_and_swap(
         &self,
-        item: Checked<'_>,
+        item: WireItem<'_>,
         cas: Cas,
     ) -> Result<Swap, Error> {
         let extras = item.extras();
@@ -136,6 +140,7 @@ impl Link {
         }
     }
 
+    /// Sends a conditional write on the connection of `cas`.
     async fn swap(&self, request: Request<'_>, cas: Cas) -> Result<Swap, Error> {
         let bytes = request.key.len() + request.value.len();
         let push = |pipeline: &Pipeline, deadline| pipeline.push(request, deadline);
@@ -166,7 +171,7 @@ impl Link {
         Ok(answers.iter().map(|answer| self.deletion(answer.as_ref(), connection)).collect())
     }
 
-    /// Silence of a quiet delete means success.
+    /// Converts the response to a delete. A quiet delete that succeeds has no response.
     fn deletion(&self, answer: Option<&Response>, connection: u64) -> Result<Deletion, Error> {
         match answer {
             None => Ok(Deletion::Deleted),
@@ -189,7 +194,7 @@ impl Link {
         }
     }
 
-    /// `None` if there is no entry.
+    /// Adds or subtracts `delta`. Returns `None` if there is no entry.
     pub(crate) async fn count(
         &self,
         key: &[u8],
@@ -197,7 +202,7 @@ impl Link {
         up: bool,
     ) -> Result<Option<u64>, Error> {
         let opcode = if up { opcode::INCREMENT } else { opcode::DECREMENT };
-        // Delta, initial value, and the lifetime that says: no initial value.
+        // Delta, initial value, and a lifetime of all ones: do not create the entry.
         let mut extras = [0xff; 20];
         extras[..8].copy_from_slice(&delta.to_be_bytes());
         let request = Request { opcode, key, extras: &extras, ..Request::default() };
@@ -223,6 +228,7 @@ impl Link {
         Ok(String::from_utf8_lossy(&response.value).into_owned())
     }
 
+    /// Sends a request without key or value.
     async fn plain(&self, opcode: u8) -> Result<Response, Error> {
         let (response, connection) = self.ask(Request { opcode, ..Request::default() }).await?;
         match response.status {
@@ -231,6 +237,7 @@ impl Link {
         }
     }
 
+    /// Returns the general-purpose statistics as names and values.
     pub(crate) async fn stats(&self) -> Result<Vec<(String, String)>, Error> {
         let request = Request { opcode: opcode::STAT, ..Request::default() };
         let sent = self.send(|pipeline, deadline| pipeline.push(request, deadline))?;
@@ -249,6 +256,6 @@ fn value_of(response: Response, connection: u64) -> Value {
     Value { data: response.value, flags: response.flags, cas }
 }
 
-fn store_request<'a>(opcode: u8, item: &Checked<'a>, extras: &'a [u8], cas: u64) -> Request<'a> {
+fn store_request<'a>(opcode: u8, item: &WireItem<'a>, extras: &'a [u8], cas: u64) -> Request<'a> {
     Request { opcode, opaque: 0, cas, extras, key: item.key, value: item.value }
 }

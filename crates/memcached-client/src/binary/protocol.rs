@@ -1,15 +1,18 @@
-//! memcached's binary protocol: frames to bytes and back. Pure.
+//! Encodes and decodes frames of memcached's binary protocol. Does no I/O.
 //!
-//! The layout is that of the page `BinaryProtocolRevamped` in memcached's wiki: 24 bytes of header, then
-//! extras, key and value; numbers big-endian.
+//! The format is specified in memcached's wiki (`BinaryProtocolRevamped`): a header of 24 bytes, then
+//! extras, key and value. Numbers are big-endian.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 use crate::types::MAX_RESPONSE_BODY;
 
+/// The length of a header, in bytes.
 pub(crate) const HEADER: usize = 24;
+/// The first byte of a request.
 const REQUEST: u8 = 0x80;
+/// The first byte of a response.
 const RESPONSE: u8 = 0x81;
 
 pub(crate) mod opcode {
@@ -41,7 +44,7 @@ pub(crate) mod status {
     pub(crate) const UNKNOWN_COMMAND: u16 = 0x81;
 }
 
-/// What a status means, in words.
+/// Returns the meaning of a status, for people.
 pub(crate) fn status_text(status: u16) -> &'static str {
     match status {
         status::NOT_FOUND => "key not found",
@@ -62,7 +65,7 @@ pub(crate) fn status_text(status: u16) -> &'static str {
     }
 }
 
-/// A request, as far as it varies.
+/// The variable parts of a request.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Request<'a> {
     pub(crate) opcode: u8,
@@ -74,7 +77,7 @@ pub(crate) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Appends the frame to `out`. Keys and sizes have been checked: they fit their fields.
+    /// Appends the frame to `out`. The client has checked that key and value fit their length fields.
     pub(crate) fn encode(&self, out: &mut BytesMut) {
         let body = self.extras.len() + self.key.len() + self.value.len();
         out.reserve(HEADER + body);
@@ -93,50 +96,51 @@ impl Request<'_> {
     }
 }
 
-/// The lowest `N` bytes of a length, big-endian.
+/// Returns the lowest `N` bytes of a length, big-endian.
 fn low_bytes<const N: usize>(length: usize) -> [u8; N] {
     let bytes = (length as u64).to_be_bytes();
     std::array::from_fn(|i| bytes[8 - N + i])
 }
 
-/// A response. Key and value are slices of the buffer that it was read into.
+/// A response. Key and value are slices of the read buffer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Response {
     pub(crate) opcode: u8,
     pub(crate) status: u16,
     pub(crate) opaque: u32,
     pub(crate) cas: u64,
-    /// The first four bytes of the extras: the flags of a value.
+    /// The flags of a value: the first four bytes of the extras, or 0.
     pub(crate) flags: u32,
     pub(crate) key: Bytes,
     pub(crate) value: Bytes,
 }
 
-/// What a buffer holds.
+/// The first frame in a buffer.
 #[derive(Debug, Eq, PartialEq)]
-pub(crate) enum Decoded {
-    /// A whole response, taken off the front.
+pub(crate) enum Frame {
+    /// A complete response, which was removed from the buffer.
     Response(Response),
-    /// The beginning of one, which will be so many bytes long, header included.
+    /// The beginning of a response. Holds the length of the frame, or [`HEADER`] while the header is
+    /// incomplete.
     Incomplete(usize),
 }
 
-/// Bytes that are no response.
+/// The reason why bytes are not a response.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-pub(crate) enum Garbage {
-    #[error("a frame begins with byte {0:#04x}, which is not a response's")]
+pub(crate) enum DecodeError {
+    #[error("a frame begins with byte {0:#04x}, but a response begins with 0x81")]
     Magic(u8),
-    #[error("a frame's parts are longer than its body")]
+    #[error("the parts of a frame are longer than its body")]
     Lengths,
-    #[error("a frame claims a body of {0} bytes")]
-    Absurd(usize),
-    #[error("a frame says that command {0:#04x} has succeeded, and has another's body")]
+    #[error("a frame claims a body of {0} bytes; the limit is {MAX_RESPONSE_BODY}")]
+    BodyTooLong(usize),
+    #[error("a frame reports success of command {0:#04x}, but its body has the wrong parts")]
     Success(u8),
 }
 
-/// Whether a response that tells of success has the parts that the protocol gives it. A failure has
-/// a text: so one whose status was changed on the way is not taken for a success.
-fn is_success(opcode: u8, extras: usize, body: usize) -> bool {
+/// Returns whether a successful response has the parts that the protocol requires. A failure has a
+/// message as its body, so a failure with a corrupted status is recognised.
+fn has_parts_of_success(opcode: u8, extras: usize, body: usize) -> bool {
     use opcode::{ADD, DELETE, DELETEQ, GET, GETQ, NOOP, REPLACE, SET, SETQ};
     match opcode {
         GET | GETQ => extras == 4,
@@ -145,17 +149,17 @@ fn is_success(opcode: u8, extras: usize, body: usize) -> bool {
     }
 }
 
-/// Takes one response off the front of `buffer`, if it is there whole.
-pub(crate) fn decode(buffer: &mut BytesMut) -> Result<Decoded, Garbage> {
+/// Removes one response from the front of `buffer`, if it is complete.
+pub(crate) fn decode(buffer: &mut BytesMut) -> Result<Frame, DecodeError> {
     let Some(mut header) = buffer.get(..HEADER) else {
         return match buffer.first() {
-            Some(&magic) if magic != RESPONSE => Err(Garbage::Magic(magic)),
-            _ => Ok(Decoded::Incomplete(HEADER)),
+            Some(&magic) if magic != RESPONSE => Err(DecodeError::Magic(magic)),
+            _ => Ok(Frame::Incomplete(HEADER)),
         };
     };
     let magic = header.get_u8();
     if magic != RESPONSE {
-        return Err(Garbage::Magic(magic));
+        return Err(DecodeError::Magic(magic));
     }
     let opcode = header.get_u8();
     let key_length = usize::from(header.get_u16());
@@ -165,23 +169,23 @@ pub(crate) fn decode(buffer: &mut BytesMut) -> Result<Decoded, Garbage> {
     let body_length = header.get_u32() as usize;
     let (opaque, cas) = (header.get_u32(), header.get_u64());
     if body_length > MAX_RESPONSE_BODY {
-        return Err(Garbage::Absurd(body_length));
+        return Err(DecodeError::BodyTooLong(body_length));
     }
     if key_length + extras_length > body_length {
-        return Err(Garbage::Lengths);
+        return Err(DecodeError::Lengths);
     }
-    if status == status::OK && !is_success(opcode, extras_length, body_length) {
-        return Err(Garbage::Success(opcode));
+    if status == status::OK && !has_parts_of_success(opcode, extras_length, body_length) {
+        return Err(DecodeError::Success(opcode));
     }
     if buffer.len() < HEADER + body_length {
-        return Ok(Decoded::Incomplete(HEADER + body_length));
+        return Ok(Frame::Incomplete(HEADER + body_length));
     }
     let mut value = buffer.split_to(HEADER + body_length).freeze();
     value.advance(HEADER);
     let mut extras = value.split_to(extras_length);
     let flags = if extras.len() >= 4 { extras.get_u32() } else { 0 };
     let key = value.split_to(key_length);
-    Ok(Decoded::Response(Response { opcode, status, opaque, cas, flags, key, value }))
+    Ok(Frame::Response(Response { opcode, status, opaque, cas, flags, key, value }))
 }
 
 #[cfg(test)]
@@ -190,7 +194,7 @@ mod tests {
 
     use super::*;
 
-    /// A response as a server would send it.
+    /// Encodes a response as a server does.
     fn bytes_of(response: &Response) -> Vec<u8> {
         let mut bytes = BytesMut::new();
         let request = Request {
@@ -207,17 +211,17 @@ mod tests {
         bytes.to_vec()
     }
 
-    fn decode_all(buffer: &mut BytesMut) -> Result<Vec<Response>, Garbage> {
+    fn decode_all(buffer: &mut BytesMut) -> Result<Vec<Response>, DecodeError> {
         let mut responses = Vec::new();
-        while let Decoded::Response(response) = decode(buffer)? {
+        while let Frame::Response(response) = decode(buffer)? {
             responses.push(response);
         }
         Ok(responses)
     }
 
     #[test]
-    fn a_request_has_the_layout_of_the_protocols_own_example() {
-        // The "Add" example of the protocol's text, with an opaque and a CAS id.
+    fn a_request_is_encoded_as_in_the_specification() {
+        // The example "Add" of the specification, with an opaque and a CAS token.
         let mut out = BytesMut::new();
         let extras = [0xde, 0xad, 0xbe, 0xef, 0, 0, 0x0e, 0x10];
         let (opcode, opaque, cas) = (opcode::ADD, 0x0102_0304, 0x1122_3344_5566_7788);
@@ -229,17 +233,17 @@ mod tests {
     }
 
     #[test]
-    fn wrong_magic_is_noticed_at_the_first_byte() {
-        assert_eq!(decode(&mut BytesMut::from(&b"H"[..])), Err(Garbage::Magic(b'H')));
+    fn a_wrong_first_byte_is_refused_before_the_rest_arrives() {
+        assert_eq!(decode(&mut BytesMut::from(&b"H"[..])), Err(DecodeError::Magic(b'H')));
     }
 
     #[test]
-    fn an_absurd_length_is_refused_before_memory_is_set_aside() {
+    fn an_absurd_length_is_refused_before_memory_is_allocated() {
         let mut frame = [0; HEADER];
         frame[0] = RESPONSE;
         frame[8..12].copy_from_slice(&u32::MAX.to_be_bytes());
         let outcome = decode(&mut BytesMut::from(&frame[..]));
-        assert_eq!(outcome, Err(Garbage::Absurd(u32::MAX as usize)));
+        assert_eq!(outcome, Err(DecodeError::BodyTooLong(u32::MAX as usize)));
     }
 
     #[test]
@@ -247,24 +251,24 @@ mod tests {
         let mut frame = [0; HEADER];
         frame[0] = RESPONSE;
         frame[3] = 1;
-        assert_eq!(decode(&mut BytesMut::from(&frame[..])), Err(Garbage::Lengths));
+        assert_eq!(decode(&mut BytesMut::from(&frame[..])), Err(DecodeError::Lengths));
     }
 
     #[test]
-    fn a_failure_whose_status_was_changed_on_the_way_is_no_success() {
+    fn a_failure_with_a_corrupted_status_is_not_a_success() {
         use opcode::{ADD, DELETE, GET, NOOP, SET};
         for opcode in [GET, SET, ADD, DELETE, NOOP] {
             let mut frame = [0; HEADER + 9];
             (frame[0], frame[1], frame[11]) = (RESPONSE, opcode, 9);
             frame[HEADER..].copy_from_slice(b"Not found");
             let outcome = decode(&mut BytesMut::from(&frame[..]));
-            assert_eq!(outcome, Err(Garbage::Success(opcode)));
+            assert_eq!(outcome, Err(DecodeError::Success(opcode)));
         }
     }
 
     fn response() -> impl Strategy<Value = Response> {
         let bytes = || prop::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from);
-        // Statuses of failures, with which every body goes.
+        // Only statuses of failures, because successes require certain parts.
         let fields = (any::<u8>(), 1..=u16::MAX, any::<(u32, u64, u32)>());
         (fields, bytes(), bytes()).prop_map(
             |((opcode, status, (opaque, cas, flags)), key, value)| Response {
@@ -281,7 +285,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn responses_are_the_same_however_the_bytes_are_cut(
+        fn responses_are_decoded_however_the_bytes_are_split(
             responses in prop::collection::vec(response(), 0..6),
             cuts in prop::collection::vec(1..60_usize, 1..20),
         ) {
@@ -301,7 +305,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic_or_ask_for_more_than_the_limit(
+        fn decoding_never_panics_or_requests_more_than_the_limit(
             mut bytes in prop::collection::vec(any::<u8>(), 0..100),
             is_response in any::<bool>(),
         ) {
@@ -310,7 +314,7 @@ mod tests {
             }
             let mut buffer = BytesMut::from(&bytes[..]);
             while let Ok(decoded) = decode(&mut buffer) {
-                if let Decoded::Incomplete(needed) = decoded {
+                if let Frame::Incomplete(needed) = decoded {
                     prop_assert!(needed > buffer.len() && needed <= HEADER + MAX_RESPONSE_BODY);
                     break;
                 }

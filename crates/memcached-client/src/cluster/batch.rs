@@ -1,70 +1,71 @@
-//! Batches: split by server, and put in order again. Does no I/O.
+//! Splits batches by server, and puts the outcomes back in order. Does no I/O.
 
 use crate::error::Error;
 
-/// A part of a batch and where it is to be sent, or why it cannot be.
-pub(crate) type Placed<T> = Result<(T, Place), Error>;
+/// An element of a batch and its server, or the reason why it cannot be sent.
+pub(crate) type BatchItem<T> = Result<(T, Place), Error>;
 
-/// Where a key is to be sent.
+/// The server for a key.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) server: usize,
-    /// Not its own server, but one that stands in.
+    /// Whether the server stands in for the key's own server.
     pub(crate) stand_in: bool,
 }
 
-/// What of a batch goes to one server.
-pub(crate) struct Share<P> {
+/// The part of a batch that goes to one server.
+pub(crate) struct ServerBatch<P> {
     pub(crate) server: usize,
-    /// Where the parts stood in the batch.
+    /// The indices of the parts in the whole batch.
     positions: Vec<usize>,
     pub(crate) parts: Vec<P>,
 }
 
-/// Splits a batch by server.
-pub(crate) fn shares<'b, B, P>(
-    batch: &'b [Placed<B>],
+/// Splits a batch by server, and leaves out the elements that cannot be sent.
+pub(crate) fn split_by_server<'b, B, P>(
+    items: &'b [BatchItem<B>],
     part_of: impl Fn(&'b B) -> P,
-) -> Vec<Share<P>> {
-    let mut shares: Vec<Share<P>> = Vec::new();
-    for (position, placed) in batch.iter().enumerate() {
-        let Ok((part, place)) = placed else { continue };
-        let index = shares.iter().position(|share| share.server == place.server);
-        let index = index.unwrap_or_else(|| {
-            // Mostly all of it goes to one server.
-            let room = if shares.is_empty() { batch.len() - position } else { 0 };
+) -> Vec<ServerBatch<P>> {
+    let mut batches: Vec<ServerBatch<P>> = Vec::new();
+    for (position, item) in items.iter().enumerate() {
+        let Ok((part, place)) = item else { continue };
+        let existing = batches.iter().position(|batch| batch.server == place.server);
+        let index = existing.unwrap_or_else(|| {
+            // Most batches go to one server, so the first one gets room for all parts.
+            let room = if batches.is_empty() { items.len() - position } else { 0 };
             let (positions, parts) = (Vec::with_capacity(room), Vec::with_capacity(room));
-            shares.push(Share { server: place.server, positions, parts });
-            shares.len() - 1
+            batches.push(ServerBatch { server: place.server, positions, parts });
+            batches.len() - 1
         });
-        shares[index].positions.push(position);
-        shares[index].parts.push(part_of(part));
+        batches[index].positions.push(position);
+        batches[index].parts.push(part_of(part));
     }
-    shares
+    batches
 }
 
-/// The outcomes of a batch in the order of its parts. A server that failed failed all its parts.
+/// Returns one outcome per element of a batch, in order. `replies` are those of `batches`; the error
+/// of a server is the outcome of all its parts.
 pub(crate) fn in_order<B, P, T>(
-    batch: &[Placed<B>],
-    shares: &[Share<P>],
-    answers: impl Iterator<Item = Result<Vec<Result<T, Error>>, Error>>,
+    items: &[BatchItem<B>],
+    batches: &[ServerBatch<P>],
+    replies: impl Iterator<Item = Result<Vec<Result<T, Error>>, Error>>,
 ) -> Vec<Result<T, Error>> {
     let mut outcomes: Vec<_> =
-        batch.iter().map(|placed| placed.as_ref().err().map(|e| Err(e.clone()))).collect();
-    for (share, answers) in shares.iter().zip(answers) {
-        match answers {
+        items.iter().map(|item| item.as_ref().err().map(|error| Err(error.clone()))).collect();
+    for (batch, reply) in batches.iter().zip(replies) {
+        match reply {
             Ok(answers) => {
-                for (position, answer) in share.positions.iter().zip(answers) {
+                for (position, answer) in batch.positions.iter().zip(answers) {
                     outcomes[*position] = Some(answer);
                 }
             }
             Err(error) => {
-                for position in &share.positions {
+                for position in &batch.positions {
                     outcomes[*position] = Some(Err(error.clone()));
                 }
             }
         }
     }
-    let lost = || Err(Error::Refused { status: None, reason: "no answer".to_owned() });
-    outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(lost)).collect()
+    let no_answer = || Err(Error::Refused { status: None, reason: "no answer".to_owned() });
+    outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(no_answer)).collect()
 }

@@ -1,7 +1,7 @@
-//! One server as seen from one runtime, whichever protocol its transport speaks.
+//! The link from one runtime to one server, with either protocol.
 //!
-//! A transport is a folder with a type `Link` that has the operations below, and one line in
-//! `transports!`. An operation is one line in `operations!`.
+//! To add a transport, write a module with a type `Link` that has the operations below, and add a
+//! line to `transports!`. To add an operation, add a line to `operations!`.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use crate::{
     config::{Config, Protocol, ServerAddress},
     error::Error,
     health::{Counters, Health, Outage},
-    types::{Cas, Checked, Deletion, StoreMode, Swap, Value},
+    types::{Cas, Deletion, StoreMode, Swap, Value, WireItem},
 };
 
-/// Declares [`Link`] with one variant per transport, named as in [`Protocol`], and `dispatch!`,
-/// which calls a method of whichever transport there is. (`$d` stands for the `$` of that macro.)
+/// Declares [`Link`], with one variant per transport, and `dispatch!`, which calls a method of the
+/// variant. Variants are named as in [`Protocol`]; `$d` stands for the `$` of `dispatch!`.
 macro_rules! transports {
     ($d:tt $($(#[$condition:meta])* $protocol:ident => $transport:ident),+ $(,)?) => {
         #[derive(Debug)]
@@ -42,7 +42,7 @@ macro_rules! transports {
                 }
             }
 
-            /// Connects, logs in and waits for an answer, on a connection of its own.
+            /// Connects, logs in and waits for a reply, on a new connection that is closed again.
             pub(crate) async fn check(
                 address: &ServerAddress,
                 config: &Config,
@@ -80,16 +80,16 @@ operations! {
     get(key: &[u8]) -> Option<Value>;
     get_with_cas(key: &[u8]) -> Option<Value>;
     get_many(keys: &[&[u8]]) -> Vec<Option<Value>>;
-    /// Returns `None` if the condition of `mode` was not met, else the new CAS token where the
-    /// server tells it. Only if `with_cas`, a transport may spend a round trip on the token.
-    store(mode: StoreMode, item: Checked<'_>, with_cas: bool) -> Option<Option<Cas>>;
-    store_many(items: &[Checked<'_>]) -> Vec<Result<(), Error>>;
-    compare_and_swap(item: Checked<'_>, cas: Cas) -> Swap;
+    /// Returns `None` if the condition of `mode` was not met, else the new CAS token if it is known.
+    /// A transport may spend a round trip on the token only if `with_cas` is set.
+    store(mode: StoreMode, item: WireItem<'_>, with_cas: bool) -> Option<Option<Cas>>;
+    store_many(items: &[WireItem<'_>]) -> Vec<Result<(), Error>>;
+    compare_and_swap(item: WireItem<'_>, cas: Cas) -> Swap;
     delete(key: &[u8]) -> Deletion;
     delete_if_unchanged(key: &[u8], cas: Cas) -> Swap;
     delete_many(keys: &[&[u8]]) -> Vec<Result<Deletion, Error>>;
     touch(key: &[u8], expiration: u32) -> bool;
-    /// Adds `delta` if `up`, else subtracts it. Returns `None` if there is no entry.
+    /// Adds `delta` if `up` is set, else subtracts it. Returns `None` if there is no entry.
     count(key: &[u8], delta: u64, up: bool) -> Option<u64>;
     flush() -> ();
     version() -> String;

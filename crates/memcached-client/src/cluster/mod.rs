@@ -1,7 +1,7 @@
-//! The servers of one client: where a key lives, which servers are usable, and the links of each
+//! The servers of one client: their places on the ring, their health, and the links of each
 //! runtime.
 //!
-//! Knows no protocol and no command. Sockets are only in the links, and a link stays on its runtime.
+//! Knows no protocol and no command. Only links hold sockets, and a link stays on its runtime.
 
 pub(crate) mod batch;
 pub(crate) mod link;
@@ -39,9 +39,9 @@ pub(crate) struct Cluster {
     ring: Ring,
     health: Vec<Arc<Health>>,
     runtimes: RwLock<Vec<(runtime::Id, Arc<[Link]>)>>,
-    /// Counts of runtimes that have ended.
+    /// The counters of runtimes that have ended.
     past: Mutex<Vec<[u64; 5]>>,
-    /// Wakes the task of each runtime that starts probes.
+    /// Wakes the task of each runtime that starts probes. See [`RuntimeGuard::attend`].
     probe_requests: watch::Sender<()>,
     this: Weak<Cluster>,
     before_return: Option<BeforeReturn>,
@@ -51,10 +51,11 @@ impl Cluster {
     pub(crate) fn new(config: Config, before_return: Option<BeforeReturn>) -> Arc<Self> {
         let names: Vec<_> = config.servers.iter().map(ServerAddress::ring_name).collect();
         let probe_requests = watch::Sender::new(());
-        let new_health = |address: &ServerAddress| {
-            Arc::new(Health::new(address.clone(), probe_requests.clone()))
-        };
-        let health = config.servers.iter().map(new_health).collect();
+        let health = config
+            .servers
+            .iter()
+            .map(|address| Arc::new(Health::new(address.clone(), probe_requests.clone())))
+            .collect();
         Arc::new_cyclic(|this| Self {
             ring: Ring::new(&names),
             health,
@@ -67,13 +68,12 @@ impl Cluster {
         })
     }
 
-    /// The server that `key` lives on while all servers are up.
+    /// Returns the server of `key` while all servers are up.
     pub(crate) fn owner_of(&self, key: &[u8]) -> usize {
         self.ring.owner_of(key)
     }
 
-    /// The server to send an operation on `key` to. A handle may use the server `including` although
-    /// it is down.
+    /// Returns the server for an operation on `key`. The server `including` counts as up.
     pub(crate) fn place(&self, key: &[u8], including: Option<usize>) -> Result<Place, Error> {
         let owner = self.ring.owner_of(key);
         if self.is_usable(owner, including) {
@@ -83,26 +83,26 @@ impl Cluster {
         match self.config.failover {
             Failover::Miss => Err(down()),
             Failover::Eject => {
-                let is_usable = |server| self.is_usable(server, including);
-                let server = self.ring.server_of(key, is_usable).ok_or_else(down)?;
-                Ok(Place { server, stand_in: true })
+                let server = self.ring.server_of(key, |server| self.is_usable(server, including));
+                Ok(Place { server: server.ok_or_else(down)?, stand_in: true })
             }
         }
     }
 
-    /// Whether operations may be sent to a server. If it is down, makes sure that it is probed.
+    /// Returns whether operations may be sent to a server. Requests a probe if the server is down.
     pub(crate) fn is_usable(&self, server: usize, including: Option<usize>) -> bool {
         let health = &self.health[server];
         if !health.is_down() || including == Some(server) {
             return true;
         }
-        // A runtime without links would not hear the request; it may be the only one that is alive.
+        // A runtime gets the task that starts probes together with its links, and it may be the only
+        // runtime that is left.
         let _ = self.links();
         health.request_probe();
         false
     }
 
-    /// The links of the current runtime; the first call on a runtime makes them.
+    /// Returns the links of the current runtime. The first call on a runtime creates them.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -115,21 +115,25 @@ impl Cluster {
             return links;
         }
         let mut runtimes = self.runtimes.write().unwrap_or_else(PoisonError::into_inner);
+        // Another thread of the runtime may have created them while this one waited for the lock.
         if let Some(links) = of(&runtimes) {
             return links;
         }
-        let new_link =
-            |(server, health): (usize, &Arc<Health>)| Link::new(&self.config, server, health);
-        let links: Arc<[Link]> = self.health.iter().enumerate().map(new_link).collect();
+        let links: Arc<[Link]> = self
+            .health
+            .iter()
+            .enumerate()
+            .map(|(server, health)| Link::new(&self.config, server, health))
+            .collect();
         runtimes.push((id, Arc::clone(&links)));
-        // Without the lock: a runtime that is being shut down drops the task at once.
+        // A runtime that is shutting down drops the task at once, and the guard takes the lock.
         drop(runtimes);
         let runtime = RuntimeGuard { id, cluster: self.this.clone() };
         tokio::spawn(runtime.attend(self.probe_requests.subscribe()));
         links
     }
 
-    /// One server's link on the current runtime.
+    /// Returns one server's link on the current runtime.
     pub(crate) fn link(&self, server: usize) -> ServerLink {
         ServerLink { links: self.links(), server }
     }
@@ -149,6 +153,7 @@ impl Cluster {
         }
     }
 
+    /// Returns the hook of the client, bound to a server.
     fn return_check(&self, server: usize) -> Option<ReturnCheck> {
         self.before_return.as_ref()?;
         let this = self.this.clone();
@@ -164,7 +169,7 @@ impl Cluster {
         }))
     }
 
-    /// Removes the links of a runtime that has ended and keeps their counts.
+    /// Removes the links of a runtime that has ended, and adds their counters to `past`.
     fn forget(&self, id: runtime::Id) {
         let mut runtimes = self.runtimes.write().unwrap_or_else(PoisonError::into_inner);
         let Some(index) = runtimes.iter().position(|(runtime, _)| *runtime == id) else { return };
@@ -178,7 +183,7 @@ impl Cluster {
         }
     }
 
-    /// The status of each server.
+    /// Returns the status of each server.
     pub(crate) fn status(&self) -> Vec<ServerStatus> {
         (0..self.health.len()).map(|server| self.status_of(server)).collect()
     }
@@ -207,8 +212,8 @@ impl Cluster {
     }
 }
 
-/// Ends the tasks that serve connections and start probes.
 impl Drop for Cluster {
+    /// Ends the tasks that serve connections and start probes.
     fn drop(&mut self) {
         let runtimes = self.runtimes.get_mut().unwrap_or_else(PoisonError::into_inner);
         runtimes.iter().flat_map(|(_, links)| links.iter()).for_each(Link::close);
@@ -216,15 +221,15 @@ impl Drop for Cluster {
     }
 }
 
-/// Lives in a task of one runtime and as long as that.
+/// Lives in a task of one runtime. When the runtime ends, it drops the task, and the guard removes
+/// the links of the runtime.
 struct RuntimeGuard {
     id: runtime::Id,
     cluster: Weak<Cluster>,
 }
 
 impl RuntimeGuard {
-    /// Starts probes whenever one is requested, until the client or the runtime ends. The probes end
-    /// with this task.
+    /// Starts probes on request until the client or the runtime ends. The probes end with this task.
     async fn attend(self, mut probe_requests: watch::Receiver<()>) {
         let mut probes = JoinSet::new();
         while let Some(cluster) = self.cluster.upgrade() {

@@ -1,4 +1,4 @@
-//! Brings a server back that is down: connects, logs in and waits for an answer, in the background.
+//! Probes a server that is down: connects, logs in and waits for a reply, in the background.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -10,13 +10,13 @@ use crate::{
     health::{Health, Outage},
 };
 
-/// The longest time that a hook may take.
+/// Deadline of a hook.
 const HOOK_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The shortest pause between two attempts, whatever is configured.
+/// The shortest pause between two attempts; a configured zero would be a busy loop.
 const MIN_PAUSE: Duration = Duration::from_millis(1);
 
-/// Runs before a server is used again; the server stays down when it resolves to `false`.
+/// Runs before a server is used again. The server stays down if the future resolves to `false`.
 pub(crate) type ReturnCheck =
     Box<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
@@ -30,7 +30,7 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
-    /// Ends when the server is up again, or when another probe has taken over.
+    /// Tries to reach the server until it is up again or another probe has taken over.
     pub(crate) async fn run(self) {
         let mut pause = Pause::default();
         while self.health.keep_probe(self.number, self.config.connect_timeout) {
@@ -46,12 +46,13 @@ impl Probe {
         }
     }
 
+    /// Connects once and runs the hook.
     async fn try_once(&self) -> Result<(), Outage> {
         let check = Link::check(&self.address, &self.config);
         timeout(self.config.connect_timeout, check).await.unwrap_or(Err(Outage::Timeout))?;
         let Some(before_return) = &self.before_return else { return Ok(()) };
         self.health.keep_probe(self.number, HOOK_DEADLINE);
-        // In a task of its own, so that a hook that panics does not end the probe.
+        // The hook runs in a task of its own, so that a panic does not end the probe.
         let mut hook = tokio::spawn(before_return());
         let outcome = timeout(HOOK_DEADLINE, &mut hook).await;
         hook.abort();
@@ -59,20 +60,20 @@ impl Probe {
     }
 }
 
-/// However the task ends, another probe may be claimed.
 impl Drop for Probe {
+    /// Allows another probe to start, even if the runtime has dropped this one.
     fn drop(&mut self) {
         self.health.end_probe(self.number);
     }
 }
 
-/// The wait before the next attempt.
+/// The pause before the next attempt.
 #[derive(Default)]
 struct Pause(Option<Duration>);
 
 impl Pause {
-    /// Doubles the pause up to its limit. The limit is higher for a server that refuses the log-in,
-    /// which may lock accounts; a connect alone costs next to nothing.
+    /// Doubles the pause up to its limit. The limit is higher while the server refuses the log-in,
+    /// because repeated attempts may lock the account; a connection alone is cheap.
     fn after(&mut self, outage: &Outage, config: &Config) -> Duration {
         let limit = match outage {
             Outage::Login(_) => config.login_retry_timeout,

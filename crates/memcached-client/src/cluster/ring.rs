@@ -1,19 +1,20 @@
-//! Which server a key lives on: libmemcached's ketama ring, as pylibmc uses it with
-//! `ketama: True`. Pure.
+//! Maps keys to servers by libmemcached's ketama ring, as pylibmc does with `ketama: True`. Does no
+//! I/O.
 
-/// Points that each server has on the ring (libmemcached's `MEMCACHED_POINTS_PER_SERVER`).
+/// The number of points per server on the ring (libmemcached's `MEMCACHED_POINTS_PER_SERVER`).
 const POINTS_PER_SERVER: usize = 100;
 
 /// The ring of a list of servers.
 #[derive(Clone, Debug)]
 pub(crate) struct Ring {
-    /// Hash and server, ordered by hash.
+    /// Pairs of hash and server, ordered by hash.
     points: Vec<(u32, usize)>,
     servers: usize,
 }
 
 impl Ring {
-    /// `names` as libmemcached spells servers: `host`, or `host:port` if the port is not 11211.
+    /// Builds the ring. `names` are spelt as in libmemcached: `host`, or `host:port` if the port is not
+    /// 11211.
     pub(crate) fn new(names: &[String]) -> Self {
         let mut points: Vec<_> = names
             .iter()
@@ -27,7 +28,7 @@ impl Ring {
         Self { points, servers: names.len() }
     }
 
-    /// The first usable server at or after the key's place. `None` if none is usable.
+    /// Returns the first usable server at or after the key's place, or `None` if all are unusable.
     pub(crate) fn server_of(&self, key: &[u8], usable: impl Fn(usize) -> bool) -> Option<usize> {
         if self.servers == 1 {
             return usable(0).then_some(0);
@@ -37,12 +38,12 @@ impl Ring {
         from_there.map(|(_, server)| *server).find(|server| usable(*server))
     }
 
-    /// The server that `key` belongs to while all are well.
+    /// Returns the server of `key` while all servers are up.
     pub(crate) fn owner_of(&self, key: &[u8]) -> usize {
         if self.servers == 1 { 0 } else { self.points[self.place_of(key)].1 }
     }
 
-    /// The first point at or after the key's hash; after the last comes the first.
+    /// Returns the index of the first point at or after the key's hash; the ring wraps around.
     fn place_of(&self, key: &[u8]) -> usize {
         let hash = one_at_a_time(key);
         let place = self.points.partition_point(|(point, _)| *point < hash);
@@ -50,8 +51,8 @@ impl Ring {
     }
 }
 
-/// Bob Jenkins' one-at-a-time hash, over bytes that are sign-extended as C's `char` is on the
-/// platforms of libhashkit.
+/// Hashes with Bob Jenkins' one-at-a-time function. Bytes are sign-extended, as in libhashkit where
+/// C's `char` is signed.
 fn one_at_a_time(key: &[u8]) -> u32 {
     let mut hash = key.iter().fold(0_u32, |hash, byte| {
         let extended = i32::from(byte.cast_signed()).cast_unsigned();

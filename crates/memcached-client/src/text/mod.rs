@@ -1,14 +1,14 @@
-//! The text protocol, by the crate memcache-async: one operation at a time on one connection per
-//! server and runtime.
+//! The text protocol, by the crate memcache-async. Each runtime has one connection per server, which
+//! carries out one operation at a time.
 //!
-//! What that crate leaves open is done here: log-in, deadlines, keys that are checked before they
-//! come here, a round trip after what it sends without asking for an answer, and a connection that
-//! is closed when an operation is given up half way, or when the answer is not one
-//! (`watched`).
+//! memcache-async does not log in, knows no deadlines, sends `set` and `delete` without asking for a
+//! reply, and leaves a connection out of step when an operation is dropped. So this module
+//! logs in, adds deadlines, sends `version` after such commands, checks each line of a reply
+//! (`checked_stream`), and closes the connection of an operation that is dropped or fails.
 
+mod checked_stream;
 mod operations;
 mod session;
-mod watched;
 
 use std::{
     io,
@@ -26,8 +26,8 @@ use tokio::{
 
 pub(crate) use self::session::establish;
 use self::{
+    checked_stream::ReplyLine,
     session::{Session, outage_of},
-    watched::Answer,
 };
 use crate::{
     config::{Config, ServerAddress},
@@ -35,16 +35,17 @@ use crate::{
     health::{Counters, Health, Outage},
 };
 
-/// How often a session that is being opened looks whether the server has come back meanwhile.
+/// The interval at which an attempt to open a session checks whether the server has come back.
 const RECHECK: Duration = Duration::from_millis(50);
 
-/// One server, as seen from one runtime.
+/// The link from one runtime to one server.
 pub(crate) struct Link {
     config: Arc<Config>,
     address: ServerAddress,
     health: Arc<Health>,
     pub(crate) counters: Counters,
-    waiting: AtomicUsize,
+    in_flight: AtomicUsize,
+    /// The session. `None` before the first operation, and after a failure.
     session: Arc<Mutex<Option<Session>>>,
 }
 
@@ -54,18 +55,18 @@ impl std::fmt::Debug for Link {
     }
 }
 
-/// How an operation that was carried out on a session came out.
+/// The result of an operation on a session.
 enum Outcome<T> {
-    /// The session can go on.
+    /// The operation was carried out, and the session can be used again.
     Done(T),
-    /// The server refused; what it may still send is not known, so the session ends.
+    /// The server reported an error. It may send further lines, so the session was closed.
     Refused(String),
 }
 
-/// One of those who wait for the session; no more when this is dropped.
-struct Waiting<'a>(&'a AtomicUsize);
+/// Counts an operation as in flight until it is dropped.
+struct InFlightGuard<'a>(&'a AtomicUsize);
 
-impl Drop for Waiting<'_> {
+impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -78,35 +79,35 @@ impl Link {
             config,
             health,
             counters: Counters::default(),
-            waiting: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
             session: Arc::default(),
         }
     }
 
     pub(crate) fn in_flight(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Carries out `operation`, which gets so many `replies`, on the session and within the
-    /// deadline; `None` if it must be on a session that is no more. Returns the session's number
-    /// too.
-    async fn with<T>(
+    /// Carries out `operation` within the deadline and expects `replies` replies to it. Returns the
+    /// number of the session too. Returns `None` if `only_on` is the number of another session than
+    /// the current one.
+    async fn on_session<T>(
         &self,
         only_on: Option<u64>,
         replies: u32,
         operation: impl AsyncFnOnce(&mut Session) -> io::Result<T>,
     ) -> Result<Option<(T, u64)>, Error> {
         let limit = self.config.max_in_flight;
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= limit {
-            drop(Waiting(&self.waiting));
+        if self.in_flight.fetch_add(1, Ordering::Relaxed) >= limit {
+            drop(InFlightGuard(&self.in_flight));
             let error = Error::Overloaded { server: self.address.clone(), limit };
             self.counters.failed(&error);
             return Err(error);
         }
-        let _waiting = Waiting(&self.waiting);
-        let begun = OnceLock::new();
-        let carrying_out = self.carry_out(only_on, replies, &begun, operation);
-        match timeout(self.config.timeout, carrying_out).await {
+        let _guard = InFlightGuard(&self.in_flight);
+        let started = OnceLock::new();
+        let result = self.carry_out(only_on, replies, &started, operation);
+        match timeout(self.config.timeout, result).await {
             Ok(Ok(None)) => Ok(None),
             Ok(Ok(Some((Outcome::Done(value), number)))) => Ok(Some((value, number))),
             Ok(Ok(Some((Outcome::Refused(reason), _)))) => {
@@ -115,14 +116,16 @@ impl Link {
                 Err(error)
             }
             Ok(Err(outage)) => Err(self.fail(outage, true)),
-            // Who has mostly waited for others knows nothing of the server.
+            // An operation that spent most of its time in the queue does not show that the server is
+            // down.
             Err(_) => {
-                let asked_for = begun.get().map_or(Duration::ZERO, Instant::elapsed);
-                Err(self.fail(Outage::Timeout, asked_for >= self.config.timeout / 2))
+                let on_server = started.get().map_or(Duration::ZERO, Instant::elapsed);
+                Err(self.fail(Outage::Timeout, on_server >= self.config.timeout / 2))
             }
         }
     }
 
+    /// Counts a failure and converts it to an error. Marks the server as down if it is at fault.
     fn fail(&self, outage: Outage, is_servers_fault: bool) -> Error {
         let error = outage.to_error(&self.address, self.config.timeout);
         self.counters.failed(&error);
@@ -132,19 +135,19 @@ impl Link {
         error
     }
 
-    /// The session is taken while it is used and put back when it is whole: if this future is
-    /// dropped in between, the connection closes.
+    /// Carries out `operation` when the session is free, and sets `started` then. The session is
+    /// taken out while it is in use: if this future is dropped, the connection closes.
     async fn carry_out<T>(
         &self,
         only_on: Option<u64>,
         replies: u32,
-        begun: &OnceLock<Instant>,
+        started: &OnceLock<Instant>,
         operation: impl AsyncFnOnce(&mut Session) -> io::Result<T>,
     ) -> Result<Option<(Outcome<T>, u64)>, Outage> {
         let mut place = Arc::clone(&self.session).lock_owned().await;
-        begun.get_or_init(Instant::now);
-        // What was open before an outage may lead nowhere now.
-        place.take_if(|session| session.open_since != self.health.outages());
+        started.get_or_init(Instant::now);
+        // A session from before an outage may be dead.
+        place.take_if(|session| session.outages_at_opening != self.health.outages());
         if only_on.is_some_and(|number| place.as_ref().is_none_or(|s| s.number != number)) {
             return Ok(None);
         }
@@ -152,14 +155,14 @@ impl Link {
             place = self.open(place).await?;
         }
         let Some(mut session) = place.take() else { return Ok(None) };
-        session.watch.begin();
+        session.log.begin();
         let outcome = operation(&mut session).await;
-        match (outcome, session.watch.last()) {
-            // What else may come is not known: the session ends.
-            (Err(_), Some(Answer::Error(words))) => Ok(Some((Outcome::Refused(words), 0))),
+        match (outcome, session.log.last()) {
+            // More lines may follow an error, so the session is not put back.
+            (Err(_), Some(ReplyLine::Error(line))) => Ok(Some((Outcome::Refused(line), 0))),
             (Err(error), _) => Err(outage_of(&error)),
-            (Ok(_), _) if !session.watch.is_clean(replies) => {
-                Err(Outage::Garbage("more or less than was asked for".to_owned()))
+            (Ok(_), _) if !session.log.is_clean(replies) => {
+                Err(Outage::Protocol("the number of replies does not fit the request".to_owned()))
             }
             (Ok(value), _) => {
                 let number = session.number;
@@ -169,37 +172,41 @@ impl Link {
         }
     }
 
-    /// Opens a session in a task of its own: it goes on when the operation that wanted it has run
-    /// out of time, but not when the server has gone and come back meanwhile.
+    /// Opens a session in a task of its own, which goes on if the operation exceeds its deadline. The
+    /// task ends if the server has gone down and come back since.
     async fn open(
         &self,
         mut place: OwnedMutexGuard<Option<Session>>,
     ) -> Result<OwnedMutexGuard<Option<Session>>, Outage> {
         let (config, health) = (Arc::clone(&self.config), Arc::clone(&self.health));
-        let (address, begun_after) = (self.address.clone(), health.returns());
+        let (address, returns_at_start) = (self.address.clone(), health.returns());
         let opening = tokio::spawn(async move {
             let establish = timeout(config.connect_timeout, establish(&address, &config));
             let mut establish = std::pin::pin!(establish);
             let mut session = loop {
                 match timeout(RECHECK, establish.as_mut()).await {
                     Ok(opened) => break opened.unwrap_or(Err(Outage::Timeout))?,
-                    Err(_) if begun_after == health.returns() => {}
-                    Err(_) => return Err(Outage::Connection("it was given up".to_owned())),
+                    Err(_) if returns_at_start == health.returns() => {}
+                    Err(_) => {
+                        let reason = "the attempt to connect was given up".to_owned();
+                        return Err(Outage::Connection(reason));
+                    }
                 }
             };
-            session.open_since = health.outages();
+            session.outages_at_opening = health.outages();
             *place = Some(session);
             Ok(place)
         });
         opening.await.unwrap_or_else(|e| Err(Outage::Connection(e.to_string())))
     }
 
-    async fn on_any<T>(
+    /// Carries out `operation` on the current session or a new one. See [`Link::on_session`].
+    async fn on_any_session<T>(
         &self,
         replies: u32,
         operation: impl AsyncFnOnce(&mut Session) -> io::Result<T>,
     ) -> Result<(T, u64), Error> {
-        let outcome = self.with(None, replies, operation).await?;
+        let outcome = self.on_session(None, replies, operation).await?;
         outcome.ok_or_else(|| Error::ServerDown(self.address.clone()))
     }
 }

@@ -2,20 +2,20 @@
 
 use std::io;
 
-use super::{Link, session::Session, watched::Answer};
+use super::{Link, checked_stream::ReplyLine, session::Session};
 use crate::{
     error::Error,
     health::Counters,
     key::KeyError,
-    types::{Cas, Checked, Command, Deletion, EXPIRED, StoreMode, Swap, Value},
+    types::{Cas, Command, Deletion, EXPIRED, StoreMode, Swap, Value, WireItem},
 };
 
 impl Link {
-    /// The session closes by itself: no task serves it.
-    #[expect(clippy::unused_self, reason = "every transport has it")]
+    /// Has no effect: no task serves the session, so it closes when it is dropped.
+    #[expect(clippy::unused_self, reason = "all transports have the same methods")]
     pub(crate) fn close(&self) {}
 
-    /// Boxed, because callers' futures are kept small.
+    /// Looks up an entry. Boxed to keep the futures of the client small.
     pub(crate) async fn get(&self, key: &[u8]) -> Result<Option<Value>, Error> {
         Box::pin(self.look_up(key)).await
     }
@@ -23,15 +23,15 @@ impl Link {
     async fn look_up(&self, key: &[u8]) -> Result<Option<Value>, Error> {
         let name = utf8(key)?;
         let get = async |session: &mut Session| {
-            let data = found(session.protocol.get(key).await)?;
-            session.is_of(data, name)
+            let data = none_if_not_found(session.protocol.get(key).await)?;
+            session.check_key(data, name)
         };
-        let (data, _) = self.on_any(1, get).await?;
+        let (data, _) = self.on_any_session(1, get).await?;
         self.counters.found(usize::from(data.is_some()), 1);
         Ok(data.map(|data| Value { data: data.into(), flags: 0, cas: None }))
     }
 
-    /// Boxed, because callers' futures are kept small.
+    /// Looks up an entry with its CAS token. Boxed to keep the futures of the client small.
     pub(crate) async fn get_with_cas(&self, key: &[u8]) -> Result<Option<Value>, Error> {
         Box::pin(self.look_up_with_cas(key)).await
     }
@@ -39,10 +39,10 @@ impl Link {
     async fn look_up_with_cas(&self, key: &[u8]) -> Result<Option<Value>, Error> {
         let name = utf8(key)?;
         let get = async |session: &mut Session| {
-            let entry = found(session.protocol.gets_cas(key).await)?;
-            session.is_of(entry, name)
+            let entry = none_if_not_found(session.protocol.gets_cas(key).await)?;
+            session.check_key(entry, name)
         };
-        let (entry, connection) = self.on_any(1, get).await?;
+        let (entry, connection) = self.on_any_session(1, get).await?;
         self.counters.found(usize::from(entry.is_some()), 1);
         Ok(entry.map(|(data, id)| Value {
             data: data.into(),
@@ -54,25 +54,25 @@ impl Link {
     pub(crate) async fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Value>>, Error> {
         let names = keys.iter().map(|key| utf8(key)).collect::<Result<Vec<_>, _>>()?;
         let get = async |session: &mut Session| session.protocol.get_multi(&names).await;
-        let (entries, _) = self.on_any(1, get).await?;
+        let (entries, _) = self.on_any_session(1, get).await?;
         let value = |data: &Vec<u8>| Value { data: data.clone().into(), flags: 0, cas: None };
         let values: Vec<_> = names.iter().map(|name| entries.get(*name).map(value)).collect();
         self.counters.found(values.iter().flatten().count(), values.len());
         Ok(values)
     }
 
-    /// Whether it was stored, and its mark where it is known. An `Add` that is to be followed by a swap wants its mark, which
-    /// costs another round trip.
+    /// Stores an item. The reply to a `set` or `add` has no CAS token, so `with_cas` costs another
+    /// round trip.
     pub(crate) async fn store(
         &self,
         mode: StoreMode,
-        item: Checked<'_>,
+        item: WireItem<'_>,
         with_cas: bool,
     ) -> Result<Option<Option<Cas>>, Error> {
         if mode == StoreMode::Replace {
             return Err(Error::Unsupported(Command::Replace));
         }
-        let key = checked(&item)?;
+        let key = key_of(&item)?;
         let store = async |session: &mut Session| match mode {
             StoreMode::Add => session.add(key, &item).await,
             StoreMode::Set | StoreMode::Replace => {
@@ -80,49 +80,55 @@ impl Link {
                 session.protocol.version().await.map(|_| true)
             }
         };
-        let (is_stored, connection) = self.on_any(1, store).await?;
+        let (is_stored, connection) = self.on_any_session(1, store).await?;
         Counters::count(&self.counters.sets, usize::from(is_stored));
         if is_stored && with_cas {
-            return self.mark_of(&item, connection).await;
+            return self.cas_of(&item, connection).await;
         }
         Ok(is_stored.then_some(None))
     }
 
-    /// The mark of an item that has just been added. `None`: somebody has changed it already, or
-    /// the session has ended.
-    async fn mark_of(
+    /// Returns the CAS token of an item that was just added, or `None` if the entry has been changed
+    /// or the session has ended since.
+    async fn cas_of(
         &self,
-        item: &Checked<'_>,
+        item: &WireItem<'_>,
         connection: u64,
     ) -> Result<Option<Option<Cas>>, Error> {
-        let get = async |session: &mut Session| found(session.protocol.gets_cas(item.key).await);
-        let Some((entry, _)) = self.with(Some(connection), 1, get).await? else { return Ok(None) };
+        let get = async |session: &mut Session| {
+            none_if_not_found(session.protocol.gets_cas(item.key).await)
+        };
+        let Some((entry, _)) = self.on_session(Some(connection), 1, get).await? else {
+            return Ok(None);
+        };
         self.counters.found(usize::from(entry.is_some()), 1);
-        let is_own = entry.filter(|(value, _)| value == item.value);
-        Ok(is_own.map(|(_, id)| Cas::new(id, connection)))
+        match entry {
+            Some((value, id)) if value == item.value => Ok(Some(Cas::new(id, connection))),
+            _ => Ok(None),
+        }
     }
 
     pub(crate) async fn store_many(
         &self,
-        items: &[Checked<'_>],
+        items: &[WireItem<'_>],
     ) -> Result<Vec<Result<(), Error>>, Error> {
-        let outcomes: Vec<_> = items.iter().map(checked).collect();
+        let keys: Vec<_> = items.iter().map(key_of).collect();
         let store = async |session: &mut Session| {
-            for (item, key) in items.iter().zip(&outcomes) {
+            for (item, key) in items.iter().zip(&keys) {
                 if let Ok(key) = key {
                     session.protocol.set(key, item.value, item.expiration).await?;
                 }
             }
             session.protocol.version().await
         };
-        self.on_any(1, store).await?;
-        Counters::count(&self.counters.sets, outcomes.iter().filter(|o| o.is_ok()).count());
-        Ok(outcomes.into_iter().map(|outcome| outcome.map(drop)).collect())
+        self.on_any_session(1, store).await?;
+        Counters::count(&self.counters.sets, keys.iter().filter(|key| key.is_ok()).count());
+        Ok(keys.into_iter().map(|key| key.map(drop)).collect())
     }
 
     pub(crate) async fn compare_and_swap(
         &self,
-        item: Checked<'_>,
+        item: WireItem<'_>,
         cas: Cas,
     ) -> Result<Swap, Error> {
         let swap = self.swap(item, cas).await?;
@@ -130,28 +136,29 @@ impl Link {
         Ok(swap)
     }
 
-    /// The text protocol cannot delete conditionally; it can store what has expired already.
+    /// Replaces the entry with one that has expired, because the text protocol has no conditional
+    /// delete.
     pub(crate) async fn delete_if_unchanged(&self, key: &[u8], cas: Cas) -> Result<Swap, Error> {
-        self.swap(Checked { key, value: &[], flags: 0, expiration: EXPIRED }, cas).await
+        self.swap(WireItem { key, value: &[], flags: 0, expiration: EXPIRED }, cas).await
     }
 
-    async fn swap(&self, item: Checked<'_>, cas: Cas) -> Result<Swap, Error> {
-        let key = checked(&item)?;
+    async fn swap(&self, item: WireItem<'_>, cas: Cas) -> Result<Swap, Error> {
+        let key = key_of(&item)?;
         let swap = async |session: &mut Session| {
             match session.protocol.cas(key, item.value, cas.id(), item.expiration).await {
                 Ok(true) => Ok(Swap::Done(None)),
                 Ok(false) => Ok(Swap::Changed),
-                // memcache-async does not know the server's spelling of this.
+                // memcache-async does not recognise `NOT_FOUND` here.
                 Err(error)
                     if error.kind() == io::ErrorKind::Other
-                        && session.watch.last() == Some(Answer::NotFound) =>
+                        && session.log.last() == Some(ReplyLine::NotFound) =>
                 {
                     Ok(Swap::Missing)
                 }
                 Err(error) => Err(error),
             }
         };
-        let swapped = self.with(Some(cas.connection()), 1, swap).await?;
+        let swapped = self.on_session(Some(cas.connection()), 1, swap).await?;
         Ok(swapped.map_or(Swap::ConnectionReplaced, |(swap, _)| swap))
     }
 
@@ -170,11 +177,11 @@ impl Link {
             }
             session.protocol.version().await
         };
-        self.on_any(1, delete).await?;
+        self.on_any_session(1, delete).await?;
         Ok(names.into_iter().map(|name| name.map(|_| Deletion::Gone)).collect())
     }
 
-    /// `None` if there is no entry.
+    /// Adds or subtracts `delta`. Returns `None` if there is no entry.
     pub(crate) async fn count(
         &self,
         key: &[u8],
@@ -182,21 +189,21 @@ impl Link {
         up: bool,
     ) -> Result<Option<u64>, Error> {
         let count = async |session: &mut Session| {
-            found(if up {
+            none_if_not_found(if up {
                 session.protocol.increment(key, delta).await
             } else {
                 session.protocol.decrement(key, delta).await
             })
         };
-        Ok(self.on_any(1, count).await?.0)
+        Ok(self.on_any_session(1, count).await?.0)
     }
 
-    #[expect(clippy::unused_async, reason = "every transport has it")]
+    #[expect(clippy::unused_async, reason = "all transports have the same methods")]
     pub(crate) async fn touch(&self, _: &[u8], _: u32) -> Result<bool, Error> {
         Err(Error::Unsupported(Command::Touch))
     }
 
-    #[expect(clippy::unused_async, reason = "every transport has it")]
+    #[expect(clippy::unused_async, reason = "all transports have the same methods")]
     pub(crate) async fn stats(&self) -> Result<Vec<(String, String)>, Error> {
         Err(Error::Unsupported(Command::Stats))
     }
@@ -207,16 +214,16 @@ impl Link {
 
     pub(crate) async fn flush(&self) -> Result<(), Error> {
         let flush = async |session: &mut Session| session.protocol.flush().await;
-        self.on_any(1, flush).await.map(drop)
+        self.on_any_session(1, flush).await.map(drop)
     }
 
     pub(crate) async fn version(&self) -> Result<String, Error> {
         let version = async |session: &mut Session| session.protocol.version().await;
-        Ok(self.on_any(1, version).await?.0)
+        Ok(self.on_any_session(1, version).await?.0)
     }
 }
 
-fn found<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
+fn none_if_not_found<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
     match outcome {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -228,6 +235,7 @@ fn utf8(key: &[u8]) -> Result<&str, Error> {
     std::str::from_utf8(key).map_err(|_| Error::Key(KeyError::NotUtf8))
 }
 
-fn checked<'a>(item: &Checked<'a>) -> Result<&'a str, Error> {
+/// Returns the key of an item that the text protocol can store.
+fn key_of<'a>(item: &WireItem<'a>) -> Result<&'a str, Error> {
     if item.flags == 0 { utf8(item.key) } else { Err(Error::Unsupported(Command::Flags)) }
 }

@@ -1,5 +1,4 @@
-//! Peers that misbehave: whatever they send, callers get an error in time, and what comes after is
-//! right again.
+//! Peers that misbehave. Callers get an error in time, and later replies are right again.
 
 use std::time::Duration;
 
@@ -10,11 +9,13 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::peers::{Asked, Peer, greet, read, response};
+use crate::peers::{Peer, Request, greet, read, response};
 
-/// A peer that greets, and answers the first request of its first connection with what `bad`
-/// makes of it; all others properly.
-async fn once_bad<F>(bad: impl Fn(TcpStream, Asked) -> F + Send + Sync + Clone + 'static) -> Peer
+/// Starts a peer that serves the first request of its first connection with `bad`, and answers all
+/// other requests correctly.
+async fn misbehaves_once<F>(
+    bad: impl Fn(TcpStream, Request) -> F + Send + Sync + Clone + 'static,
+) -> Peer
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -23,11 +24,11 @@ where
         let (bad, first) = (bad.clone(), first.clone());
         async move {
             greet(&mut stream).await;
-            while let Some(asked) = read(&mut stream).await {
+            while let Some(request) = read(&mut stream).await {
                 if first.swap(false, std::sync::atomic::Ordering::Relaxed) {
-                    return bad(stream, asked).await;
+                    return bad(stream, request).await;
                 }
-                if stream.write_all(&response(&asked, b"right")).await.is_err() {
+                if stream.write_all(&response(&request, b"right")).await.is_err() {
                     return;
                 }
             }
@@ -36,19 +37,20 @@ where
     .await
 }
 
-async fn sends(bytes: impl Fn(&Asked) -> Vec<u8> + Send + Sync + Clone + 'static) -> Peer {
-    once_bad(move |mut stream, asked| {
-        let bytes = bytes(&asked);
+/// Starts a peer that sends `bytes` in reply to the first request.
+async fn sends_once(bytes: impl Fn(&Request) -> Vec<u8> + Send + Sync + Clone + 'static) -> Peer {
+    misbehaves_once(move |mut stream, request| {
+        let bytes = bytes(&request);
         async move {
             stream.write_all(&bytes).await.unwrap();
-            // Until the client has had enough.
+            // Keep the connection open until the client closes it.
             let _ = stream.read(&mut [0; 1]).await;
         }
     })
     .await
 }
 
-/// The first get fails, and when the server has been found well again the next is right.
+/// Asserts that the first get fails, and that gets return the right value when the server is up again.
 async fn assert_one_failure(peer: Peer) -> Error {
     let client = Client::new(peer.config());
     let error = client.get("k").await.unwrap_err();
@@ -61,34 +63,36 @@ async fn assert_one_failure(peer: Peer) -> Error {
 }
 
 #[tokio::test]
-async fn half_a_frame_and_then_silence() {
-    let peer = sends(|asked| response(asked, b"right")[..20].to_vec()).await;
+async fn half_a_frame_is_a_timeout() {
+    let peer = sends_once(|request| response(request, b"right")[..20].to_vec()).await;
     assert!(matches!(assert_one_failure(peer).await, Error::Timeout { .. }));
 }
 
 #[tokio::test]
-async fn a_wrong_opaque() {
-    let peer =
-        sends(|asked| response(&Asked { opaque: [0xff; 4], ..*asked }, b"someone else's")).await;
+async fn a_wrong_opaque_closes_the_connection() {
+    let peer = sends_once(|request| {
+        response(&Request { opaque: [0xff; 4], ..*request }, b"of another request")
+    })
+    .await;
     assert!(assert_one_failure(peer).await.to_string().contains("matches no request"));
 }
 
 #[tokio::test]
-async fn a_wrong_opcode() {
-    let peer = sends(|asked| response(&Asked { opcode: 0x55, ..*asked }, b"")).await;
+async fn a_wrong_opcode_closes_the_connection() {
+    let peer = sends_once(|request| response(&Request { opcode: 0x55, ..*request }, b"")).await;
     assert!(assert_one_failure(peer).await.to_string().contains("matches no request"));
 }
 
 #[tokio::test]
-async fn a_wrong_magic() {
-    let peer = sends(|_| b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()).await;
-    assert!(assert_one_failure(peer).await.to_string().contains("is not a response's"));
+async fn a_wrong_magic_byte_closes_the_connection() {
+    let peer = sends_once(|_| b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()).await;
+    assert!(assert_one_failure(peer).await.to_string().contains("a response begins with 0x81"));
 }
 
 #[tokio::test]
-async fn an_absurd_length() {
-    let peer = sends(|asked| {
-        let mut frame = response(asked, b"right");
+async fn an_absurd_length_closes_the_connection() {
+    let peer = sends_once(|request| {
+        let mut frame = response(request, b"right");
         frame[8..12].copy_from_slice(&u32::MAX.to_be_bytes());
         frame
     })
@@ -97,17 +101,17 @@ async fn an_absurd_length() {
 }
 
 #[tokio::test]
-async fn it_closes_in_the_middle_of_a_value() {
-    let peer = once_bad(|mut stream, asked| async move {
-        stream.write_all(&response(&asked, &[b'x'; 1000])[..500]).await.unwrap();
+async fn a_connection_closed_within_a_value_is_an_error() {
+    let peer = misbehaves_once(|mut stream, request| async move {
+        stream.write_all(&response(&request, &[b'x'; 1000])[..500]).await.unwrap();
     })
     .await;
     assert!(matches!(assert_one_failure(peer).await, Error::Connection { .. }));
 }
 
 #[tokio::test]
-async fn it_never_answers() {
-    let peer = once_bad(|mut stream, _| async move {
+async fn a_peer_that_never_answers_is_a_timeout() {
+    let peer = misbehaves_once(|mut stream, _| async move {
         let _ = stream.read(&mut [0; 1]).await;
     })
     .await;
@@ -115,12 +119,12 @@ async fn it_never_answers() {
 }
 
 #[tokio::test]
-async fn it_answers_twice() {
-    let peer = once_bad(|mut stream, asked| async move {
-        let twice = [response(&asked, b"right"), response(&asked, b"wrong")].concat();
+async fn a_second_response_never_answers_another_request() {
+    let peer = misbehaves_once(|mut stream, request| async move {
+        let twice = [response(&request, b"right"), response(&request, b"wrong")].concat();
         stream.write_all(&twice).await.unwrap();
-        while let Some(asked) = read(&mut stream).await {
-            let _ = stream.write_all(&response(&asked, b"right")).await;
+        while let Some(request) = read(&mut stream).await {
+            let _ = stream.write_all(&response(&request, b"right")).await;
         }
     })
     .await;
@@ -135,14 +139,14 @@ async fn it_answers_twice() {
 }
 
 #[tokio::test]
-async fn it_answers_slowly_byte_by_byte_but_in_time() {
-    let peer = once_bad(|mut stream, asked| async move {
-        for byte in response(&asked, b"right") {
+async fn a_response_in_single_bytes_is_accepted() {
+    let peer = misbehaves_once(|mut stream, request| async move {
+        for byte in response(&request, b"right") {
             stream.write_all(&[byte]).await.unwrap();
             tokio::task::yield_now().await;
         }
-        while let Some(asked) = read(&mut stream).await {
-            stream.write_all(&response(&asked, b"right")).await.unwrap();
+        while let Some(request) = read(&mut stream).await {
+            stream.write_all(&response(&request, b"right")).await.unwrap();
         }
     })
     .await;
@@ -153,8 +157,9 @@ async fn it_answers_slowly_byte_by_byte_but_in_time() {
 }
 
 #[tokio::test]
-async fn one_surprise_fails_all_who_wait_on_the_connection_and_at_once() {
-    let peer = sends(|asked| response(&Asked { opaque: [0xff; 4], ..*asked }, b"")).await;
+async fn an_unexpected_response_fails_all_operations_in_flight_at_once() {
+    let peer =
+        sends_once(|request| response(&Request { opaque: [0xff; 4], ..*request }, b"")).await;
     let mut config = peer.config();
     config.timeout = Duration::from_secs(600);
     let client = Client::new(config);
@@ -163,7 +168,7 @@ async fn one_surprise_fails_all_who_wait_on_the_connection_and_at_once() {
 }
 
 #[tokio::test]
-async fn no_more_wait_than_the_limit_allows() {
+async fn operations_beyond_the_limit_are_refused() {
     let peer = Peer::start(|mut stream| async move {
         greet(&mut stream).await;
         let _ = stream.read_to_end(&mut Vec::new()).await;
@@ -176,11 +181,11 @@ async fn no_more_wait_than_the_limit_allows() {
     let refused =
         |answer: &&Result<_, _>| matches!(answer, Err(Error::Overloaded { limit: 10, .. }));
     assert_eq!(all.iter().filter(refused).count(), 5);
-    let late = |answer: &&Result<_, _>| matches!(answer, Err(Error::Timeout { .. }));
-    assert_eq!(all.iter().filter(late).count(), 10);
+    let timed_out = |answer: &&Result<_, _>| matches!(answer, Err(Error::Timeout { .. }));
+    assert_eq!(all.iter().filter(timed_out).count(), 10);
 }
 
-/// A peer of the text protocol that answers each line of a connection in turn.
+/// Starts a text peer that answers the lines of each connection with `answers`, one by one.
 async fn text_peer(answers: &'static [&'static str]) -> (Peer, Client) {
     let peer = Peer::start(move |mut stream| async move {
         let mut received = Vec::new();
@@ -202,7 +207,7 @@ async fn text_peer(answers: &'static [&'static str]) -> (Peer, Client) {
 }
 
 #[tokio::test]
-async fn text_that_no_memcached_sends_is_an_outage() {
+async fn a_text_reply_that_memcached_does_not_send_is_an_outage() {
     for answer in [
         "HTTP/1.1 400 Bad Request\r\n",
         "VALUE k 0 99999999999999999\r\n",
@@ -218,20 +223,20 @@ async fn text_that_no_memcached_sends_is_an_outage() {
 }
 
 #[tokio::test]
-async fn an_add_that_is_answered_by_anything_but_stored_has_not_been_done() {
+async fn a_text_add_without_the_reply_stored_is_an_error() {
     let (_peer, client) = text_peer(&["END\r\n"]).await;
     assert!(client.add("k", "v").await.is_err());
 }
 
 #[tokio::test]
-async fn an_error_of_the_text_protocol_reaches_the_caller() {
+async fn an_error_message_of_the_text_protocol_is_returned() {
     let (_peer, client) = text_peer(&["SERVER_ERROR out of memory\r\n"]).await;
     let error = client.get("k").await.unwrap_err();
     assert!(error.to_string().contains("SERVER_ERROR out of memory"), "{error}");
 }
 
 #[tokio::test]
-async fn text_that_is_answered_twice_never_gives_one_key_the_value_of_another() {
+async fn a_second_text_reply_never_answers_another_request() {
     let (_peer, client) = text_peer(&[
         "VALUE k 0 5\r\nfirst\r\nEND\r\nVALUE k 0 5\r\nfirst\r\nEND\r\n",
         "VALUE other 0 6\r\nsecond\r\nEND\r\n",
@@ -246,10 +251,10 @@ async fn text_that_is_answered_twice_never_gives_one_key_the_value_of_another() 
 }
 
 #[tokio::test]
-async fn a_set_that_is_answered_by_a_condition_is_an_error() {
+async fn a_set_with_the_status_of_a_condition_is_an_error() {
     for status in [1, 2, 5] {
-        let peer = once_bad(move |mut stream, asked| async move {
-            let mut frame = response(&asked, b"");
+        let peer = misbehaves_once(move |mut stream, request| async move {
+            let mut frame = response(&request, b"");
             frame[7] = status;
             stream.write_all(&frame).await.unwrap();
             let _ = stream.read(&mut [0; 1]).await;
@@ -261,14 +266,14 @@ async fn a_set_that_is_answered_by_a_condition_is_an_error() {
 }
 
 #[tokio::test]
-async fn what_is_asked_while_a_write_is_stuck_still_ends_in_time() {
+async fn an_operation_behind_a_stuck_write_times_out() {
     let peer = Peer::start(|mut stream| async move {
         greet(&mut stream).await;
-        // Answers as soon as it has the header, and reads no more.
+        // Answer as soon as the header has arrived, and read no more.
         let mut header = [0; 24];
         stream.read_exact(&mut header).await.unwrap();
-        let asked = Asked { opcode: header[1], opaque: header[12..16].try_into().unwrap() };
-        let mut frame = response(&asked, b"");
+        let request = Request { opcode: header[1], opaque: header[12..16].try_into().unwrap() };
+        let mut frame = response(&request, b"");
         frame[7] = 3;
         stream.write_all(&frame).await.unwrap();
         std::future::pending::<()>().await;
@@ -284,9 +289,9 @@ async fn what_is_asked_while_a_write_is_stuck_still_ends_in_time() {
     assert!(matches!(next, Ok(Err(Error::Timeout { .. }))), "{next:?}");
 }
 
-/// The first connection leads nowhere; all later ones are fine.
+/// The first connection hangs; later ones are served.
 #[tokio::test]
-async fn an_attempt_to_connect_that_hangs_holds_up_nobody_once_the_server_is_known_to_be_well() {
+async fn a_hung_attempt_to_connect_is_abandoned_when_the_server_is_up() {
     for protocol in [Protocol::Binary, Protocol::Text] {
         let is_first = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
         let peer = Peer::start(move |mut stream| {
@@ -297,8 +302,8 @@ async fn an_attempt_to_connect_that_hangs_holds_up_nobody_once_the_server_is_kno
                 }
                 if protocol == Protocol::Binary {
                     greet(&mut stream).await;
-                    while let Some(asked) = read(&mut stream).await {
-                        let _ = stream.write_all(&response(&asked, b"right")).await;
+                    while let Some(request) = read(&mut stream).await {
+                        let _ = stream.write_all(&response(&request, b"right")).await;
                     }
                     return;
                 }
@@ -316,7 +321,7 @@ async fn an_attempt_to_connect_that_hangs_holds_up_nobody_once_the_server_is_kno
     }
 }
 
-/// Answers `get k`, each after so long.
+/// Answers each `version` and `get k` after a pause of `after`.
 async fn answer_text(mut stream: TcpStream, after: Duration) {
     let mut line = Vec::new();
     while let Ok(byte) = stream.read_u8().await {
@@ -333,11 +338,11 @@ async fn answer_text(mut stream: TcpStream, after: Duration) {
 }
 
 #[tokio::test]
-async fn those_who_have_waited_for_others_take_nobody_for_dead() {
+async fn a_timeout_in_the_queue_is_not_an_outage() {
     let peer = Peer::start(|stream| answer_text(stream, Duration::from_millis(5))).await;
     let mut config = peer.config();
     config.protocol = Protocol::Text;
-    // Not long enough for all of them, one after the other.
+    // Too short for all operations, one after the other.
     config.timeout = Duration::from_secs(2);
     let client = Client::new(config);
     let all = futures_util::future::join_all((0..1000).map(|_| client.get("k"))).await;
@@ -346,13 +351,12 @@ async fn those_who_have_waited_for_others_take_nobody_for_dead() {
     assert_eq!(client.status()[0].outages, 0, "{:?}", client.status());
 }
 
-/// What a `set` looks like when memcache-async writes it: it asks for no answer, and our round trip
-/// follows.
+/// memcache-async asks for no reply to `set`, so the transport sends `version` after it.
 #[tokio::test]
-async fn the_text_transport_goes_through_memcache_async() {
-    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+async fn a_text_set_is_followed_by_a_round_trip() {
+    let (sender, mut received_bytes) = tokio::sync::mpsc::unbounded_channel();
     let peer = Peer::start(move |mut stream| {
-        let tell = tell.clone();
+        let sender = sender.clone();
         async move {
             let mut received = Vec::new();
             loop {
@@ -365,7 +369,7 @@ async fn the_text_transport_goes_through_memcache_async() {
                 };
                 for _ in versions(&received[..before])..versions(&received) {
                     stream.write_all(b"VERSION 1.6.18\r\n").await.unwrap();
-                    tell.send(String::from_utf8(received.clone()).unwrap()).unwrap();
+                    sender.send(String::from_utf8(received.clone()).unwrap()).unwrap();
                 }
             }
         }
@@ -374,7 +378,7 @@ async fn the_text_transport_goes_through_memcache_async() {
     let mut config = peer.config();
     config.protocol = Protocol::Text;
     Client::new(config).set("k", "value").await.unwrap();
-    let greeting = told.recv().await.unwrap();
-    let written = told.recv().await.unwrap();
+    let greeting = received_bytes.recv().await.unwrap();
+    let written = received_bytes.recv().await.unwrap();
     assert_eq!(written[greeting.len()..], *"set k 0 0 5 noreply\r\nvalue\r\nversion\r\n");
 }

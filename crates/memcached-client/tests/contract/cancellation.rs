@@ -1,4 +1,4 @@
-//! Operations that are dropped half way disturb no other.
+//! Dropped operations do not affect others.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,8 @@ use std::{
 use memcached_client::{Client, Item, Protocol};
 use test_support::memcached::{Kind, Memcached};
 
-/// Deterministic, so that a failure can be repeated (Knuth's MMIX generator).
+/// Random numbers from Knuth's MMIX generator, which is deterministic so that failures can be
+/// repeated.
 struct Random(u64);
 
 impl Random {
@@ -21,8 +22,9 @@ impl Random {
     }
 }
 
-/// Polls `future` up to so many times, then drops it. How often it was, and whether it was done.
-async fn give_up_after<F: Future>(polls: u64, future: F) -> (u64, bool) {
+/// Polls `future` at most `polls` times, then drops it. Returns how often it was polled, and whether
+/// it was complete.
+async fn drop_after<F: Future>(polls: u64, future: F) -> (u64, bool) {
     let mut future = pin!(future);
     let mut polled = 0;
     poll_fn(|cx| {
@@ -41,7 +43,13 @@ async fn give_up_after<F: Future>(polls: u64, future: F) -> (u64, bool) {
     .await
 }
 
-async fn check(client: Client, task: u64, rounds: u64) -> BTreeMap<(&'static str, u64), u64> {
+/// Drops random operations at random points. After each one, checks that a lookup returns the value of
+/// its own key. Returns how often each operation was dropped after each number of polls.
+async fn drop_and_check(
+    client: Client,
+    task: u64,
+    rounds: u64,
+) -> BTreeMap<(&'static str, u64), u64> {
     let mut random = Random(task);
     let mut dropped = BTreeMap::new();
     let keys: Vec<_> = (0..8).map(|n| format!("task{task}/{n}")).collect();
@@ -52,32 +60,33 @@ async fn check(client: Client, task: u64, rounds: u64) -> BTreeMap<(&'static str
         let key = &keys[usize::try_from(random.below(8)).unwrap()];
         let polls = random.below(7);
         let (name, (polled, done)) = match random.below(6) {
-            0 => ("get", give_up_after(polls, client.get(key)).await),
-            1 => ("get_many", give_up_after(polls, client.get_many(&keys)).await),
-            2 => ("set", give_up_after(polls, client.set(key, key)).await),
+            0 => ("get", drop_after(polls, client.get(key)).await),
+            1 => ("get_many", drop_after(polls, client.get_many(&keys)).await),
+            2 => ("set", drop_after(polls, client.set(key, key)).await),
             3 => {
                 let items: Vec<_> = keys.iter().map(|key| (key, Item::from(key))).collect();
-                ("set_many", give_up_after(polls, client.set_many(&items)).await)
+                ("set_many", drop_after(polls, client.set_many(&items)).await)
             }
-            4 => ("get_with_cas", give_up_after(polls, client.get_with_cas(key)).await),
-            _ => ("missing", give_up_after(polls, client.get("nothing")).await),
+            4 => ("get_with_cas", drop_after(polls, client.get_with_cas(key)).await),
+            _ => ("missing", drop_after(polls, client.get("nothing")).await),
         };
         if !done {
             *dropped.entry((name, polled)).or_insert(0) += 1;
         }
         let key = &keys[usize::try_from(round % 8).unwrap()];
-        let value = client.get(key).await.unwrap().expect("it has been stored");
-        assert_eq!(value.data, key.as_bytes(), "the answer to another question");
+        let value = client.get(key).await.unwrap().expect("the value was stored");
+        assert_eq!(value.data, key.as_bytes(), "the reply belongs to another request");
     }
     dropped
 }
 
-async fn the_next_answer_is_right(protocol: Protocol, rounds: u64) {
+async fn drop_operations(protocol: Protocol, rounds: u64) {
     const TASKS: u64 = 20;
     let server = Memcached::start(Kind::Plain);
     let client = server.client(protocol);
-    let tasks: Vec<_> =
-        (0..TASKS).map(|task| tokio::spawn(check(client.clone(), task, rounds / TASKS))).collect();
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|task| tokio::spawn(drop_and_check(client.clone(), task, rounds / TASKS)))
+        .collect();
     let mut dropped = BTreeMap::new();
     for task in tasks {
         for (place, count) in task.await.unwrap() {
@@ -88,16 +97,16 @@ async fn the_next_answer_is_right(protocol: Protocol, rounds: u64) {
         "{protocol:?}: {rounds} rounds, dropped at {} places (operation, polls): {dropped:?}",
         dropped.len()
     );
-    assert!(dropped.len() >= 6, "operations were dropped at several places: {dropped:?}");
-    assert_eq!(client.status()[0].outages, 0, "nothing was taken for an outage");
+    assert!(dropped.len() >= 6, "operations must be dropped at several places: {dropped:?}");
+    assert_eq!(client.status()[0].outages, 0, "a dropped operation is not an outage");
 }
 
 #[tokio::test]
-async fn after_a_dropped_operation_the_next_answer_is_right_binary() {
-    the_next_answer_is_right(Protocol::Binary, 100_000).await;
+async fn binary_replies_are_right_after_operations_were_dropped() {
+    drop_operations(Protocol::Binary, 100_000).await;
 }
 
 #[tokio::test]
-async fn after_a_dropped_operation_the_next_answer_is_right_text() {
-    the_next_answer_is_right(Protocol::Text, 20_000).await;
+async fn text_replies_are_right_after_operations_were_dropped() {
+    drop_operations(Protocol::Text, 20_000).await;
 }

@@ -1,4 +1,4 @@
-//! What each command does, over every transport and kind of server.
+//! All commands, on every transport and kind of server.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,15 +8,15 @@ use test_support::{
     wait::eventually,
 };
 
-/// Makes each test once per way to reach a server, named after it.
-macro_rules! over_every_transport {
+/// Declares each test once per transport, in a module named after the transport.
+macro_rules! on_every_transport {
     ($($test:ident),+ $(,)?) => {
-        over_every_transport!(@ binary_plain, Binary, Plain, $($test),+);
-        over_every_transport!(@ binary_sasl, Binary, Sasl, $($test),+);
-        over_every_transport!(@ binary_unix_socket, Binary, UnixSocket, $($test),+);
-        over_every_transport!(@ text_plain, Text, Plain, $($test),+);
-        over_every_transport!(@ text_auth_file, Text, AuthFile, $($test),+);
-        over_every_transport!(@ text_unix_socket, Text, UnixSocket, $($test),+);
+        on_every_transport!(@ binary_plain, Binary, Plain, $($test),+);
+        on_every_transport!(@ binary_sasl, Binary, Sasl, $($test),+);
+        on_every_transport!(@ binary_unix_socket, Binary, UnixSocket, $($test),+);
+        on_every_transport!(@ text_plain, Text, Plain, $($test),+);
+        on_every_transport!(@ text_auth_file, Text, AuthFile, $($test),+);
+        on_every_transport!(@ text_unix_socket, Text, UnixSocket, $($test),+);
     };
     (@ $transport:ident, $protocol:ident, $kind:ident, $($test:ident),+) => {
         mod $transport {
@@ -29,45 +29,45 @@ macro_rules! over_every_transport {
     };
 }
 
-over_every_transport![
-    a_batch_of_keys_is_fetched_in_order,
-    a_deleted_value_is_gone,
-    a_lifetime_ends,
+on_every_transport![
+    a_batch_of_keys_is_returned_in_order,
+    a_deleted_value_is_not_found,
+    a_value_expires,
     a_long_key_works_like_any_other,
-    a_mark_holds_until_the_entry_is_changed,
-    a_number_is_counted_up_and_down,
-    a_value_is_found_as_it_was_stored,
-    a_value_of_nearly_a_megabyte_goes_both_ways,
-    add_stores_only_what_is_not_there,
-    added_with_its_mark_it_can_be_swapped,
-    batches_store_and_delete,
-    bytes_of_any_kind_are_kept,
-    commands_that_the_protocol_lacks_say_so_and_the_others_work,
-    invalid_keys_are_refused_before_they_are_sent,
-    flush_empties_the_server,
-    many_at_once_get_their_own_answers,
-    what_is_too_large_is_refused_and_nothing_else_is_disturbed,
+    a_cas_token_is_valid_until_the_entry_changes,
+    a_number_can_be_incremented_and_decremented,
+    a_stored_value_is_returned,
+    a_value_of_nearly_a_megabyte_is_stored_and_returned,
+    add_stores_only_if_there_is_no_entry,
+    add_with_cas_returns_a_token_for_a_swap,
+    batches_store_and_delete_values,
+    arbitrary_bytes_are_stored,
+    unsupported_commands_fail_and_the_connection_survives,
+    invalid_keys_are_refused,
+    flush_deletes_all_entries,
+    concurrent_operations_get_their_own_replies,
+    an_item_that_is_too_large_is_refused,
 ];
 
 async fn value(client: &Client, key: &str) -> Option<Vec<u8>> {
     client.get(key).await.unwrap().map(|value| value.data.to_vec())
 }
 
-async fn a_value_is_found_as_it_was_stored(client: &Client) {
+async fn a_stored_value_is_returned(client: &Client) {
     assert_eq!(value(client, "k").await, None);
     client.set("k", "value").await.unwrap();
     assert_eq!(value(client, "k").await.as_deref(), Some(&b"value"[..]));
     client.set("k", "").await.unwrap();
-    assert_eq!(value(client, "k").await.as_deref(), Some(&b""[..]), "nothing is not a miss");
+    assert_eq!(value(client, "k").await.as_deref(), Some(&b""[..]), "an empty value is not a miss");
 }
 
-async fn bytes_of_any_kind_are_kept(client: &Client) {
+async fn arbitrary_bytes_are_stored(client: &Client) {
     let bytes: Vec<u8> = (0..=255).chain(*b"\r\nEND\r\nVALUE k 0 1\r\n").collect();
     client.set("schlüssel/🔑", &bytes).await.unwrap();
     assert_eq!(value(client, "schlüssel/🔑").await, Some(bytes));
 }
 
-async fn a_value_of_nearly_a_megabyte_goes_both_ways(client: &Client) {
+async fn a_value_of_nearly_a_megabyte_is_stored_and_returned(client: &Client) {
     let large = vec![b'x'; 1024 * 1024 - 500];
     client.set("large", &large).await.unwrap();
     client.set("small", "s").await.unwrap();
@@ -77,7 +77,7 @@ async fn a_value_of_nearly_a_megabyte_goes_both_ways(client: &Client) {
     assert_eq!(lengths, [large.len(), 1]);
 }
 
-async fn what_is_too_large_is_refused_and_nothing_else_is_disturbed(client: &Client) {
+async fn an_item_that_is_too_large_is_refused(client: &Client) {
     let large = vec![b'x'; 1024 * 1024];
     let outcome = client.set("large", &large).await;
     assert_eq!(outcome, Err(Error::TooLarge { bytes: large.len() + 5 }));
@@ -95,25 +95,25 @@ async fn a_long_key_works_like_any_other(client: &Client) {
     assert_eq!(value(client, &one).await, None);
 }
 
-async fn invalid_keys_are_refused_before_they_are_sent(client: &Client) {
-    client.set("k", "kept").await.unwrap();
+async fn invalid_keys_are_refused(client: &Client) {
+    client.set("k", "value").await.unwrap();
     for key in ["", "a b", "a\r\nflush_all", "a\0", "\u{7f}"] {
         assert!(matches!(client.get(key).await, Err(Error::Key(_))), "{key:?}");
         assert!(matches!(client.set(key, "v").await, Err(Error::Key(_))), "{key:?}");
         assert!(matches!(client.delete(key).await, Err(Error::Key(_))), "{key:?}");
     }
     let found = client.get_many(&["k", "a b", "k"]).await;
-    assert!(matches!(found[1], Err(Error::Key(_))), "an invalid key spoils no other");
+    assert!(matches!(found[1], Err(Error::Key(_))), "an invalid key does not affect the others");
     assert!(found[0].as_ref().unwrap().is_some() && found[2].as_ref().unwrap().is_some());
 }
 
-async fn add_stores_only_what_is_not_there(client: &Client) {
+async fn add_stores_only_if_there_is_no_entry(client: &Client) {
     assert!(client.add("k", "first").await.unwrap());
     assert!(!client.add("k", "second").await.unwrap());
     assert_eq!(value(client, "k").await.as_deref(), Some(&b"first"[..]));
 }
 
-async fn a_mark_holds_until_the_entry_is_changed(client: &Client) {
+async fn a_cas_token_is_valid_until_the_entry_changes(client: &Client) {
     client.set("k", "1").await.unwrap();
     let cas = client.get_with_cas("k").await.unwrap().unwrap().cas.unwrap();
     let swapped = client.compare_and_swap("k", "2", cas).await.unwrap();
@@ -128,7 +128,7 @@ async fn a_mark_holds_until_the_entry_is_changed(client: &Client) {
     assert_eq!(client.compare_and_swap("k", "4", cas).await.unwrap(), Swap::Missing);
 }
 
-async fn added_with_its_mark_it_can_be_swapped(client: &Client) {
+async fn add_with_cas_returns_a_token_for_a_swap(client: &Client) {
     let cas = client.add_with_cas("k", "lease 1").await.unwrap().unwrap();
     assert_eq!(client.add_with_cas("k", "lease 2").await.unwrap(), None);
     assert!(matches!(client.compare_and_swap("k", "v", cas).await.unwrap(), Swap::Done(_)));
@@ -140,7 +140,7 @@ async fn added_with_its_mark_it_can_be_swapped(client: &Client) {
     assert_eq!(client.compare_and_swap("l", "v", cas).await.unwrap(), Swap::Changed);
 }
 
-async fn a_deleted_value_is_gone(client: &Client) {
+async fn a_deleted_value_is_not_found(client: &Client) {
     client.set("k", "v").await.unwrap();
     let text = client.protocol() == Protocol::Text;
     let expected = |deletion| if text { Deletion::Gone } else { deletion };
@@ -149,7 +149,7 @@ async fn a_deleted_value_is_gone(client: &Client) {
     assert_eq!(client.delete("k").await.unwrap(), expected(Deletion::NotFound));
 }
 
-async fn a_batch_of_keys_is_fetched_in_order(client: &Client) {
+async fn a_batch_of_keys_is_returned_in_order(client: &Client) {
     for n in [1, 3, 5] {
         client.set(format!("k{n}"), &n.to_string()).await.unwrap();
     }
@@ -161,7 +161,7 @@ async fn a_batch_of_keys_is_fetched_in_order(client: &Client) {
     assert!(client.get_many::<&str>(&[]).await.is_empty());
 }
 
-async fn batches_store_and_delete(client: &Client) {
+async fn batches_store_and_delete_values(client: &Client) {
     let values: Vec<_> = (0..500).map(|n| (format!("k{n}"), format!("value {n}"))).collect();
     let mut items: Vec<_> = values.iter().map(|(k, v)| (k.as_str(), Item::from(v))).collect();
     items.push(("not valid", Item::from("v")));
@@ -185,7 +185,7 @@ async fn batches_store_and_delete(client: &Client) {
     assert!(value(client, "k1").await.is_some());
 }
 
-async fn a_number_is_counted_up_and_down(client: &Client) {
+async fn a_number_can_be_incremented_and_decremented(client: &Client) {
     assert_eq!(client.increment("n", 1).await.unwrap(), None);
     client.set("n", "40").await.unwrap();
     assert_eq!(client.increment("n", 2).await.unwrap(), Some(42));
@@ -193,10 +193,10 @@ async fn a_number_is_counted_up_and_down(client: &Client) {
     client.set("n", "no number").await.unwrap();
     assert!(matches!(client.increment("n", 1).await, Err(Error::Refused { .. })));
     client.set("n", "1").await.unwrap();
-    assert_eq!(client.increment("n", 1).await.unwrap(), Some(2), "the connection still works");
+    assert_eq!(client.increment("n", 1).await.unwrap(), Some(2), "the connection survives");
 }
 
-async fn a_lifetime_ends(client: &Client) {
+async fn a_value_expires(client: &Client) {
     let second = Duration::from_secs(1);
     client.set("soon", Item::from("v").expires_in(second)).await.unwrap();
     client.set("later", Item::from("v").expires_in(100 * second)).await.unwrap();
@@ -211,20 +211,20 @@ async fn a_lifetime_ends(client: &Client) {
     client.set("past", past).await.unwrap();
     assert_eq!(value(client, "at-once").await, None);
     assert_eq!(value(client, "past").await, None);
-    eventually("it has expired", async || value(client, "soon").await.is_none()).await;
+    eventually("the value has expired", async || value(client, "soon").await.is_none()).await;
     for key in ["later", "far", "farther", "never"] {
         assert!(value(client, key).await.is_some(), "{key}");
     }
 }
 
-async fn flush_empties_the_server(client: &Client) {
+async fn flush_deletes_all_entries(client: &Client) {
     client.set("k", "v").await.unwrap();
     let answers = client.flush().await;
     assert!(answers.iter().all(|(_, answer)| answer.is_ok()), "{answers:?}");
     assert_eq!(value(client, "k").await, None);
 }
 
-async fn commands_that_the_protocol_lacks_say_so_and_the_others_work(client: &Client) {
+async fn unsupported_commands_fail_and_the_connection_survives(client: &Client) {
     let has = |command| client.protocol().supports(command);
     let expected = |command| {
         if has(command) { None } else { Some(Error::Unsupported(command)) }
@@ -251,7 +251,7 @@ async fn commands_that_the_protocol_lacks_say_so_and_the_others_work(client: &Cl
     assert!(client.get("k").await.unwrap().is_some());
 }
 
-async fn many_at_once_get_their_own_answers(client: &Client) {
+async fn concurrent_operations_get_their_own_replies(client: &Client) {
     let tasks: Vec<_> = (0..200)
         .map(|n| {
             let client = client.clone();
@@ -269,15 +269,15 @@ async fn many_at_once_get_their_own_answers(client: &Client) {
 }
 
 #[tokio::test]
-async fn a_mark_ends_with_its_connection() {
+async fn a_cas_token_is_invalid_after_a_reconnect() {
     for protocol in [Protocol::Binary, Protocol::Text] {
         let mut server = Memcached::start(Kind::Plain);
         let client = server.client(protocol);
         client.set("k", "old").await.unwrap();
         let old = client.get_with_cas("k").await.unwrap().unwrap().cas.unwrap();
         server.restart();
-        eventually("the server is back", async || client.set("k", "new").await.is_ok()).await;
-        // The server counts from 1 again: the old mark fits the new value.
+        eventually("the server is up again", async || client.set("k", "new").await.is_ok()).await;
+        // The server has restarted and counts from 1 again, so the old token matches the new value.
         let swapped = client.compare_and_swap("k", "stale", old).await.unwrap();
         assert_eq!(swapped, Swap::ConnectionReplaced, "{protocol:?}");
         assert_eq!(client.delete_if_unchanged("k", old).await.unwrap(), Swap::ConnectionReplaced);
@@ -286,7 +286,7 @@ async fn a_mark_ends_with_its_connection() {
 }
 
 #[tokio::test]
-async fn a_server_without_marks_never_lets_a_swap_pass_as_unconditional() {
+async fn a_server_without_cas_returns_no_token() {
     let server = Memcached::start(Kind::WithoutCas);
     for protocol in [Protocol::Binary, Protocol::Text] {
         let client = server.client(protocol);
@@ -299,7 +299,7 @@ async fn a_server_without_marks_never_lets_a_swap_pass_as_unconditional() {
 }
 
 #[tokio::test]
-async fn with_the_text_protocol_a_key_that_is_no_text_harms_nobody() {
+async fn the_text_protocol_refuses_keys_that_are_not_utf8() {
     let server = Memcached::start(Kind::Plain);
     server.client(Protocol::Binary).set(b"\xff\xfe", "v").await.unwrap();
     let client = server.client(Protocol::Text);
@@ -311,7 +311,7 @@ async fn with_the_text_protocol_a_key_that_is_no_text_harms_nobody() {
 }
 
 #[tokio::test]
-async fn every_key_counts_and_travels_in_one_batch_per_server() {
+async fn a_batch_is_split_between_servers() {
     let servers: Vec<_> = (0..3).map(|_| Memcached::start(Kind::Plain)).collect();
     let client = Client::new(test_support::memcached::config_of(&servers));
     let keys: Vec<_> = (0..300).map(|n| format!("key{n}")).collect();
@@ -322,13 +322,13 @@ async fn every_key_counts_and_travels_in_one_batch_per_server() {
     }
     let hits: Vec<_> = servers.iter().map(|server| server.stat("get_hits")).collect();
     assert_eq!(hits.iter().sum::<u64>(), 300);
-    assert!(hits.iter().all(|hits| *hits > 30), "all servers share the keys: {hits:?}");
+    assert!(hits.iter().all(|hits| *hits > 30), "each server has some of the keys: {hits:?}");
     assert!(client.delete_many(&keys).await.iter().all(Result::is_ok));
     assert!(client.get_many(&keys).await.iter().all(|found| matches!(found, Ok(None))));
 }
 
 #[tokio::test]
-async fn what_was_done_is_counted() {
+async fn operations_are_counted() {
     let server = Memcached::start(Kind::Plain);
     let client = server.client(Protocol::Binary);
     client.set("k", "v").await.unwrap();
@@ -342,14 +342,14 @@ async fn what_was_done_is_counted() {
 }
 
 #[test]
-fn each_runtime_has_its_own_connection_and_one_that_ends_takes_no_other_with_it() {
+fn the_end_of_a_runtime_does_not_affect_another_runtime() {
     let server = Memcached::start(Kind::Plain);
     let client = server.client(Protocol::Binary);
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (one, other) = (runtime(), runtime());
     one.block_on(client.set("k", "v")).unwrap();
     assert!(other.block_on(client.get("k")).unwrap().is_some());
-    assert_eq!(server.stat("curr_connections"), 3, "two of ours, and this one");
+    assert_eq!(server.stat("curr_connections"), 3, "one per runtime, and the connection of stat()");
     drop(one);
     assert!(other.block_on(client.get("k")).unwrap().is_some());
     assert!(runtime().block_on(client.get("k")).unwrap().is_some());
@@ -364,7 +364,7 @@ async fn dropping_the_last_handle_closes_the_connection() {
     drop(client);
     assert!(handle.get("k").await.unwrap().is_some());
     drop(handle);
-    eventually("it is closed", async || server.stat("curr_connections") == 1).await;
+    eventually("the connection is closed", async || server.stat("curr_connections") == 1).await;
 }
 
 #[test]

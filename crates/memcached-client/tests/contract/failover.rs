@@ -1,4 +1,4 @@
-//! Servers that die, hang and come back.
+//! Servers that are killed, hang and come back.
 
 use std::{
     sync::{
@@ -14,13 +14,13 @@ use test_support::{
     wait::{PATIENCE, eventually},
 };
 
-/// Beyond its deadline an operation may take as long as a busy machine needs to notice.
+/// Time beyond a deadline that is accepted because the machine may be busy.
 const SLACK: Duration = Duration::from_secs(2);
 
-/// For operations on servers that hang.
+/// Time-out of operations on servers that hang.
 const TIMEOUT: Duration = Duration::from_millis(250);
 
-/// A key that lives on that server.
+/// Returns a key that lives on `server`.
 fn key_on(client: &Client, server: &Memcached) -> String {
     (0..10_000)
         .map(|n| format!("key{n}"))
@@ -32,35 +32,35 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-async fn is_back(client: &Client, key: &str) {
+async fn wait_until_up(client: &Client, key: &str) {
     eventually("the server is used again", async || client.get(key).await.is_ok()).await;
 }
 
 #[tokio::test]
-async fn a_killed_server_costs_one_failure_and_then_nobody_waits_until_it_is_back() {
+async fn operations_on_a_killed_server_fail_at_once_until_it_is_back() {
     for protocol in [Protocol::Binary, Protocol::Text] {
         let mut server = Memcached::start(Kind::Plain);
         let client = server.client(protocol);
         client.set("k", "v").await.unwrap();
         server.kill();
-        eventually("it is noticed", async || client.get("k").await.is_err()).await;
+        eventually("the client notices", async || client.get("k").await.is_err()).await;
         for _ in 0..1000 {
             assert!(matches!(client.get("k").await, Err(Error::ServerDown(_))), "{protocol:?}");
         }
         assert!(matches!(client.status()[0].state, ServerState::Down { .. }));
         assert!(server.run());
-        is_back(&client, "k").await;
+        wait_until_up(&client, "k").await;
         assert_eq!(client.status()[0].state, ServerState::Up);
         assert_eq!(client.status()[0].outages, 1);
     }
 }
 
 #[tokio::test]
-async fn a_hung_server_costs_one_deadline_and_then_nobody_waits_until_it_is_back() {
+async fn operations_on_a_hung_server_wait_only_once() {
     for protocol in [Protocol::Binary, Protocol::Text] {
         let server = Memcached::start(Kind::Plain);
         let client = server.hasty_client(protocol, TIMEOUT);
-        eventually("it is used", async || client.set("k", "v").await.is_ok()).await;
+        eventually("the server is used", async || client.set("k", "v").await.is_ok()).await;
         server.signal("STOP");
         let begun = Instant::now();
         let waiting = (0..50).map(|_| client.get("k"));
@@ -72,8 +72,8 @@ async fn a_hung_server_costs_one_deadline_and_then_nobody_waits_until_it_is_back
             assert!(matches!(client.get("k").await, Err(Error::ServerDown(_))));
         }
         server.signal("CONT");
-        is_back(&client, "k").await;
-        eventually("what was stored is there", async || {
+        wait_until_up(&client, "k").await;
+        eventually("the stored value is returned", async || {
             client.get("k").await.is_ok_and(|found| found.is_some_and(|found| found.data == "v"))
         })
         .await;
@@ -81,7 +81,7 @@ async fn a_hung_server_costs_one_deadline_and_then_nobody_waits_until_it_is_back
 }
 
 #[tokio::test]
-async fn a_server_that_was_never_there_is_used_when_it_comes() {
+async fn a_server_that_starts_late_is_used() {
     for protocol in [Protocol::Binary, Protocol::Text] {
         let mut server = Memcached::start(Kind::Plain);
         server.kill();
@@ -89,12 +89,12 @@ async fn a_server_that_was_never_there_is_used_when_it_comes() {
         assert!(matches!(client.get("k").await, Err(Error::Connection { .. })), "{protocol:?}");
         assert!(matches!(client.get("k").await, Err(Error::ServerDown(_))), "{protocol:?}");
         assert!(server.run());
-        is_back(&client, "k").await;
+        wait_until_up(&client, "k").await;
     }
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_before_the_first_connection_holds_nobody_past_the_deadline() {
+async fn a_hung_connect_does_not_exceed_the_deadline_of_operations() {
     for protocol in [Protocol::Binary, Protocol::Text] {
         let server = Memcached::start(Kind::Plain);
         server.signal("STOP");
@@ -106,22 +106,22 @@ async fn a_server_that_hangs_before_the_first_connection_holds_nobody_past_the_d
         assert!(begun.elapsed() < TIMEOUT + SLACK, "{:?}", begun.elapsed());
         assert!(matches!(client.get("k").await, Err(Error::ServerDown(_))), "{protocol:?}");
         server.signal("CONT");
-        is_back(&client, "k").await;
+        wait_until_up(&client, "k").await;
     }
 }
 
 #[tokio::test]
-async fn a_restarted_server_is_used_again_at_once() {
+async fn a_restarted_server_is_used_again() {
     let mut server = Memcached::start(Kind::Plain);
     let client = server.client(Protocol::Binary);
     client.set("k", "v").await.unwrap();
     server.restart();
-    is_back(&client, "k").await;
+    wait_until_up(&client, "k").await;
     assert_eq!(client.get("k").await.unwrap(), None);
 }
 
 #[tokio::test]
-async fn by_default_the_keys_of_a_dead_server_are_misses_and_the_others_go_on() {
+async fn by_default_only_the_keys_of_a_dead_server_fail() {
     let mut servers: Vec<_> = (0..3).map(|_| Memcached::start(Kind::Plain)).collect();
     let client = Client::new(config_of(&servers));
     let keys: Vec<_> = servers.iter().map(|server| key_on(&client, server)).collect();
@@ -129,7 +129,7 @@ async fn by_default_the_keys_of_a_dead_server_are_misses_and_the_others_go_on() 
         client.set(key, key).await.unwrap();
     }
     servers[1].kill();
-    eventually("it is noticed", async || client.get(&keys[1]).await.is_err()).await;
+    eventually("the client notices", async || client.get(&keys[1]).await.is_err()).await;
     for _ in 0..100 {
         assert!(matches!(client.get(&keys[1]).await, Err(Error::ServerDown(_))));
         assert!(client.get(&keys[0]).await.unwrap().is_some());
@@ -137,25 +137,25 @@ async fn by_default_the_keys_of_a_dead_server_are_misses_and_the_others_go_on() 
         assert!(all[0].is_ok() && all[1].is_err() && all[2].is_ok(), "{all:?}");
     }
     servers[1].run();
-    is_back(&client, &keys[1]).await;
+    wait_until_up(&client, &keys[1]).await;
 }
 
 #[tokio::test]
-async fn when_told_to_eject_the_keys_move_to_a_neighbour_for_a_short_while() {
+async fn with_eject_the_keys_of_a_dead_server_move_for_a_short_time() {
     let mut servers: Vec<_> = (0..3).map(|_| Memcached::start(Kind::Plain)).collect();
     let mut config = config_of(&servers);
     config.failover = Failover::Eject;
     let client = Client::new(config);
     let key = key_on(&client, &servers[0]);
     servers[0].kill();
-    eventually("it moves", async || client.set(&key, "moved").await.is_ok()).await;
+    eventually("the key moves", async || client.set(&key, "moved").await.is_ok()).await;
     assert_eq!(client.get(&key).await.unwrap().unwrap().data, "moved");
-    eventually("the neighbour has let go of it", async || {
+    eventually("the value on the other server has expired", async || {
         client.get(&key).await.unwrap().is_none()
     })
     .await;
     servers[0].run();
-    eventually("it has moved back", async || {
+    eventually("the key has moved back", async || {
         client.set(&key, "home").await.is_ok() && servers[0].stat("curr_items") == 1
     })
     .await;
@@ -170,7 +170,7 @@ async fn with_all_servers_down_every_operation_fails_at_once() {
         let client = Client::new(config);
         let keys: Vec<_> = servers.iter().map(|server| key_on(&client, server)).collect();
         servers.iter_mut().for_each(Memcached::kill);
-        eventually("all are out", async || {
+        eventually("all servers are down", async || {
             let all = client.get_many(&keys).await;
             all.iter().all(|answer| matches!(answer, Err(Error::ServerDown(_))))
         })
@@ -182,13 +182,13 @@ async fn with_all_servers_down_every_operation_fails_at_once() {
         for server in &mut servers {
             assert!(server.run());
         }
-        is_back(&client, &keys[0]).await;
-        is_back(&client, &keys[1]).await;
+        wait_until_up(&client, &keys[0]).await;
+        wait_until_up(&client, &keys[1]).await;
     }
 }
 
 #[tokio::test]
-async fn no_operation_takes_longer_than_its_deadline_whatever_happens_to_the_server() {
+async fn operations_end_by_their_deadline_during_hangs_and_restarts() {
     let mut server = Memcached::start(Kind::Plain);
     let client = server.hasty_client(Protocol::Binary, TIMEOUT);
     let stop = Arc::new(AtomicBool::new(false));
@@ -209,11 +209,11 @@ async fn no_operation_takes_longer_than_its_deadline_whatever_happens_to_the_ser
         })
         .collect();
     for _ in 0..3 {
-        is_back(&client, "k").await;
+        wait_until_up(&client, "k").await;
         server.signal("STOP");
-        eventually("it is out", async || client.get("k").await.is_err()).await;
+        eventually("the server is down", async || client.get("k").await.is_err()).await;
         server.signal("CONT");
-        is_back(&client, "k").await;
+        wait_until_up(&client, "k").await;
         server.restart();
     }
     stop.store(true, Ordering::Relaxed);
@@ -224,7 +224,7 @@ async fn no_operation_takes_longer_than_its_deadline_whatever_happens_to_the_ser
 }
 
 #[tokio::test]
-async fn what_must_come_first_is_done_before_a_server_is_used_again() {
+async fn the_hook_succeeds_before_a_server_is_used_again() {
     let mut server = Memcached::start(Kind::Plain);
     let runs = Arc::new(AtomicU32::new(0));
     let (counted, mut config) = (runs.clone(), server.config(Protocol::Binary));
@@ -233,20 +233,20 @@ async fn what_must_come_first_is_done_before_a_server_is_used_again() {
         let runs = counted.clone();
         async move {
             let run = runs.fetch_add(1, Ordering::Relaxed);
-            // The hook can use the server before anybody else; the first time it fails.
+            // The hook can use the server already. It fails the first time.
             client.set("hook", &run.to_string()).await.is_ok() && run > 0
         }
     });
     client.set("k", "v").await.unwrap();
-    assert_eq!(runs.load(Ordering::Relaxed), 0, "not at the first connection");
+    assert_eq!(runs.load(Ordering::Relaxed), 0, "the hook does not run at the first connection");
     server.restart();
-    is_back(&client, "k").await;
-    assert_eq!(runs.load(Ordering::Relaxed), 2, "again after it had failed");
+    wait_until_up(&client, "k").await;
+    assert_eq!(runs.load(Ordering::Relaxed), 2, "the hook runs again after a failure");
     assert_eq!(client.get("hook").await.unwrap().unwrap().data, "1");
 }
 
 #[test]
-fn a_probe_whose_runtime_has_ended_is_taken_up_by_another() {
+fn another_runtime_takes_over_the_probe_of_one_that_has_ended() {
     let mut server = Memcached::start(Kind::Plain);
     server.kill();
     let client = server.client(Protocol::Binary);
@@ -254,23 +254,23 @@ fn a_probe_whose_runtime_has_ended_is_taken_up_by_another() {
         client.get("k").await.unwrap_err();
     });
     assert!(server.run());
-    runtime().block_on(is_back(&client, "k"));
+    runtime().block_on(wait_until_up(&client, "k"));
 }
 
 #[test]
-fn a_runtime_that_does_nothing_but_ask_finds_the_server_again() {
+fn a_runtime_that_only_sends_operations_still_probes() {
     let mut server = Memcached::start(Kind::Plain);
     let (client, runtime) = (server.client(Protocol::Binary), runtime());
     runtime.block_on(client.set("k", "v")).unwrap();
     server.restart();
     let begun = Instant::now();
     while runtime.block_on(client.get("k")).is_err() {
-        assert!(begun.elapsed() < PATIENCE, "it is never found again");
+        assert!(begun.elapsed() < PATIENCE, "timed out waiting until the server is used again");
     }
 }
 
 #[test]
-fn a_probe_on_a_runtime_that_is_stuck_is_taken_over_by_another() {
+fn another_runtime_takes_over_the_probe_of_one_that_is_stuck() {
     let mut server = Memcached::start(Kind::Plain);
     server.kill();
     let mut config = server.config(Protocol::Binary);
@@ -279,58 +279,58 @@ fn a_probe_on_a_runtime_that_is_stuck_is_taken_over_by_another() {
     let stuck = runtime();
     stuck.block_on(async { client.get("k").await.unwrap_err() });
     assert!(server.run());
-    runtime().block_on(is_back(&client, "k"));
+    runtime().block_on(wait_until_up(&client, "k"));
 }
 
 #[tokio::test]
-async fn a_hook_that_panics_is_run_again_after_a_pause() {
+async fn a_hook_that_panics_runs_again_after_a_pause() {
     let mut server = Memcached::start(Kind::Plain);
     let runs = Arc::new(AtomicU32::new(0));
     let counted = runs.clone();
     let client = Client::with_hook(server.config(Protocol::Binary), move |_| {
         let run = counted.fetch_add(1, Ordering::Relaxed);
         async move {
-            assert!(run > 1, "the hook panics twice, as it should");
+            assert!(run > 1, "the hook panics twice on purpose");
             true
         }
     });
     client.set("k", "v").await.unwrap();
     server.restart();
-    is_back(&client, "k").await;
-    assert_eq!(runs.load(Ordering::Relaxed), 3, "and not once for each request meanwhile");
+    wait_until_up(&client, "k").await;
+    assert_eq!(runs.load(Ordering::Relaxed), 3, "requests do not run the hook");
 }
 
 #[test]
-fn what_is_asked_while_a_runtime_shuts_down_does_not_hold_it_up() {
+fn operations_during_the_shutdown_of_a_runtime_do_not_block_it() {
     let server = Memcached::start(Kind::Plain);
     for is_open in [true, false] {
         let (client, runtime) = (server.client(Protocol::Binary), runtime());
         if is_open {
             runtime.block_on(client.set("k", "v")).unwrap();
         }
-        let (handle, asking) = (runtime.handle().clone(), client.clone());
-        let (say_inside, inside) = std::sync::mpsc::channel();
-        let asker = std::thread::spawn(move || {
-            let _inside = handle.enter();
-            say_inside.send(()).unwrap();
-            let mut answers = 0;
+        let (handle, other_client) = (runtime.handle().clone(), client.clone());
+        let (entered_sender, entered) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let _guard = handle.enter();
+            entered_sender.send(()).unwrap();
+            let mut polls = 0;
             for _ in 0..10_000 {
-                let get = std::pin::pin!(asking.get("k"));
-                // Polled once, on a runtime that is there at first and then no more.
+                let get = std::pin::pin!(other_client.get("k"));
+                // Polled once, on a runtime that ends during the loop.
                 let waker = futures_util::task::noop_waker();
                 let _ = get.poll(&mut std::task::Context::from_waker(&waker));
-                answers += 1;
+                polls += 1;
             }
-            answers
+            polls
         });
-        inside.recv().unwrap();
+        entered.recv().unwrap();
         drop(runtime);
-        assert_eq!(asker.join().unwrap(), 10_000);
+        assert_eq!(thread.join().unwrap(), 10_000);
     }
 }
 
 #[test]
-fn a_runtime_that_has_ended_leaves_no_connection_behind_and_what_it_counted_stays() {
+fn a_runtime_that_ends_closes_its_connections_and_keeps_counters() {
     let server = Memcached::start(Kind::Plain);
     for protocol in [Protocol::Binary, Protocol::Text] {
         let client = server.client(protocol);
@@ -344,22 +344,21 @@ fn a_runtime_that_has_ended_leaves_no_connection_behind_and_what_it_counted_stay
 }
 
 #[tokio::test]
-async fn a_busy_thread_is_not_taken_for_a_dead_server() {
+async fn a_busy_thread_is_not_an_outage() {
     let server = Memcached::start(Kind::Plain);
     let client = server.hasty_client(Protocol::Binary, TIMEOUT);
-    eventually("it is used", async || client.set("k", "v").await.is_ok()).await;
+    eventually("the server is used", async || client.set("k", "v").await.is_ok()).await;
     let (gets, outages) = (server.stat("cmd_get"), client.status()[0].outages);
-    let asking = tokio::spawn({
+    let get = tokio::spawn({
         let client = client.clone();
         async move { client.get("k").await }
     });
     tokio::task::yield_now().await;
-    // The thread has other things to do for longer than an operation may take, while the server
-    // answers.
+    // Block the thread for longer than the deadline, while the server answers.
     let begun = Instant::now();
     while begun.elapsed() < 2 * TIMEOUT || server.stat("cmd_get") == gets {
-        assert!(begun.elapsed() < PATIENCE, "it is not asked");
+        assert!(begun.elapsed() < PATIENCE, "the server gets no request");
     }
-    assert!(asking.await.unwrap().unwrap().is_some());
+    assert!(get.await.unwrap().unwrap().is_some());
     assert_eq!(client.status()[0].outages, outages);
 }

@@ -1,4 +1,4 @@
-//! Logging in, and being refused.
+//! Successful and refused log-ins.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::peers::{Peer, SASL_AUTH, read, response};
 
 #[tokio::test]
-async fn a_refused_log_in_is_reported_without_the_password_and_stops_nothing() {
+async fn a_refused_log_in_is_reported_without_the_password() {
     for (protocol, kind) in [(Protocol::Binary, Kind::Sasl), (Protocol::Text, Kind::AuthFile)] {
         let server = Memcached::start(kind);
         let mut config = server.config(protocol);
@@ -27,12 +27,15 @@ async fn a_refused_log_in_is_reported_without_the_password_and_stops_nothing() {
         );
         let printed = format!("{error} {error:?} {status:?} {client:?}");
         assert!(!printed.contains("wrong-password"), "{printed}");
-        assert!(matches!(client.get("k").await, Err(Error::ServerDown(_))), "nobody waits");
+        assert!(
+            matches!(client.get("k").await, Err(Error::ServerDown(_))),
+            "later operations fail at once"
+        );
     }
 }
 
 #[tokio::test]
-async fn without_credentials_a_server_that_wants_them_is_out() {
+async fn a_server_that_requires_credentials_is_down_without_them() {
     for (protocol, kind) in [(Protocol::Binary, Kind::Sasl), (Protocol::Text, Kind::AuthFile)] {
         let server = Memcached::start(kind);
         let mut config = server.config(protocol);
@@ -43,7 +46,7 @@ async fn without_credentials_a_server_that_wants_them_is_out() {
 }
 
 #[tokio::test]
-async fn with_credentials_a_server_that_has_no_log_in_is_out_and_does_not_keep_the_password() {
+async fn a_server_without_log_in_does_not_store_the_password() {
     let server = Memcached::start(Kind::Plain);
     for protocol in [Protocol::Binary, Protocol::Text] {
         let mut config = server.config(protocol);
@@ -60,18 +63,18 @@ async fn with_credentials_a_server_that_has_no_log_in_is_out_and_does_not_keep_t
 }
 
 #[tokio::test]
-async fn a_log_in_that_is_refused_at_first_is_tried_again() {
+async fn a_refused_log_in_is_tried_again() {
     let tries = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
     let counted = tries.clone();
     let peer = Peer::start(move |mut stream| {
         let tries = counted.clone();
         async move {
             let mut refuse = true;
-            while let Some(asked) = read(&mut stream).await {
-                if asked.opcode == SASL_AUTH {
+            while let Some(request) = read(&mut stream).await {
+                if request.opcode == SASL_AUTH {
                     refuse = tries.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 3;
                 }
-                let mut answer = response(&asked, b"");
+                let mut answer = response(&request, b"");
                 if refuse {
                     answer[7] = 0x20;
                 }
@@ -92,7 +95,7 @@ async fn a_log_in_that_is_refused_at_first_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_only_fails_is_not_sent_the_password_as_a_value_to_keep() {
+async fn a_failing_server_is_not_sent_the_password_as_a_value() {
     let received = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let log = received.clone();
     let peer = Peer::start(move |mut stream| {
@@ -114,9 +117,9 @@ async fn a_server_that_only_fails_is_not_sent_the_password_as_a_value_to_keep() 
     assert!(!received.contains(&format!("set {USER} 0 0")), "{received}");
 }
 
-/// MemCachier's own log-in by text, which refuses memcached's.
+/// MemCachier refuses memcached's log-in and accepts its own.
 #[tokio::test]
-async fn memcachiers_log_in_by_text_is_found() {
+async fn the_text_log_in_of_memcachier_is_supported() {
     let peer = Peer::start(|mut stream| async move {
         let expected = format!("set {USER} 0 0 {}\r\n{PASSWORD}\r\n", PASSWORD.len());
         let mut received = Vec::new();

@@ -1,4 +1,4 @@
-//! The client against real memcached processes, and against peers that misbehave by script.
+//! Tests of the client with real memcached processes and with scripted peers that misbehave.
 
 #![allow(
     unreachable_pub,

@@ -1,12 +1,13 @@
-//! Keys live where pylibmc puts them.
+//! Keys map to the servers that pylibmc would choose.
 
 use memcached_client::{Client, Config, Failover, Protocol, ServerAddress};
 
-/// Measured with pylibmc 1.6.3: key, index of the server that held it, name of the server list.
+/// Lines of a key, the index of the server on which pylibmc 1.6.3 stored it, and the name of the
+/// server list.
 const VECTORS: &str = include_str!("../ketama-vectors.tsv");
 
 #[test]
-fn every_key_is_on_the_server_where_pylibmc_put_it() {
+fn keys_map_to_the_servers_of_pylibmc() {
     let mut lists = std::collections::HashMap::new();
     let mut checked = 0;
     for line in VECTORS.lines() {
@@ -28,7 +29,7 @@ fn every_key_is_on_the_server_where_pylibmc_put_it() {
 }
 
 #[test]
-fn keys_are_on_one_server_if_it_is_the_only_one_or_no_other_ever_takes_its_place() {
+fn are_on_one_server_requires_that_keys_cannot_move() {
     let client = |list: &str, failover| {
         let servers = ServerAddress::parse_list(list).unwrap();
         let mut config = Config::new(servers);

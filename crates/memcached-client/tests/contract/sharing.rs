@@ -1,10 +1,10 @@
-//! Gets of one key that are asked for at the same time are one on the wire.
+//! Concurrent gets of one key share one request.
 
 use futures_util::future::{join_all, join3};
 use memcached_client::{Client, Deletion, Protocol};
 use test_support::memcached::{Kind, Memcached};
 
-/// How many gets the server has seen.
+/// Returns the number of gets that the server has received.
 async fn gets(client: &Client) -> u64 {
     let (_, stats) = client.stats().await.remove(0);
     let stats = stats.unwrap();
@@ -12,7 +12,7 @@ async fn gets(client: &Client) -> u64 {
 }
 
 #[tokio::test]
-async fn gets_that_are_asked_for_together_are_one_and_all_get_its_answer() {
+async fn concurrent_gets_of_a_key_share_one_request() {
     let server = Memcached::start(Kind::Plain);
     let client = server.client(Protocol::Binary);
     client.set("k", b"value").await.unwrap();
@@ -28,7 +28,7 @@ async fn gets_that_are_asked_for_together_are_one_and_all_get_its_answer() {
 }
 
 #[tokio::test]
-async fn a_get_that_is_asked_for_after_a_change_does_not_share_one_from_before() {
+async fn a_get_after_a_delete_does_not_share_an_earlier_get() {
     let server = Memcached::start(Kind::Plain);
     let client = server.client(Protocol::Binary);
     client.set("k", b"value").await.unwrap();
@@ -40,13 +40,13 @@ async fn a_get_that_is_asked_for_after_a_change_does_not_share_one_from_before()
 }
 
 #[tokio::test]
-async fn who_shares_an_answer_gets_it_also_when_the_one_who_asked_first_has_left() {
+async fn a_shared_get_survives_the_drop_of_the_first_caller() {
     let server = Memcached::start(Kind::Plain);
     let client = server.client(Protocol::Binary);
     client.set("k", b"value").await.unwrap();
     let mut first = Box::pin(client.get("k"));
     let mut second = Box::pin(client.get("k"));
-    // Both have asked; nobody has been answered.
+    // Both requests are pushed, but not answered.
     assert!(futures_util::poll!(&mut first).is_pending());
     assert!(futures_util::poll!(&mut second).is_pending());
     drop(first);

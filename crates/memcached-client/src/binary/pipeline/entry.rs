@@ -1,39 +1,50 @@
-//! What waits for responses, and which ones.
+//! Operations in flight and the responses that they expect.
 
 use std::time::Instant;
 
 use super::super::protocol::{Response, opcode};
 
-/// Responses of one operation.
+/// The responses to one operation.
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
     One(Response),
-    /// Of a batch: what the server answered to each quiet request, `None` where it kept silent.
+    /// The responses to a batch, one per quiet request, `None` for requests without a response.
     Batch(Vec<Option<Response>>),
-    /// Statistics, each with its name as key.
+    /// Statistics. The key of each response is the name.
     List(Vec<Response>),
 }
 
-/// What waits for responses, in the order in which it was sent.
+/// An operation in flight.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// The first of the opaques of its frames, which count up.
+    /// The opaque of the first frame. Later frames have consecutive opaques.
     pub(super) first: u32,
     pub(super) shape: Shape,
+    /// The index of the operation's slot.
     pub(super) slot: usize,
     pub(super) deadline: Instant,
+    /// Whether all responses have arrived.
     pub(super) done: bool,
 }
 
+/// The frames of an operation.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Shape {
-    One { opcode: u8 },
-    Batch { opcode: u8, quiet: u32 },
-    List { opcode: u8 },
+    One {
+        opcode: u8,
+    },
+    /// `quiet` requests and a NOOP.
+    Batch {
+        opcode: u8,
+        quiet: u32,
+    },
+    List {
+        opcode: u8,
+    },
 }
 
 impl Shape {
-    /// The opcode of the response to a frame.
+    /// Returns the opcode of the response to a frame.
     pub(super) fn opcode_of(self, frame: u32) -> u8 {
         match self {
             Self::Batch { quiet, .. } if frame == quiet => opcode::NOOP,
@@ -41,6 +52,7 @@ impl Shape {
         }
     }
 
+    /// Returns the number of frames.
     pub(super) fn frames(self) -> u32 {
         match self {
             Self::One { .. } | Self::List { .. } => 1,

@@ -1,8 +1,8 @@
 //! Requests in flight on one connection. Does no I/O.
 //!
 //! A caller adds a request ([`Pipeline::push`]) and awaits its [`Ticket`]; the connection's task takes
-//! the bytes to write and delivers responses ([`Pipeline::deliver`]). A dropped ticket leaves its
-//! slot behind, which discards the response.
+//! the bytes to write and delivers responses ([`Pipeline::deliver`]). If a ticket is dropped, its
+//! slot stays until the response has arrived, and the response is discarded.
 
 mod entry;
 mod state;
@@ -17,7 +17,7 @@ use std::{
 
 use bytes::BytesMut;
 
-pub(crate) use self::{entry::Reply, state::Unexpected};
+pub(crate) use self::{entry::Reply, state::UnexpectedResponse};
 use self::{
     entry::Shape,
     state::{Slot, State},
@@ -25,7 +25,7 @@ use self::{
 use super::protocol::{Request, Response, opcode};
 use crate::error::Error;
 
-/// Bytes that may wait to be written; beyond that, no more operations are accepted.
+/// The most bytes that may wait to be written. Beyond that, operations are refused.
 const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 
 /// The requests in flight on one connection. Cloning shares them.
@@ -33,17 +33,18 @@ const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 pub(crate) struct Pipeline(Arc<Mutex<State>>);
 
 impl Pipeline {
-    /// A poisoned lock is harmless: no code that holds it can panic with the state half changed.
+    /// Locks the state. A poisoned lock is harmless, because code that holds it does not panic between
+    /// two changes that belong together.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number of operations in flight.
+    /// Returns the number of operations in flight.
     pub(crate) fn in_flight(&self) -> usize {
         self.state().in_flight()
     }
 
-    /// Whether `limit` operations, or too many bytes, are waiting already.
+    /// Returns whether `limit` operations or [`MAX_WAITING_BYTES`] are waiting already.
     pub(crate) fn is_full(&self, limit: usize) -> bool {
         let state = self.state();
         state.slots.len() >= limit || state.out.len() > MAX_WAITING_BYTES
@@ -105,8 +106,8 @@ impl Pipeline {
         Ticket { pipeline: self.clone(), slot: Some(slot) }
     }
 
-    /// Swaps the bytes to write with the empty `spare`. If there are none, wakes `writer` when there
-    /// are.
+    /// Swaps the bytes to write with the empty buffer `spare`. If there are no bytes, `writer` is woken
+    /// at the next push.
     pub(crate) fn take_bytes(&self, spare: &mut BytesMut, writer: &Waker) {
         let mut state = self.state();
         if state.out.is_empty() {
@@ -122,6 +123,7 @@ impl Pipeline {
         self.state().wake_on_push(writer);
     }
 
+    /// Wakes the writing task, if it is idle.
     pub(crate) fn wake_writer(&self) {
         let writer = self.state().writer.take();
         if let Some(writer) = writer {
@@ -131,17 +133,17 @@ impl Pipeline {
 
     /// Delivers responses until `next` has no more, then wakes their callers. `woken` is scratch
     /// space.
-    pub(crate) fn deliver<E: From<Unexpected>>(
+    pub(crate) fn deliver<E: From<UnexpectedResponse>>(
         &self,
         mut next: impl FnMut() -> Result<Option<Response>, E>,
         woken: &mut Vec<Waker>,
     ) -> Result<(), E> {
-        // One lock for all responses that have been read.
+        // The lock is taken once for all responses that have been read.
         let mut state = self.state();
         let outcome = loop {
             match next() {
                 Ok(Some(response)) => {
-                    // A response that answers nothing ends the connection, but those before it count.
+                    // An unexpected response ends the connection, but the ones before it are valid.
                     if let Err(unexpected) = state.deliver(response, woken) {
                         break Err(unexpected.into());
                     }
@@ -150,13 +152,13 @@ impl Pipeline {
                 Err(error) => break Err(error),
             }
         };
-        // Callers that are woken take the lock at once, so it is released first.
+        // Woken callers take the lock at once, so it is released first.
         drop(state);
         woken.drain(..).for_each(Waker::wake);
         outcome
     }
 
-    /// The deadline of the oldest operation in flight.
+    /// Returns the deadline of the oldest operation in flight.
     pub(crate) fn first_deadline(&self) -> Option<Instant> {
         self.state().first_deadline()
     }

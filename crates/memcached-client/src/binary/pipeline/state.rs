@@ -1,4 +1,4 @@
-//! Matches responses to requests. Holds no lock and wakes nobody: callers do.
+//! Matches responses to requests. Takes no lock and wakes no task: the caller does both.
 
 use std::{collections::VecDeque, task::Waker, time::Instant};
 
@@ -12,22 +12,22 @@ use super::{
 };
 use crate::error::Error;
 
-/// The number of latest unwritten gets that a get of the same key can share.
+/// The number of unwritten gets that later gets can share.
 const SHARED_GETS: usize = 8;
 
-/// The most statistics that one server may send; real servers send some hundred.
+/// The most statistics that a server may send. memcached sends about a hundred.
 const MAX_LIST: usize = 10_000;
 
-/// A response that belongs to no request: the connection cannot be trusted any more.
+/// A response that matches no request. The connection is out of step and must be closed.
 #[derive(Debug, Error)]
 #[error("a response with opaque {opaque} and opcode {opcode:#04x} matches no request")]
-pub(crate) struct Unexpected {
+pub(crate) struct UnexpectedResponse {
     opaque: u32,
     opcode: u8,
 }
 
-/// More responses than a request has.
-struct Repeated;
+/// More responses than the request can have.
+struct ExcessResponse;
 
 /// The outcome of one operation, or the caller that waits for it.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(super) enum Slot {
         followers: Vec<usize>,
     },
     Ready(Result<Reply, Error>),
-    /// The caller is gone; followers may still wait.
+    /// The ticket was dropped, but slots that share the outcome may still be waiting.
     Abandoned {
         followers: Vec<usize>,
     },
@@ -64,11 +64,11 @@ pub(super) struct State {
     pub(super) out: BytesMut,
     pub(super) slots: Slab<Slot>,
     pub(super) next_opaque: u32,
-    /// The task that writes, while it is idle.
+    /// Wakes the writing task, while that is idle.
     pub(super) writer: Option<Waker>,
     entries: VecDeque<Entry>,
-    /// Keys and slots of gets that are not written yet and after which no change was pushed. A get
-    /// that shares one of them finds a value as recent as a get of its own would.
+    /// Keys and slots of unwritten gets that no write follows. A get that shares one of them returns a
+    /// value as recent as its own request would.
     unsent_gets: Vec<(Box<[u8]>, usize)>,
 }
 
@@ -77,7 +77,7 @@ impl State {
         self.entries.len()
     }
 
-    /// The deadline of the oldest operation in flight.
+    /// Returns the deadline of the oldest operation in flight.
     pub(super) fn first_deadline(&self) -> Option<Instant> {
         self.entries.front().map(|entry| entry.deadline)
     }
@@ -92,7 +92,7 @@ impl State {
         Some(slot)
     }
 
-    /// Lets later gets share the get of `key` that is entered next.
+    /// Allows later gets to share the get of `key`, which must be entered next.
     pub(super) fn remember_get(&mut self, key: &[u8]) {
         let slot = self.slots.vacant_key();
         if self.unsent_gets.len() == SHARED_GETS {
@@ -101,12 +101,12 @@ impl State {
         self.unsent_gets.push((key.into(), slot));
     }
 
-    /// No unsent get can be shared from now on.
+    /// Prevents later gets from sharing an unwritten one.
     pub(super) fn forget_gets(&mut self) {
         self.unsent_gets.clear();
     }
 
-    /// Enters an operation whose frames have been encoded, and returns its slot.
+    /// Enters an operation after its frames have been encoded, and returns its slot.
     pub(super) fn enter(&mut self, shape: Shape, deadline: Instant) -> usize {
         let so_far = match shape {
             Shape::Batch { quiet, .. } => Reply::Batch(vec![None; quiet as usize]),
@@ -125,7 +125,7 @@ impl State {
         }
     }
 
-    /// Gives up a slot whose caller is gone.
+    /// Releases the slot of a dropped ticket.
     pub(super) fn abandon(&mut self, slot: usize) {
         match self.slots[slot].followers().map(std::mem::take) {
             None => drop(self.slots.remove(slot)),
@@ -143,20 +143,20 @@ impl State {
         }
     }
 
-    /// Matches one response with its request, and adds the wakers of callers whose operation is
-    /// complete to `woken`.
+    /// Matches one response to its request. Adds the wakers of operations that are complete to
+    /// `woken`.
     pub(super) fn deliver(
         &mut self,
         response: Response,
         woken: &mut Vec<Waker>,
-    ) -> Result<(), Unexpected> {
-        let unexpected = Unexpected { opaque: response.opaque, opcode: response.opcode };
+    ) -> Result<(), UnexpectedResponse> {
+        let unexpected = UnexpectedResponse { opaque: response.opaque, opcode: response.opcode };
         let Some(index) = self.entry_of(response.opaque) else {
             return Err(unexpected);
         };
         let Entry { first, shape, slot, done, .. } = self.entries[index];
         let frame = response.opaque.wrapping_sub(first);
-        // A response to a request that is not written yet is garbage.
+        // A server cannot answer a request that was not written, or twice, or with another opcode.
         let is_unsent = self.unsent_gets.iter().any(|(_, unsent)| *unsent == slot);
         if done || is_unsent || response.opcode != shape.opcode_of(frame) {
             return Err(unexpected);
@@ -166,17 +166,17 @@ impl State {
                 self.finish(slot, Ok(Reply::One(response)), woken);
                 true
             }
-            // The NOOP that ends the batch: quiet requests without a response succeeded or missed.
+            // The response to the final NOOP: all responses to the quiet requests came before it.
             Shape::Batch { quiet, .. } if frame == quiet => {
                 self.finish_gathered(slot, woken);
                 true
             }
             Shape::Batch { .. } => {
-                self.gather(slot, frame, response).map_err(|Repeated| unexpected)?;
+                self.gather(slot, frame, response).map_err(|ExcessResponse| unexpected)?;
                 false
             }
             Shape::List { .. } => {
-                self.list(slot, response, woken).map_err(|Repeated| unexpected)?
+                self.list(slot, response, woken).map_err(|ExcessResponse| unexpected)?
             }
         };
         self.entries[index].done = complete;
@@ -186,7 +186,7 @@ impl State {
         Ok(())
     }
 
-    /// Finds the entry of an opaque. A server answers in order, so it is nearly always the first.
+    /// Finds the entry of an opaque. Servers answer in order, so it is nearly always the first.
     fn entry_of(&self, opaque: u32) -> Option<usize> {
         let base = self.entries.front()?.first;
         let distance = opaque.wrapping_sub(base);
@@ -199,25 +199,31 @@ impl State {
         (opaque.wrapping_sub(entry.first) < entry.shape.frames()).then_some(index)
     }
 
-    fn gather(&mut self, slot: usize, frame: u32, response: Response) -> Result<(), Repeated> {
+    /// Adds a response to a batch.
+    fn gather(
+        &mut self,
+        slot: usize,
+        frame: u32,
+        response: Response,
+    ) -> Result<(), ExcessResponse> {
         if let Slot::Waiting { so_far: Reply::Batch(answers), .. } = &mut self.slots[slot] {
             let answer = &mut answers[frame as usize];
             if answer.is_some() {
-                return Err(Repeated);
+                return Err(ExcessResponse);
             }
             *answer = Some(response);
         }
         Ok(())
     }
 
-    /// Adds one of the statistics, which end with one that has no name. An error is the only
-    /// response. Returns whether the list is complete.
+    /// Adds a response to a list of statistics. Returns whether the list is complete: it ends with a
+    /// response without a name, and an error is its only response.
     fn list(
         &mut self,
         slot: usize,
         response: Response,
         woken: &mut Vec<Waker>,
-    ) -> Result<bool, Repeated> {
+    ) -> Result<bool, ExcessResponse> {
         if response.status != status::OK {
             self.finish(slot, Ok(Reply::One(response)), woken);
             return Ok(true);
@@ -228,13 +234,14 @@ impl State {
         }
         if let Slot::Waiting { so_far: Reply::List(list), .. } = &mut self.slots[slot] {
             if list.len() >= MAX_LIST {
-                return Err(Repeated);
+                return Err(ExcessResponse);
             }
             list.push(response);
         }
         Ok(false)
     }
 
+    /// Completes an operation with the responses gathered so far.
     fn finish_gathered(&mut self, slot: usize, woken: &mut Vec<Waker>) {
         let gathered = match &mut self.slots[slot] {
             Slot::Waiting { so_far, .. } => std::mem::replace(so_far, Reply::List(Vec::new())),
@@ -243,6 +250,7 @@ impl State {
         self.finish(slot, Ok(gathered), woken);
     }
 
+    /// Stores the outcome of an operation in its slot and the slots that share it.
     fn finish(&mut self, slot: usize, outcome: Result<Reply, Error>, woken: &mut Vec<Waker>) {
         let followers = self.slots[slot].followers().map(std::mem::take).unwrap_or_default();
         for follower in followers {
