@@ -1,40 +1,59 @@
-//! Every URL, and what wraps its handlers besides what wraps the whole app.
+//! Every URL: its path, its handlers, and whether its page is cached. Metrics, the view cache, its
+//! invalidation and the redirect to HTTPS read this table.
 
-use actix_session::SessionMiddleware;
 use actix_web::{
     FromRequest, Handler, Resource, Responder,
     middleware::from_fn,
-    web::{self, ServiceConfig},
+    web::{self, Data, ServiceConfig},
 };
 
 use crate::{
-    monitor::dashboard, monitor::metrics, session::key_rotation::accept_previous_key,
-    session::store::Sessions, tasks::handlers, views::assets,
+    http::route::{Route, route},
+    monitor::{admin_token, dashboard, health, metrics},
+    session::{Sessions, key_rotation::accept_previous_key},
+    tasks::handlers,
+    views::static_files,
 };
 
-pub(crate) fn configure(app: &mut ServiceConfig, sessions: &SessionMiddleware<Sessions>) {
-    let delete = web::resource("/{id:[0-9]+}/delete").route(web::post().to(handlers::delete));
-    app.service(
-        page("/", handlers::list)
-            .route(web::post().to(handlers::add))
-            .wrap(sessions.clone())
-            .wrap(from_fn(accept_previous_key)),
-    )
-    .service(delete.wrap(sessions.clone()).wrap(from_fn(accept_previous_key)))
-    .service(page("/static/{name}", assets::serve))
-    // Hidden also from those who ask in another way.
-    .service(page("/cache", dashboard::show).default_service(web::to(dashboard::refuse)))
-    .service(page("/metrics", metrics::show).default_service(web::to(dashboard::refuse)))
-    .service(page("/healthz", handlers::healthz))
-    .service(page("/readyz", handlers::readyz));
+pub(crate) const ROUTES: &[Route] = &[
+    route!(GetAndPost "/" => |r| read(r, handlers::list).route(web::post().to(handlers::add)))
+        .cached()
+        .with_session(),
+    route!(Post "/{id}/delete" matching "/{id:[0-9]+}/delete" =>
+        |r| r.route(web::post().to(handlers::delete)))
+    .with_session(),
+    route!(Get "/static/{name}" => |r| read(r, static_files::serve)),
+    route!(Get "/cache" => |r| read(r, dashboard::show).default_service(web::to(admin_token::refuse))),
+    route!(Get "/metrics" => |r| read(r, metrics::show).default_service(web::to(admin_token::refuse))),
+    route!(Get "/healthz" => |r| read(r, health::healthz)).probe(),
+    route!(Get "/readyz" => |r| read(r, health::readyz)).probe(),
+];
+
+/// The paths of all pages in the view cache.
+pub(crate) fn cached_pages() -> impl Iterator<Item = &'static str> {
+    ROUTES.iter().filter(|route| route.is_cached).map(|route| route.path)
 }
 
-/// Answers GET, and HEAD alike.
-fn page<F, Args>(path: &str, handler: F) -> Resource
+/// Registers all routes in an Actix app.
+pub(crate) fn configure(app: &mut ServiceConfig, sessions: &Sessions) {
+    app.app_data(Data::new(sessions.keys()));
+    for route in ROUTES {
+        let resource = (route.handlers)(web::resource(route.pattern));
+        if route.has_session {
+            let resource = resource.wrap(sessions.middleware());
+            app.service(resource.wrap(from_fn(accept_previous_key)));
+        } else {
+            app.service(resource);
+        }
+    }
+}
+
+/// Answers GET and HEAD.
+fn read<F, Args>(resource: Resource, handler: F) -> Resource
 where
     F: Handler<Args>,
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    web::resource(path).route(web::get().to(handler.clone())).route(web::head().to(handler))
+    resource.route(web::get().to(handler.clone())).route(web::head().to(handler))
 }

@@ -1,6 +1,6 @@
-//! `tasklist cache …` and `tasklist check`: whether what the settings name works, from a shell.
+//! `tasklist cache …`: the cache servers from a shell.
 //!
-//! Values go to standard output, remarks to standard error, so that scripts can use them.
+//! Values go to standard output and notes to standard error, so that scripts can use the values.
 
 use std::{
     borrow::Cow,
@@ -11,15 +11,12 @@ use std::{
 use clap::Subcommand;
 use memcached_client::{Client, Deletion, Error, ServerAddress};
 
-use crate::{
-    config::{CacheBackend, CacheConfig, Config},
-    db::{Db, DbError},
-};
+use crate::config::{CacheBackend, CacheConfig};
 
-/// What can be done to the cache servers. Keys get the app's prefix (`CACHE_KEY_PREFIX`).
+/// Commands for the cache servers. Keys get the app's prefix (`CACHE_KEY_PREFIX`).
 #[derive(Debug, Subcommand)]
-pub(crate) enum CacheCommand {
-    /// Ask every server for an answer
+pub(super) enum CacheCommand {
+    /// Check that every server answers
     Ping,
     /// Print the value of a key
     Get { key: String },
@@ -34,12 +31,12 @@ pub(crate) enum CacheCommand {
     Delete { key: String },
     /// Print every server's own statistics
     Stats,
-    /// Empty every server, other programs' entries too
+    /// Delete all entries of every server, of other programs too
     Flush,
 }
 
-/// Carries out a command; the error is for the person who gave it.
-pub(crate) async fn run(command: CacheCommand, config: &CacheConfig) -> Result<(), String> {
+/// Runs a command. The error is for the user.
+pub(super) async fn run(command: CacheCommand, config: &CacheConfig) -> Result<(), String> {
     let CacheBackend::Memcached(servers) = &config.backend else {
         return Err(format!(
             "there is no cache server to talk to (the cache is {}); name servers in \
@@ -60,7 +57,7 @@ pub(crate) async fn run(command: CacheCommand, config: &CacheConfig) -> Result<(
 }
 
 async fn ping(client: &Client) -> Result<(), String> {
-    // A server tells its version also to those who have not logged in, so that alone says nothing.
+    // A server answers VERSION even without a log-in, so that alone proves nothing.
     let answers = client.noop().await.into_iter();
     let versions = client.version().await.into_iter();
     let both = answers
@@ -112,33 +109,34 @@ fn owner(client: &Client, key: &str) -> Result<ServerAddress, String> {
     client.server_of(key).cloned().map_err(|error| error.to_string())
 }
 
-type Answers<T> = Vec<(ServerAddress, Result<T, Error>)>;
+pub(super) type Answers<T> = Vec<(ServerAddress, Result<T, Error>)>;
 
-/// Prints what each server has answered, its address before each line; fails if one has not.
-fn on_all<T>(answers: Answers<T>, shown: impl Fn(T) -> Cow<'static, str>) -> Result<(), String> {
+/// Prints the answer of each server, with its address before each line. Fails if a server failed.
+fn on_all<T>(answers: Answers<T>, format: impl Fn(T) -> Cow<'static, str>) -> Result<(), String> {
     let problem = problem(&answers);
     for (address, answer) in answers {
         let Ok(answer) = answer else { continue };
-        for line in shown(answer).lines() {
+        for line in format(answer).lines() {
             out(format_args!("{address} {line}"));
         }
     }
     problem.map_or(Ok(()), Err)
 }
 
-fn problem<T>(answers: &Answers<T>) -> Option<String> {
-    let failed = answers.iter().filter_map(|(address, answer)| {
-        let error = answer.as_ref().err()?;
-        Some(format!("{address}: {}", explained(error)))
-    });
-    let failed: Vec<_> = failed.collect();
+pub(super) fn problem<T>(answers: &Answers<T>) -> Option<String> {
+    let mut failed = Vec::new();
+    for (address, answer) in answers {
+        if let Err(error) = answer {
+            failed.push(format!("{address}: {}", explained(error)));
+        }
+    }
     (!failed.is_empty()).then(|| failed.join("; "))
 }
 
-/// An error with its remedy.
+/// Returns an error with its remedy.
 fn explained(error: &Error) -> String {
     let remedy = match error {
-        Error::Timeout { .. } => "the server is slow, or MEMCACHE_TIMEOUT too short",
+        Error::Timeout { .. } => "the server is slow, or MEMCACHE_TIMEOUT is too short",
         Error::Connection { .. } | Error::ServerDown(_) => {
             "check MEMCACHIER_SERVERS, MEMCACHIER_USERNAME and MEMCACHIER_PASSWORD; new \
              credentials may take some minutes to work"
@@ -149,49 +147,7 @@ fn explained(error: &Error) -> String {
     format!("{error} ({remedy})")
 }
 
-/// Says of database, migrations and cache whether they work, and what to do if not.
-pub(crate) async fn check(config: &Config) -> Result<(), String> {
-    let mut all_well = true;
-    let mut tell = |what: &str, outcome: Result<String, String>| match outcome {
-        Ok(state) => out(format_args!("{what}: {state}")),
-        Err(problem) => {
-            all_well = false;
-            out(format_args!("{what}: PROBLEM: {problem}"));
-        }
-    };
-    let db = Db::new(&config.database);
-    tell("database", database(&db, config).await);
-    tell("migrations", migrations(&db));
-    tell("cache", cache(&config.cache).await);
-    tell("sessions", Ok(config.session.store.to_string()));
-    if all_well { Ok(()) } else { Err("not everything works".to_owned()) }
-}
-
-async fn database(db: &Db, config: &Config) -> Result<String, String> {
-    let answer = db.ping().await;
-    answer.map(|()| config.database.url.to_string()).map_err(|error| {
-        format!("{error}; check DATABASE_URL, and that the database runs and lets this machine in")
-    })
-}
-
-fn migrations(db: &Db) -> Result<String, String> {
-    match db.pending_migrations() {
-        Ok(0) => Ok("up to date".to_owned()),
-        Ok(number) => Err(format!("{number} pending; run `tasklist migrate`")),
-        Err(DbError::Unavailable(_)) => Err("cannot be read without the database".to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-async fn cache(config: &CacheConfig) -> Result<String, String> {
-    let CacheBackend::Memcached(servers) = &config.backend else {
-        return Ok(config.backend.to_string());
-    };
-    let answers = Client::new(servers.clone()).noop().await;
-    problem(&answers).map_or_else(|| Ok(config.backend.to_string()), Err)
-}
-
-fn out(line: impl Display) {
+pub(super) fn out(line: impl Display) {
     let _ = writeln!(stdout(), "{line}");
 }
 

@@ -1,8 +1,9 @@
-//! The command line: read it, read the settings, run.
+//! The command line.
 //!
-//! Exit codes: 0 done, 1 something failed, 2 the command line or a setting is wrong.
+//! Exit codes: 0 for success, 1 for a failure, 2 for an invalid command line or setting.
 
 mod cache;
+mod check;
 
 use std::{
     fmt::Display,
@@ -37,14 +38,14 @@ struct Arguments {
 enum Command {
     /// Apply the pending migrations to the database, then stop
     Migrate,
-    /// Tell whether database, migrations and cache work, and what to do if not
+    /// Check database, migrations and cache, and print what to do if one does not work
     Check,
     /// Talk to the cache servers; needs no database and no secret key
     #[command(subcommand)]
     Cache(CacheCommand),
 }
 
-/// Why the program ends, and with which exit code.
+/// The exit code and message of a failure.
 struct Failure(u8, String);
 
 impl From<ConfigError> for Failure {
@@ -53,18 +54,17 @@ impl From<ConfigError> for Failure {
     }
 }
 
-/// What goes wrong once the settings are known.
 impl From<String> for Failure {
     fn from(problem: String) -> Self {
         Self(1, problem)
     }
 }
 
-/// Runs the program that the process's arguments and environment ask for.
+/// Runs the command of the process's arguments.
 #[must_use]
 pub fn run() -> ExitCode {
     let Arguments { uds, command } = Arguments::parse();
-    match carry_out(command, uds) {
+    match execute(command, uds) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure(code, problem)) => {
             let _ = writeln!(std::io::stderr(), "tasklist: {problem}");
@@ -73,7 +73,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn carry_out(command: Option<Command>, uds: Option<PathBuf>) -> Result<(), Failure> {
+fn execute(command: Option<Command>, uds: Option<PathBuf>) -> Result<(), Failure> {
     let environment = Environment::load(Path::new(".env"))?;
     if let Some(Command::Cache(command)) = command {
         let config = CacheConfig::from_environment(&environment, false)?;
@@ -84,7 +84,7 @@ fn carry_out(command: Option<Command>, uds: Option<PathBuf>) -> Result<(), Failu
     start_logger(&config.log_filter);
     match command {
         Some(Command::Migrate) => migrate(&config)?,
-        Some(Command::Check) => block_on(cache::check(&config))?,
+        Some(Command::Check) => block_on(check::run(&config))?,
         _ => serve(config)?,
     }
     Ok(())
@@ -99,13 +99,12 @@ fn start_logger(filter: &str) {
 }
 
 fn serve(config: Config) -> Result<(), String> {
-    // Each visitor is an open file; of many systems the usual limit is 1,024, and the one that may
-    // be asked for is higher. Where it is not, the usual one stays.
+    // Each connection is an open file. The default limit is often 1,024, and the hard limit higher.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     block_on(async move {
         let application =
             Application::build(config, shutdown::signal()).map_err(|e| e.to_string())?;
-        say(application.summary());
+        print_line(application.summary());
         application.run().await.map_err(|e| format!("the server stopped: {e}"))
     })
 }
@@ -114,13 +113,13 @@ fn migrate(config: &Config) -> Result<(), String> {
     let db = Db::new(&config.database);
     let applied = db.migrate().map_err(|e| e.to_string())?;
     match applied.as_slice() {
-        [] => say("The database is up to date."),
-        names => names.iter().for_each(|name| say(format_args!("Applied {name}"))),
+        [] => print_line("The database is up to date."),
+        names => names.iter().for_each(|name| print_line(format_args!("Applied {name}"))),
     }
     Ok(())
 }
 
-/// Prints a line for the person who started the program; a closed standard output is no error.
-fn say(line: impl Display) {
+/// Prints a line to standard output. A closed standard output is not an error.
+fn print_line(line: impl Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -1,49 +1,55 @@
-//! The settings of the cache: where entries are kept, for how long, and which layers there are.
+//! The settings of the cache.
 
 use std::{fmt::Display, time::Duration};
+
+use bytesize::ByteSize;
 
 use everfresh::servers_from_variables;
 use memcached_client::{Config as ServersConfig, Failover, Protocol};
 
-use crate::config::{ConfigError, Environment, quoted};
+use super::environment::{ConfigError, Environment, quoted};
 
-/// The longest prefix: keys must stay below memcached's 250 bytes.
-const LONGEST_PREFIX: usize = 100;
+/// The longest prefix, in bytes: keys must stay below memcached's 250 bytes.
+const MAX_PREFIX: usize = 100;
 
-/// The least memory with which a cache is of use.
-const LEAST_MEMORY: u64 = 1 << 20;
+/// The smallest useful in-process cache.
+const MIN_MEMORY: ByteSize = ByteSize::mib(1);
+
+const DEFAULT_MEMORY: ByteSize = ByteSize::mib(64);
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Where entries are kept, and how.
+/// Where and how entries are stored.
 #[derive(Clone, Debug)]
 pub struct CacheConfig {
     pub backend: CacheBackend,
-    /// `CACHE_LAYERS`: which levels are read and filled, of `query`, `fragment` and `view`, or
-    /// `none`. Default: all. Writes clear all of them always.
+    /// `CACHE_LAYERS`: the levels that are read and filled, of `query`, `fragment` and `view`, or
+    /// `none`. Default: all. A write invalidates all levels in any case.
     pub layers: Layers,
-    /// `CACHE_DEFAULT_TIMEOUT`: the lifetime of entries, as in `5min`. Default: for ever.
+    /// `CACHE_DEFAULT_TIMEOUT`: the lifetime of entries, such as `5min`. Default: for ever.
     pub default_timeout: Option<Duration>,
-    /// `CACHE_KEY_PREFIX`: put before every key. May be empty. Default: `tasklist:`.
+    /// `CACHE_KEY_PREFIX`: the prefix of every key; may be empty. Default: `tasklist:`.
     pub prefix: String,
 }
 
-/// `CACHE_BACKEND`: `memcached`, `memory` or `none`. Default: memcached if there are servers; else
-/// memory in development, and none in production, where there may be several processes.
+/// `CACHE_BACKEND`: `memcached`, `memory` or `none`. Default: `memcached` if servers are named; else
+/// `memory` in development, and `none` in production, where there may be several processes.
 #[derive(Clone, Debug)]
 pub enum CacheBackend {
-    /// `MEMCACHIER_SERVERS`, `MEMCACHIER_USERNAME`, `MEMCACHIER_PASSWORD`, or `MEMCACHE_SERVERS`
-    /// and so on. `MEMCACHE_CONNECT_TIMEOUT` (2 s), `MEMCACHE_TIMEOUT` (250 ms),
-    /// `MEMCACHE_FAILOVER` (`miss` or `eject`), `MEMCACHE_PROTOCOL` (`binary` or `text`).
+    /// The servers of `MEMCACHIER_SERVERS`, `MEMCACHIER_USERNAME` and `MEMCACHIER_PASSWORD`, or of
+    /// `MEMCACHE_SERVERS`, `MEMCACHE_USERNAME` and `MEMCACHE_PASSWORD`, with
+    /// `MEMCACHE_CONNECT_TIMEOUT` (2 s), `MEMCACHE_TIMEOUT` (250 ms), `MEMCACHE_FAILOVER` (`miss` or
+    /// `eject`) and `MEMCACHE_PROTOCOL` (`binary` or `text`).
     Memcached(ServersConfig),
-    /// In this process, in so many bytes: `CACHE_MEMORY_BYTES`, 64 MiB by default.
+    /// This process, in at most `CACHE_MEMORY_BYTES` bytes (64 MiB).
     Memory(usize),
+    /// No entries are stored.
     None,
 }
 
-/// The levels of the cache that are in use.
+/// The levels of the cache that are read and filled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Layers {
     pub query: bool,
@@ -64,7 +70,7 @@ impl CacheConfig {
         })
     }
 
-    /// Whether there is a cache at all.
+    /// Returns whether entries are stored at all.
     pub(crate) fn exists(&self) -> bool {
         !matches!(self.backend, CacheBackend::None)
     }
@@ -98,7 +104,8 @@ fn backend(env: &Environment, production: bool) -> Result<CacheBackend, ConfigEr
         (None, None) | (Some("memory"), _) => memory,
         (Some("none"), _) => CacheBackend::None,
         (Some(other), _) => {
-            let problem = format!("{} is none of memcached, memory and none", quoted(other));
+            let problem =
+                format!("{} is not a cache backend; use memcached, memory or none", quoted(other));
             return Err(ConfigError::new("CACHE_BACKEND", problem));
         }
     })
@@ -118,7 +125,7 @@ fn with_settings(
         None | Some("miss") => Failover::Miss,
         Some("eject") => Failover::Eject,
         Some(other) => {
-            let problem = format!("{} is neither miss nor eject", quoted(other));
+            let problem = format!("{} is not a failover mode; use miss or eject", quoted(other));
             return Err(ConfigError::new("MEMCACHE_FAILOVER", problem));
         }
     };
@@ -126,7 +133,7 @@ fn with_settings(
         None | Some("binary") => Protocol::Binary,
         Some("text") => Protocol::Text,
         Some(other) => {
-            let problem = format!("{} is neither binary nor text", quoted(other));
+            let problem = format!("{} is not a protocol; use binary or text", quoted(other));
             return Err(ConfigError::new("MEMCACHE_PROTOCOL", problem));
         }
     };
@@ -146,8 +153,7 @@ fn layers(env: &Environment) -> Result<Layers, ConfigError> {
             "view" => layers.view = true,
             other => {
                 let problem = format!(
-                    "{} is none of query, fragment and view; separate several by commas, or \
-                     write none",
+                    "{} is not a layer; use query, fragment and view, separated by commas, or none",
                     quoted(other)
                 );
                 return Err(ConfigError::new("CACHE_LAYERS", problem));
@@ -160,31 +166,29 @@ fn layers(env: &Environment) -> Result<Layers, ConfigError> {
 fn default_timeout(env: &Environment) -> Result<Option<Duration>, ConfigError> {
     match env.get("CACHE_DEFAULT_TIMEOUT") {
         Some("none") => Ok(None),
-        // memcached counts seconds.
+        // memcached counts in seconds.
         _ => env.duration_between("CACHE_DEFAULT_TIMEOUT", Duration::from_secs(1), YEAR),
     }
 }
 
 fn prefix(env: &Environment) -> Result<String, ConfigError> {
     let prefix = env.get_or_empty("CACHE_KEY_PREFIX").unwrap_or("tasklist:");
-    if prefix.len() <= LONGEST_PREFIX && prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if prefix.len() <= MAX_PREFIX && prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(prefix.to_owned());
     }
     let problem = format!(
-        "{} is not at most {LONGEST_PREFIX} ASCII characters without blanks",
+        "{} is not a prefix; use at most {MAX_PREFIX} ASCII characters without blanks",
         quoted(prefix)
     );
     Err(ConfigError::new("CACHE_KEY_PREFIX", problem))
 }
 
 fn memory_bytes(env: &Environment) -> Result<usize, ConfigError> {
-    let Some(text) = env.get("CACHE_MEMORY_BYTES") else { return Ok(64 << 20) };
-    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("", 0)];
-    let parsed = units.iter().find_map(|(unit, shift)| {
-        let number: u64 = text.trim().strip_suffix(unit)?.trim().parse().ok()?;
-        number.checked_mul(1 << shift).filter(|bytes| *bytes >= LEAST_MEMORY)
-    });
-    parsed.and_then(|bytes| usize::try_from(bytes).ok()).ok_or_else(|| {
+    let Some(text) = env.get("CACHE_MEMORY_BYTES") else {
+        return Ok(DEFAULT_MEMORY.as_u64() as usize);
+    };
+    let size = text.trim().parse().ok().filter(|size: &ByteSize| *size >= MIN_MEMORY);
+    size.and_then(|size| usize::try_from(size.as_u64()).ok()).ok_or_else(|| {
         let problem =
             format!("{} is not a size of at least 1 MiB, such as 64MiB or 67108864", quoted(text));
         ConfigError::new("CACHE_MEMORY_BYTES", problem)

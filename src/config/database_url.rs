@@ -1,12 +1,12 @@
-//! `DATABASE_URL`: which database it names, checked as far as that can be done without asking it.
+//! `DATABASE_URL`, validated without connecting.
 //!
-//! Nothing here prints user or password.
+//! Neither user nor password is ever printed.
 
 use std::{fmt, str::FromStr};
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// The databases that this build can talk to.
+/// The databases that this build supports.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum DatabaseKind {
     #[cfg(feature = "sqlite")]
@@ -17,12 +17,13 @@ pub enum DatabaseKind {
     Mysql,
 }
 
-/// A database URL whose scheme this build supports. Prints without user, password and options.
+/// A database URL with a supported scheme. Its `Display` and `Debug` show neither user, password nor
+/// options.
 #[derive(Clone)]
 pub struct DatabaseUrl {
     pub(crate) kind: DatabaseKind,
     pub(crate) secret: SecretString,
-    /// The file, or host and database.
+    /// The file, or the host and database, for people.
     place: String,
 }
 
@@ -37,8 +38,8 @@ impl DatabaseUrl {
         credentials.split_once(':').map(|(_, password)| password)
     }
 
-    /// The message of a database library as one line fit for a log, with the URL's password taken
-    /// out should it be quoted.
+    /// Returns the message of a database library as one line for a log, with the URL's password masked
+    /// in case the message quotes it.
     pub(crate) fn without_secrets(&self, message: &str) -> String {
         let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
         let message = lines.collect::<Vec<_>>().join("; ");
@@ -52,7 +53,7 @@ impl DatabaseUrl {
 impl FromStr for DatabaseUrl {
     type Err = String;
 
-    /// The error quotes nothing of the URL but its scheme.
+    /// The error quotes only the scheme of the URL.
     fn from_str(url: &str) -> Result<Self, String> {
         let (scheme, rest) = url.split_once("://").ok_or(
             "is not a URL, such as sqlite://tasklist.sqlite3 or \
@@ -64,7 +65,7 @@ impl FromStr for DatabaseUrl {
         let (kind, place, url) = match scheme {
             #[cfg(feature = "sqlite")]
             "sqlite" => {
-                // SQLAlchemy's absolute paths begin with two slashes, which SQLite takes for a host.
+                // SQLAlchemy writes absolute paths with two slashes, which SQLite takes for a host.
                 let rest = rest
                     .strip_prefix("//")
                     .map_or_else(|| rest.to_owned(), |path| format!("/{path}"));
@@ -94,10 +95,11 @@ const SCHEMES: &str = "use sqlite://, postgres:// or mysql://";
 
 #[cfg(not(all(feature = "sqlite", feature = "postgres", feature = "mysql")))]
 fn not_built_in(name: &str, feature: &str) -> String {
-    format!("this build cannot talk to {name}; build it with `cargo build --features {feature}`")
+    format!("this build does not support {name}; build it with `cargo build --features {feature}`")
 }
 
-/// SQLite itself takes an empty name, and one that begins with NUL, for a database in memory.
+/// Returns the file of an SQLite URL. SQLite takes an empty name, or one that begins with NUL, for a
+/// database in memory.
 #[cfg(feature = "sqlite")]
 fn sqlite_file(rest: &str) -> Result<String, String> {
     let file = rest.split(['?', '#']).next().unwrap_or_default();
@@ -110,8 +112,8 @@ fn sqlite_file(rest: &str) -> Result<String, String> {
     }
 }
 
-/// libpq understands passwords that are not percent-encoded in its own way, and quotes what it
-/// took for a host or a port in its errors.
+/// Returns host and database of a URL. libpq parses a password that is not percent-encoded in its own
+/// way, and its errors quote the part that it took for a host or port.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 fn server_and_name(rest: &str) -> Result<String, String> {
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -125,13 +127,14 @@ fn server_and_name(rest: &str) -> Result<String, String> {
     let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
     let hosts = place.split(['/', '?', '#']).next().unwrap_or_default();
     if !hosts.split(',').all(has_valid_port) {
-        return Err("has a port that is no number; write host:5432".to_owned());
+        return Err("has a port that is not a number; write host:5432".to_owned());
     }
     Ok(place.split(['?', '#']).next().unwrap_or_default().to_owned())
 }
 
-/// A server that has vanished without a word is noticed within seconds, not when TCP gives up: so long
-/// may connecting take (in seconds), and sent data be unconfirmed (in milliseconds).
+/// Adds time limits, so that a server that vanished silently is noticed within seconds instead of when
+/// TCP gives up: `connect_timeout` in seconds, and `tcp_user_timeout` for unacknowledged data in
+/// milliseconds.
 #[cfg(feature = "postgres")]
 fn with_time_limits(url: &str) -> String {
     let (place, options) = url.split_once('?').unwrap_or((url, ""));
@@ -161,8 +164,8 @@ fn has_valid_port(host: &str) -> bool {
     }
 }
 
-/// Diesel takes the database's name as it is written, so `user%24db`, as shells and `.env` files
-/// like it better than `user$db`, would be another name.
+/// Decodes `%24` in the database's name to `$`, which is awkward in shells and `.env` files. Diesel
+/// does not decode the name.
 #[cfg(feature = "mysql")]
 fn with_plain_database_name(rest: &str) -> Result<String, String> {
     let (place, options) = match rest.find(['?', '#']) {
@@ -173,7 +176,7 @@ fn with_plain_database_name(rest: &str) -> Result<String, String> {
     let name = name.ok_or("names no database; write mysql://user:password@host/database")?;
     let plain = name.replace("%24", "$");
     if plain.contains('%') {
-        return Err("has a % in the database's name; only %24, for $, is understood".to_owned());
+        return Err("has a % in the database's name; only %24, for $, is supported".to_owned());
     }
     Ok(format!("mysql://{}/{plain}{options}", &place[..place.len() - name.len() - 1]))
 }
@@ -225,7 +228,7 @@ mod tests {
 
     #[test]
     #[cfg(feature = "postgres")]
-    fn a_password_never_prints_however_it_is_written() {
+    fn a_password_is_never_printed() {
         let passwords = ["hunter2", "hunt#er2", "hunt?er2", "hunt/er2", "hunt@er2", "hunt%er2"];
         for password in passwords {
             let url = format!("postgres://user:{password}@db.example:5433/tasks");
@@ -243,7 +246,7 @@ mod tests {
 
     #[test]
     #[cfg(feature = "postgres")]
-    fn a_password_is_taken_out_of_a_librarys_message() {
+    fn a_password_is_masked_in_a_librarys_message() {
         let url: DatabaseUrl = "postgres://user:hunter2@h/d".parse().unwrap();
         let message = "could not connect with hunter2\n\tIs the server running?\n";
         assert_eq!(
@@ -254,7 +257,7 @@ mod tests {
 
     #[test]
     #[cfg(feature = "postgres")]
-    fn what_libpq_could_not_parse_is_refused() {
+    fn urls_that_libpq_cannot_parse_are_rejected() {
         for url in [
             "postgres://u:p%zz@h/d",
             "postgres://u:p@h:port/d",
@@ -267,6 +270,7 @@ mod tests {
             assert!(url.parse::<DatabaseUrl>().is_ok(), "{url}");
         }
     }
+
     #[test]
     #[cfg(feature = "postgres")]
     fn a_postgres_url_has_time_limits_unless_it_sets_them() {

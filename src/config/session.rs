@@ -1,27 +1,27 @@
-//! The settings of sessions: where they are kept, for how long, and what protects their cookie.
+//! The settings of sessions.
 
 use std::{fmt, time::Duration};
 
 use secrecy::SecretString;
 
-use crate::{
-    config::cache::CacheConfig,
-    config::{ConfigError, Environment, quoted},
+use super::{
+    cache::CacheConfig,
+    environment::{ConfigError, Environment, quoted},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The shortest `SECRET_KEY`, in characters; a key can be derived from no fewer bytes.
-const SECRET_KEY_LENGTH: usize = 32;
+/// The shortest `SECRET_KEY`, in characters: no key can be derived from fewer bytes.
+const MIN_SECRET_KEY_LENGTH: usize = 32;
 
-/// `SESSION_STORE`: where sessions are kept.
+/// `SESSION_STORE`: where sessions are stored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SessionStoreKind {
-    /// `cache`: there only; lost when the cache loses them.
+    /// `cache`: the cache alone; a session that is evicted is lost.
     Cache,
-    /// `cached_db`: in the database, and for reading in the cache.
+    /// `cached_db`: the database, and the cache for reading.
     CachedDb,
-    /// `cookie`: with the visitor, encrypted.
+    /// `cookie`: the visitor's cookie, encrypted.
     Cookie,
 }
 
@@ -35,7 +35,7 @@ impl fmt::Display for SessionStoreKind {
     }
 }
 
-/// Sessions and the key that protects their cookie.
+/// Where sessions are stored, for how long, and the key that protects their cookie.
 #[derive(Clone, Debug)]
 pub struct SessionConfig {
     /// `SESSION_STORE`: `cache`, `cached_db` or `cookie`. Default: cache, or cookie if there is no
@@ -44,9 +44,10 @@ pub struct SessionConfig {
     /// `SECRET_KEY`: at least 32 characters. Default: random at each start; required in
     /// production.
     pub secret_key: Option<SecretString>,
-    /// `SECRET_KEY_PREVIOUS`: the key before, whose sessions are still accepted. Default: none.
+    /// `SECRET_KEY_PREVIOUS`: the key before a rotation, whose sessions are still accepted. Default:
+    /// none.
     pub secret_key_previous: Option<SecretString>,
-    /// `SESSION_LIFETIME`: as in `14 days` or `12h`. Default: 14 days.
+    /// `SESSION_LIFETIME`: such as `14 days` or `12h`. Default: 14 days.
     pub lifetime: Duration,
 }
 
@@ -70,14 +71,13 @@ fn session_store(env: &Environment, cache: &CacheConfig) -> Result<SessionStoreK
         None | Some("cache") if cache.exists() => Ok(SessionStoreKind::Cache),
         Some("cache") => Err(ConfigError::new(
             "SESSION_STORE",
-            "there is no cache to keep sessions in; write cookie or cached_db, or name servers in \
-             MEMCACHIER_SERVERS",
+            "cache needs a cache; use cookie or cached_db, or name servers in MEMCACHIER_SERVERS",
         )),
         Some("cached_db") => Ok(SessionStoreKind::CachedDb),
         None | Some("cookie") => Ok(SessionStoreKind::Cookie),
         Some(other) => Err(ConfigError::new(
             "SESSION_STORE",
-            format!("{} is none of cache, cached_db and cookie", quoted(other)),
+            format!("{} is not a session store; use cache, cached_db or cookie", quoted(other)),
         )),
     }
 }
@@ -85,26 +85,26 @@ fn session_store(env: &Environment, cache: &CacheConfig) -> Result<SessionStoreK
 fn secret_key(env: &Environment, production: bool) -> Result<Option<SecretString>, ConfigError> {
     match key(env, "SECRET_KEY")? {
         None if production => {
-            Err(ConfigError::new("SECRET_KEY", format!("is required in production; {HOW}")))
+            Err(ConfigError::new("SECRET_KEY", format!("is required in production; {HINT}")))
         }
         key => Ok(key),
     }
 }
 
-const HOW: &str = "use at least 32 random characters, such as those of `openssl rand -hex 32`";
+const HINT: &str = "use at least 32 random characters, such as those of `openssl rand -hex 32`";
 
 fn key(env: &Environment, variable: &str) -> Result<Option<SecretString>, ConfigError> {
     match env.get(variable) {
-        Some(key) if key.chars().count() < SECRET_KEY_LENGTH => Err(ConfigError::new(
+        Some(key) if key.chars().count() < MIN_SECRET_KEY_LENGTH => Err(ConfigError::new(
             variable,
-            format!("is {} characters long, which is too short; {HOW}", key.chars().count()),
+            format!("is {} characters long, which is too short; {HINT}", key.chars().count()),
         )),
         key => Ok(key.map(Into::into)),
     }
 }
 
 fn session_lifetime(env: &Environment) -> Result<Duration, ConfigError> {
-    // Browsers keep no cookie for more than 400 days (RFC 6265bis, section 5.5).
+    // Browsers limit the lifetime of cookies to 400 days (RFC 6265bis, section 5.5).
     let lifetime = env.duration_between("SESSION_LIFETIME", Duration::from_secs(1), 400 * DAY)?;
     Ok(lifetime.unwrap_or(14 * DAY))
 }

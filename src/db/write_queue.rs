@@ -1,22 +1,24 @@
-//! Who writes next.
+//! Serialises writers on SQLite.
 
 use std::{sync::Arc, time::Duration};
 
 use actix_web::rt::time::timeout;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::{config::DatabaseKind, db::DbError};
+use super::error::DbError;
+use crate::config::DatabaseKind;
 
-/// How long a writer waits for its turn: with what a connection and SQLite's own lock may take, less
-/// than a request's deadline.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a writer waits in the queue.
+pub(crate) const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// SQLite has one writer at a time, and those who wait for it sleep, ever longer, and wake by chance.
-/// So the writers of this process take turns, in the order in which they came.
+/// A queue of the writers of this process, in the order in which they came.
+///
+/// SQLite has one writer at a time. Its own lock makes others sleep, ever longer, so that the order is
+/// left to chance and some wait for seconds. Other databases need no queue.
 #[derive(Clone, Debug)]
-pub(crate) struct WriteTurns(Option<Arc<Mutex<()>>>);
+pub(crate) struct WriteQueue(Option<Arc<Mutex<()>>>);
 
-impl WriteTurns {
+impl WriteQueue {
     pub(crate) fn new(kind: DatabaseKind) -> Self {
         match kind {
             #[cfg(feature = "sqlite")]
@@ -26,13 +28,13 @@ impl WriteTurns {
         }
     }
 
-    /// Resolves when it is the caller's turn, which lasts until the guard is dropped. Nobody waits so
-    /// long that the write would come after its visitor has been told that it failed.
-    pub(crate) async fn wait(&self) -> Result<Option<OwnedMutexGuard<()>>, DbError> {
-        let Some(turns) = &self.0 else { return Ok(None) };
-        let too_late = |_| DbError::Unavailable("those who write before take too long".to_owned());
-        let turn = timeout(PATIENCE, Arc::clone(turns).lock_owned()).await;
-        turn.map(Some).map_err(too_late)
+    /// Waits until the writers before have finished. The next one waits until the guard is dropped.
+    pub(crate) async fn enter(&self) -> Result<Option<OwnedMutexGuard<()>>, DbError> {
+        let Some(queue) = &self.0 else { return Ok(None) };
+        let too_late = |_| {
+            DbError::Unavailable("timed out waiting for other writes of this process".to_owned())
+        };
+        timeout(QUEUE_TIMEOUT, Arc::clone(queue).lock_owned()).await.map(Some).map_err(too_late)
     }
 }
 
@@ -45,26 +47,26 @@ mod tests {
     use super::*;
 
     #[actix_web::test]
-    async fn writers_come_in_the_order_in_which_they_asked() {
-        let turns = WriteTurns::new(DatabaseKind::Sqlite);
-        let came = RefCell::new(Vec::new());
+    async fn writers_come_in_the_order_in_which_they_entered() {
+        let queue = WriteQueue::new(DatabaseKind::Sqlite);
+        let steps = RefCell::new(Vec::new());
         let writers = (0..5).map(async |writer| {
-            let _turn = turns.wait().await.unwrap();
-            // The next one is not let in meanwhile.
+            let _place = queue.enter().await.unwrap();
+            // Yields, so that the next writer would interleave if it could.
             for _ in 0..3 {
-                came.borrow_mut().push(writer);
+                steps.borrow_mut().push(writer);
                 actix_web::rt::task::yield_now().await;
             }
         });
         join_all(writers).await;
         let expected: Vec<_> = (0..5).flat_map(|writer| [writer; 3]).collect();
-        assert_eq!(came.into_inner(), expected);
+        assert_eq!(steps.into_inner(), expected);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_writer_who_waits_too_long_is_told_so() {
-        let turns = WriteTurns::new(DatabaseKind::Sqlite);
-        let _turn = turns.wait().await.unwrap();
-        assert!(matches!(turns.wait().await, Err(DbError::Unavailable(_))));
+    async fn a_writer_that_waits_too_long_gets_an_error() {
+        let queue = WriteQueue::new(DatabaseKind::Sqlite);
+        let _place = queue.enter().await.unwrap();
+        assert!(matches!(queue.enter().await, Err(DbError::Unavailable(_))));
     }
 }

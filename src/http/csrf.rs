@@ -1,9 +1,10 @@
-//! Refuses requests that another site makes a visitor's browser send, without tokens in pages:
-//! so a page with forms is the same for everybody.
+//! Protects from cross-site request forgery without tokens in pages, so that a page with forms is the
+//! same for all visitors.
 //!
-//! Browsers say where a request comes from: `Sec-Fetch-Site` (all since 2023), or at least
-//! `Origin` with every POST. What sends neither is no browser, holds nobody's cookies, and passes.
-//! The rule is that of Go 1.25's `http.CrossOriginProtection`, without its exceptions.
+//! Browsers tell the origin of a request: by `Sec-Fetch-Site` (all since 2023), or at least by
+//! `Origin` with every POST. A client that sends neither is not a browser, has no visitor's cookies,
+//! and is accepted. The rule is that of Go 1.25's `http.CrossOriginProtection`, without its
+//! exceptions.
 
 use actix_web::{
     Error, HttpRequest, ResponseError,
@@ -17,15 +18,15 @@ use actix_web::{
     web::Data,
 };
 
-use crate::http::error_pages::AppError;
+use super::error_pages::AppError;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Origins that may send forms although they are not the request's own host (`PUBLIC_ORIGIN`).
+/// Origins from which forms are accepted in addition to the request's own host (`PUBLIC_ORIGIN`).
 #[derive(Clone, Debug)]
 pub(crate) struct PublicOrigins(pub(crate) Vec<String>);
 
-/// Middleware: a state-changing request from another site is answered with 403.
+/// A middleware that answers state-changing requests from other sites with 403.
 pub(crate) async fn refuse_cross_site<B: MessageBody>(
     req: ServiceRequest,
     next: Next<B>,
@@ -41,7 +42,7 @@ fn is_same_origin(req: &HttpRequest) -> bool {
     may_change_state(req.headers(), listed)
 }
 
-/// Decides by the headers alone. A header that is sent twice must pass both times.
+/// Decides by the headers. Every value of a repeated header must be accepted.
 fn may_change_state(headers: &HeaderMap, public_origins: &[String]) -> bool {
     if headers.contains_key(SEC_FETCH_SITE) {
         return headers
@@ -101,33 +102,33 @@ mod tests {
     }
 
     #[test]
-    fn a_public_origin_passes_behind_a_proxy_that_changes_the_host() {
+    fn a_public_origin_is_accepted_behind_a_proxy_that_changes_the_host() {
         assert!(passes(&[("host", "10.0.0.7:8080"), ("origin", "https://tasks.example")]));
         assert!(!passes(&[("host", "10.0.0.7:8080"), ("origin", "http://tasks.example")]));
     }
 
     #[test]
-    fn a_public_origin_does_not_overrule_what_the_browser_says() {
+    fn a_public_origin_does_not_overrule_the_browser() {
         let fields = [("origin", "https://tasks.example"), ("sec-fetch-site", "cross-site")];
         assert!(!passes(&fields));
     }
 
     #[test]
-    fn of_two_values_both_must_pass() {
+    fn both_of_two_values_must_be_accepted() {
         assert!(!passes(&[("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")]));
         let origins = [("host", "a"), ("origin", "http://a"), ("origin", "http://b")];
         assert!(!passes(&origins));
     }
 
     #[test]
-    fn an_origin_that_is_no_url_is_another_site() {
+    fn an_origin_that_is_not_a_url_is_another_site() {
         for origin in ["null", "", "a.example", "file://a.example", "http://a.example@b", "http:"] {
             assert!(!passes(&[("host", "a.example"), ("origin", origin)]), "{origin}");
         }
     }
 
     #[test]
-    fn unknown_values_of_sec_fetch_site_are_refused() {
+    fn unknown_values_of_sec_fetch_site_are_rejected() {
         assert!(!passes(&[("sec-fetch-site", "")]));
         assert!(!passes(&[("sec-fetch-site", "same-origin, none")]));
     }

@@ -1,8 +1,9 @@
-//! What can go wrong with a request, and the page that a person sees then.
+//! Errors of requests, and their pages.
 //!
-//! A handler returns an [`AppError`], which becomes an answer without a body; so does what Actix
-//! itself refuses. [`error_pages`] gives each of them its page and logs the cause, once. A page
-//! names the kind of problem and the request's id, and never the text of an internal error.
+//! A handler returns an [`AppError`], which becomes a response without a body; requests that Actix
+//! refuses end in the same way. [`error_pages`] gives each of these responses its page and logs the
+//! cause once. A page shows the kind of problem and the request's id, never the text of an internal
+//! error.
 
 use actix_session::SessionInsertError;
 use actix_web::{
@@ -19,12 +20,13 @@ use actix_web::{
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::{db::DbError, monitor::access_log::RequestId, views::Views};
+use super::request_id::RequestId;
+use crate::{db::DbError, views::Views};
 
-/// Seconds after which a client may try again when the database is away.
+/// Seconds after which a client may retry when the database is unavailable.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
-/// For what `ADMIN_TOKEN` protects (RFC 7617).
+/// Asks for the `ADMIN_TOKEN` (RFC 7617).
 const CHALLENGE: HeaderValue =
     HeaderValue::from_static("Basic realm=\"tasklist\", charset=\"UTF-8\"");
 
@@ -80,8 +82,8 @@ impl ResponseError for AppError {
     }
 }
 
-/// Middleware: an answer of 400 and above that has no page of its own gets one. What lies further
-/// in must answer and not fail: an error of a middleware would pass by here, and by the log.
+/// A middleware that adds a page to responses of 400 and above that have none. Middleware inside must
+/// return responses, not errors: errors would bypass this one and the log.
 pub(crate) async fn error_pages(
     req: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -102,7 +104,7 @@ fn log_cause(res: &ServiceResponse) {
     }
 }
 
-/// Actix's own refusals are without a body or plain text.
+/// Refusals by Actix have no body, or plain text.
 fn has_own_page(res: &ServiceResponse) -> bool {
     res.headers()
         .get(header::CONTENT_TYPE)

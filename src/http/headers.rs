@@ -1,5 +1,4 @@
-//! Headers that every answer carries, whatever the handler; but for the redirect to https, which has
-//! no body.
+//! Headers of every response except the redirect to HTTPS, which has no body.
 
 use actix_web::{
     http::header::{self, HeaderName},
@@ -7,12 +6,12 @@ use actix_web::{
 };
 use sha2::{Digest, Sha256};
 
-/// Nothing but this site's own stylesheet, images and forms. No script: there is none, so
-/// `connect-src` lets nobody connect but the browser's own tools (Lighthouse reads `/robots.txt`).
+/// Allows the site's own stylesheet, images and forms. There is no script, so `connect-src` only serves
+/// the browser's own tools (Lighthouse reads `/robots.txt`).
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; \
      connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// Two years, as browsers' preload lists ask for.
+/// Two years, as browsers' preload lists require.
 const STRICT_TRANSPORT_SECURITY: &str = "max-age=63072000; includeSubDomains";
 
 fn security_headers(production: bool) -> impl Iterator<Item = (HeaderName, &'static str)> {
@@ -20,7 +19,7 @@ fn security_headers(production: bool) -> impl Iterator<Item = (HeaderName, &'sta
         (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
-        // Not `no-referrer`: with that, browsers send `Origin: null` with our own forms.
+        // With `no-referrer`, browsers would send `Origin: null` with the site's own forms.
         (header::REFERRER_POLICY, "same-origin"),
         (header::CROSS_ORIGIN_OPENER_POLICY, "same-origin"),
         (header::CROSS_ORIGIN_RESOURCE_POLICY, "same-origin"),
@@ -29,12 +28,12 @@ fn security_headers(production: bool) -> impl Iterator<Item = (HeaderName, &'sta
     always.into_iter().chain(production.then_some(secure))
 }
 
-/// Each only where the answer has none of its name. Cached pages are kept with them.
+/// A middleware that adds the security headers that a response lacks. They are cached with pages.
 pub(crate) fn security(production: bool) -> DefaultHeaders {
     security_headers(production).fold(DefaultHeaders::new(), DefaultHeaders::add)
 }
 
-/// Changes with any of them.
+/// Returns a hash of all security headers.
 pub(crate) fn version(production: bool) -> u64 {
     let mut digest = Sha256::new();
     for (name, value) in security_headers(production) {
@@ -43,8 +42,8 @@ pub(crate) fn version(production: bool) -> u64 {
     digest.finalize()[..8].iter().fold(0, |version, byte| version << 8 | u64::from(*byte))
 }
 
-/// Where the answer says nothing else: it may be kept by the visitor's browser, and must be asked
-/// about each time. The view cache takes what says so itself for a page that is not to be kept.
+/// A middleware that lets browsers store responses without `Cache-Control` and revalidate them each
+/// time. It must be outside the view cache, which does not store pages with this header.
 pub(crate) fn caching() -> DefaultHeaders {
     DefaultHeaders::new().add((header::CACHE_CONTROL, "private, no-cache"))
 }

@@ -1,4 +1,4 @@
-//! In production, visitors whom a trusted proxy got over plain HTTP are sent to HTTPS.
+//! Redirects requests that a trusted proxy received without TLS to HTTPS, in production.
 
 use actix_web::{
     Error, HttpResponse,
@@ -9,13 +9,10 @@ use actix_web::{
     web::Data,
 };
 
-use crate::monitor::access_log::Observers;
+use super::{route::RouteTable, trusted_proxies::TrustedProxies};
 
-/// Asked by machines, from inside.
-const PROBES: [&str; 2] = ["/healthz", "/readyz"];
-
-/// Middleware. The host is the visitor's own word, and the answer is for that visitor only.
-pub(crate) async fn insist<B: MessageBody>(
+/// A middleware. The host is that of the request: a forged one redirects only its own sender.
+pub(crate) async fn redirect_plain_http<B: MessageBody>(
     req: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
@@ -24,7 +21,7 @@ pub(crate) async fn insist<B: MessageBody>(
             let redirect = HttpResponse::PermanentRedirect()
                 .insert_header((header::LOCATION, url))
                 .insert_header((header::CACHE_CONTROL, "no-store"))
-                // A body would not be read.
+                // The body of the request is not read.
                 .force_close()
                 .finish();
             Ok(req.into_response(redirect).map_into_right_body())
@@ -34,8 +31,9 @@ pub(crate) async fn insist<B: MessageBody>(
 }
 
 fn secure_url(req: &ServiceRequest) -> Option<String> {
-    let observers = req.app_data::<Data<Observers>>()?;
-    if !observers.proxies.is_plain(req.request()) || PROBES.contains(&req.path()) {
+    let proxies = req.app_data::<Data<TrustedProxies>>()?;
+    let routes = req.app_data::<Data<RouteTable>>()?;
+    if !proxies.is_plain_http(req.request()) || routes.is_probe(req.path()) {
         return None;
     }
     let host = req.headers().get(header::HOST)?.to_str().ok()?;

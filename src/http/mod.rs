@@ -1,9 +1,12 @@
-//! What every request and response goes through, whatever the route.
+//! The parts of HTTP that concern all routes: middleware, errors, listening and stopping.
 
 pub(crate) mod csrf;
 pub(crate) mod error_pages;
 pub(crate) mod headers;
 pub(crate) mod https;
+pub(crate) mod listen;
 pub(crate) mod request_body;
+pub(crate) mod request_id;
+pub(crate) mod route;
 pub mod shutdown;
 pub(crate) mod trusted_proxies;

@@ -1,8 +1,8 @@
-//! How the server stops without resetting a connection.
+//! Stops the server without resetting connections.
 //!
-//! A client that reuses a connection may send its next request at the very moment at which the
-//! server closes it. So for [`DRAIN`] the server goes on answering, with `Connection: close`, and
-//! stops when the clients have let go.
+//! A client that reuses a connection may send its next request at the very moment at which the server
+//! closes it. So for [`DRAIN`] the server goes on answering, with `Connection: close`, and stops when
+//! the clients have closed their connections.
 
 use std::{
     future::Future,
@@ -24,19 +24,19 @@ use actix_web::{
     web::Data,
 };
 
-/// How long every answer asks its client to leave before the server stops.
+/// How long responses carry `Connection: close` before the server stops.
 pub const DRAIN: Duration = Duration::from_secs(1);
 
-/// Seconds that requests in progress get after [`DRAIN`]: with it, below the 30 s that platforms
-/// such as Heroku grant between SIGTERM and SIGKILL.
+/// Seconds for requests in progress after [`DRAIN`]. Together they are below the 30 s between SIGTERM
+/// and SIGKILL of platforms such as Heroku.
 pub const GRACE_SECONDS: u64 = 25;
 
-/// Whether the server is about to stop; shared by all workers.
+/// Whether the server is about to stop. All workers share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Draining(Arc<AtomicBool>);
 
 impl Draining {
-    /// Waits for `shutdown`, then drains: resolves when the server may close its connections.
+    /// Waits for `shutdown`, then drains. Resolves when the server may close its connections.
     pub(crate) async fn begin_after(self, shutdown: impl Future<Output = ()>) {
         shutdown.await;
         log::info!("stopping: connections are being closed");
@@ -62,7 +62,7 @@ pub async fn signal() {
     .await;
 }
 
-/// Middleware: while draining, each answer ends its connection.
+/// A middleware that closes the connection after each response while draining.
 pub(crate) async fn close_connections(
     req: ServiceRequest,
     next: Next<impl MessageBody>,

@@ -1,20 +1,20 @@
-//! `TRUSTED_PROXIES`: whose word counts about who asks.
+//! `TRUSTED_PROXIES`: the proxies whose headers tell the address and scheme of a client.
 //!
-//! Anyone can send `X-Forwarded-For`. Of its entries, each proxy appends the address that it was
-//! asked by; so, read from the right, the first one that is no trusted proxy is the visitor.
+//! Any client can send `X-Forwarded-For`. Each proxy appends the address of its own client; so, read
+//! from the right, the first address that is not a trusted proxy is the client's.
 
 use std::{net::IpAddr, str::FromStr};
 
 use actix_web::HttpRequest;
 use ipnet::IpNet;
 
-/// Stands for whoever connects to the unix socket.
+/// Stands for clients of the unix socket.
 const UNIX: &str = "unix";
 
-/// The most that is taken over of somebody else's request id.
-const LONGEST_ID: usize = 64;
+/// The longest request id that is accepted from a proxy.
+const MAX_ID_LENGTH: usize = 64;
 
-/// The proxies in front of the app. By default none is trusted.
+/// The proxies in front of the app. Default: no proxy is trusted.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct TrustedProxies {
     networks: Vec<IpNet>,
@@ -24,7 +24,7 @@ pub struct TrustedProxies {
 impl FromStr for TrustedProxies {
     type Err = String;
 
-    /// Addresses, networks and `unix`, separated by commas.
+    /// Parses addresses, networks and `unix`, separated by commas. The error is the invalid entry.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut trusted = Self::default();
         for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
@@ -34,7 +34,7 @@ impl FromStr for TrustedProxies {
                 trusted.networks.push(address.to_canonical().into());
             } else {
                 let network: IpNet = entry.parse().map_err(|_| entry.to_owned())?;
-                // Peers are known by their IPv4 address: such a network would trust nobody.
+                // Peers are compared by their IPv4 address, so such a network would match no peer.
                 if matches!(network, IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some()) {
                     return Err(entry.to_owned());
                 }
@@ -54,7 +54,7 @@ impl TrustedProxies {
         }
     }
 
-    /// The visitor's address, as far as it can be known.
+    /// Returns the address of the client, as far as it is known.
     pub(crate) fn client(&self, req: &HttpRequest) -> Option<IpAddr> {
         let peer = peer(req);
         if !self.trusts(peer) {
@@ -62,7 +62,7 @@ impl TrustedProxies {
         }
         let mut client = peer;
         for entry in forwarded_for(req) {
-            // What is no address was not written by a proxy of ours.
+            // A trusted proxy would have written an address.
             let Some(address) = entry else { break };
             client = Some(address);
             if !self.trusts(client) {
@@ -72,27 +72,28 @@ impl TrustedProxies {
         client
     }
 
-    /// Whether the visitor came without TLS, as a trusted proxy tells.
-    pub(crate) fn is_plain(&self, req: &HttpRequest) -> bool {
+    /// Returns whether a trusted proxy says that it received the request without TLS.
+    pub(crate) fn is_plain_http(&self, req: &HttpRequest) -> bool {
         let scheme = req.headers().get("x-forwarded-proto");
         self.trusts(peer(req)) && scheme.is_some_and(|scheme| scheme.as_bytes() == b"http")
     }
 
-    /// The id that a proxy has given to the request, if it is fit for a log.
+    /// Returns the id that a trusted proxy gave to the request, if a log can hold it.
     pub(crate) fn request_id<'r>(&self, req: &'r HttpRequest) -> Option<&'r str> {
         let id = req.headers().get("x-request-id")?.to_str().ok()?;
-        let is_fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        let is_id = (1..=LONGEST_ID).contains(&id.len()) && id.chars().all(is_fit);
+        let is_valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        let is_id = (1..=MAX_ID_LENGTH).contains(&id.len()) && id.chars().all(is_valid);
         (is_id && self.trusts(peer(req))).then_some(id)
     }
 }
 
-/// Who has connected; `None` on the unix socket.
+/// Returns the address of the peer; `None` on the unix socket.
 fn peer(req: &HttpRequest) -> Option<IpAddr> {
     req.peer_addr().map(|peer| peer.ip().to_canonical())
 }
 
-/// The addresses of all `X-Forwarded-For`, the last one first; `None` for what is none.
+/// Returns the entries of all `X-Forwarded-For`, the last one first; `None` for an entry that is not an
+/// address.
 fn forwarded_for(req: &HttpRequest) -> impl Iterator<Item = Option<IpAddr>> {
     let lines: Vec<_> = req.headers().get_all("x-forwarded-for").collect();
     lines.into_iter().rev().flat_map(|line| {
@@ -117,12 +118,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_believed_by_default() {
+    fn by_default_no_proxy_is_trusted() {
         assert_eq!(client("", "10.0.0.1", &["203.0.113.7"]), "10.0.0.1");
     }
 
     #[test]
-    fn a_trusted_proxy_is_believed_about_whom_it_was_asked_by_and_about_nobody_else() {
+    fn a_trusted_proxy_is_believed_about_its_own_client_only() {
         let trusted = "10.0.0.0/8, 192.0.2.1";
         assert_eq!(client(trusted, "10.0.0.1", &["198.51.100.9, 203.0.113.7"]), "203.0.113.7");
         assert_eq!(client(trusted, "10.0.0.1", &["198.51.100.9", "203.0.113.7"]), "203.0.113.7");
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_id_is_taken_from_a_trusted_proxy_only_and_only_if_it_is_fit_for_a_log() {
+    fn a_request_id_is_accepted_only_if_it_is_valid_and_from_a_trusted_proxy() {
         let id = |trusted: &str, id: &str| {
             let req = TestRequest::default()
                 .peer_addr("10.0.0.1:1".parse().unwrap())
@@ -150,13 +151,13 @@ mod tests {
         };
         assert_eq!(id("10.0.0.1", "f9ed4675-f1c5").as_deref(), Some("f9ed4675-f1c5"));
         assert_eq!(id("", "f9ed4675"), None);
-        for unfit in ["", "a b", "a=b", &"x".repeat(65)] {
-            assert_eq!(id("10.0.0.1", unfit), None, "{unfit}");
+        for invalid in ["", "a b", "a=b", &"x".repeat(65)] {
+            assert_eq!(id("10.0.0.1", invalid), None, "{invalid}");
         }
     }
 
     #[test]
-    fn what_is_no_address_is_named() {
+    fn an_invalid_entry_is_reported() {
         assert_eq!("10.0.0.1, ten".parse::<TrustedProxies>(), Err("ten".to_owned()));
         assert!("::ffff:10.0.0.0/104".parse::<TrustedProxies>().is_err());
         assert!("unix, 10.0.0.0/8, ::1".parse::<TrustedProxies>().is_ok());

@@ -1,81 +1,24 @@
-//! `GET /cache`: what the cache does, in figures. Open in development; in production behind
-//! `ADMIN_TOKEN`, and not there without it.
+//! `GET /cache`: the state of the cache, in figures.
 
 use std::time::Duration;
 
-use actix_web::{
-    HttpRequest, HttpResponse,
-    http::header::{self, HeaderValue},
-    web::Data,
-};
-use base64::{Engine, prelude::BASE64_STANDARD};
+use actix_web::{HttpRequest, HttpResponse, http::header, web::Data};
+use bytesize::ByteSize;
 use everfresh::{Cache, LayerStats, ServerReport};
 use futures_util::future::join;
 use memcached_client::ServerState;
-use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
+use super::{
+    admin_token::AdminAccess,
+    history::{Chart, History},
+    metrics::Metrics,
+};
 use crate::{
-    db::Db,
     http::error_pages::AppError,
-    monitor::access_log::Observers,
-    monitor::history::Chart,
-    tasks::TasksCache,
-    tasks::ledger::{self, Backlog},
+    tasks::{Tasks, ledger::Backlog},
     views::Views,
 };
-
-/// Who may see it.
-#[derive(Clone, Debug)]
-pub(crate) enum Access {
-    Anyone,
-    Nobody,
-    /// Whoever knows the token, as the password of HTTP Basic, where the user's name does not
-    /// matter, or as a Bearer token.
-    Token(SecretString),
-}
-
-impl Access {
-    pub(crate) fn new(token: Option<SecretString>, production: bool) -> Self {
-        match token {
-            Some(token) => Self::Token(token),
-            None if production => Self::Nobody,
-            None => Self::Anyone,
-        }
-    }
-
-    pub(crate) fn check(&self, req: &HttpRequest) -> Result<(), AppError> {
-        match self {
-            Self::Anyone => Ok(()),
-            Self::Nobody => Err(AppError::NotFound),
-            Self::Token(token) => {
-                let given = req.headers().get(header::AUTHORIZATION).and_then(credential);
-                let is_right = given.is_some_and(|given| is_same(&given, token.expose_secret()));
-                if is_right { Ok(()) } else { Err(AppError::Unauthorized) }
-            }
-        }
-    }
-}
-
-/// The password of a Basic `Authorization` header (RFC 7617), or a Bearer token (RFC 6750).
-fn credential(header: &HeaderValue) -> Option<String> {
-    let (scheme, credentials) = header.to_str().ok()?.split_once(' ')?;
-    if scheme.eq_ignore_ascii_case("bearer") {
-        return Some(credentials.trim().to_owned());
-    }
-    let is_basic = scheme.eq_ignore_ascii_case("basic");
-    let decoded = BASE64_STANDARD.decode(credentials.trim()).ok().filter(|_| is_basic)?;
-    let text = String::from_utf8(decoded).ok()?;
-    text.split_once(':').map(|(_, password)| password.to_owned())
-}
-
-/// In a time that tells nothing of where they differ: their digests are compared, which nobody can
-/// foresee or choose, and all bytes of them.
-fn is_same(given: &str, token: &str) -> bool {
-    let (given, token) = (Sha256::digest(given), Sha256::digest(token));
-    given.iter().zip(&token).fold(0, |different, (a, b)| different | (a ^ b)) == 0
-}
 
 #[derive(Serialize)]
 struct Page {
@@ -83,7 +26,7 @@ struct Page {
     layers: Vec<LayerRow>,
     charts: [Chart; 2],
     servers: Vec<ServerRow>,
-    /// `None` if the database cannot be asked.
+    /// `None` if the database does not answer.
     ledger: Option<LedgerRow>,
 }
 
@@ -99,19 +42,19 @@ struct LayerRow {
     errors: u64,
     bytes_read: String,
     bytes_written: String,
-    /// What the hits would have taken to compute, without what they took themselves.
+    /// The time that computing the hits would have taken.
     time_saved: String,
 }
 
 #[derive(Serialize)]
 struct ServerRow {
     address: String,
-    is_well: bool,
-    /// Why it is not used.
+    is_up: bool,
+    /// Why the server is not used.
     reason: String,
     outages: u64,
     timeouts: u64,
-    /// Its own figures; empty if it does not tell.
+    /// The statistics of the server; empty if it does not answer.
     figures: Vec<(&'static str, String)>,
 }
 
@@ -121,10 +64,10 @@ struct LedgerRow {
     oldest: Option<String>,
 }
 
-/// The layers of the app, in the order in which a request meets them.
+/// The layers of the app, in the order in which a request passes them.
 const LAYERS: [&str; 4] = ["view", "session", "query", "fragment"];
 
-/// What memcached calls them, and what we do.
+/// The names of statistics in memcached and on the page.
 const FIGURES: [(&str, &str); 6] = [
     ("get_hits", "get hits"),
     ("get_misses", "get misses"),
@@ -137,21 +80,21 @@ const FIGURES: [(&str, &str); 6] = [
 /// `GET /cache`
 pub(crate) async fn show(
     req: HttpRequest,
-    access: Data<Access>,
-    cache: Data<TasksCache>,
-    db: Data<Db>,
-    observers: Data<Observers>,
+    access: Data<AdminAccess>,
+    cache: Data<Cache>,
+    tasks: Data<Tasks>,
+    metrics: Data<Metrics>,
+    history: Data<History>,
     views: Data<Views>,
 ) -> Result<HttpResponse, AppError> {
     access.check(&req)?;
-    let cache: &Cache = cache.whole();
-    let (servers, backlog) = join(cache.server_reports(), db.run(ledger::backlog)).await;
+    let (servers, backlog) = join(cache.server_reports(), tasks.invalidation_backlog()).await;
     let stats = cache.stats();
     let layers = LAYERS.iter().map(|name| (*name, stats.get(name).copied().unwrap_or_default()));
     let page = Page {
         backend: cache.backend_name(),
         layers: layers.map(LayerRow::from).collect(),
-        charts: observers.history.charts(cache),
+        charts: history.charts(&cache, &metrics),
         servers: servers.into_iter().map(ServerRow::from).collect(),
         ledger: backlog.ok().map(LedgerRow::from),
     };
@@ -159,15 +102,6 @@ pub(crate) async fn show(
         .content_type("text/html; charset=utf-8")
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .body(views.render("cache.html", &page).await?))
-}
-
-/// Other methods than those of [`show`].
-pub(crate) async fn refuse(
-    req: HttpRequest,
-    access: Data<Access>,
-) -> Result<HttpResponse, AppError> {
-    access.check(&req)?;
-    Ok(HttpResponse::MethodNotAllowed().insert_header((header::ALLOW, "GET, HEAD")).finish())
 }
 
 impl From<(&'static str, LayerStats)> for LayerRow {
@@ -202,7 +136,7 @@ impl From<ServerReport> for ServerRow {
         };
         Self {
             address: report.status.address.to_string(),
-            is_well: reason.is_empty(),
+            is_up: reason.is_empty(),
             reason,
             outages: report.status.outages,
             timeouts: report.status.timeouts,
@@ -218,18 +152,10 @@ impl From<Backlog> for LedgerRow {
 }
 
 fn in_bytes(bytes: u64) -> String {
-    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    match units.iter().find(|(_, shift)| bytes >> shift > 0) {
-        // Tenths are enough for people, and never wrong by rounding up.
-        Some((unit, shift)) => {
-            let tenths = (bytes >> (shift - 10)) * 10 / 1024;
-            format!("{}.{} {unit}", tenths / 10, tenths % 10)
-        }
-        None => format!("{bytes} B"),
-    }
+    ByteSize::b(bytes).display().iec().to_string()
 }
 
-/// As much of it as people want to know.
+/// Formats a duration with the precision that people need.
 fn in_words(time: Duration) -> String {
     let rounded = match time {
         _ if time < Duration::from_millis(10) => Duration::from_micros(micros(time)),
@@ -254,24 +180,5 @@ mod tests {
         assert_eq!(in_words(Duration::from_nanos(1_234_567)), "1ms 234us");
         assert_eq!(in_words(Duration::from_millis(1234)), "1s 234ms");
         assert_eq!(in_words(Duration::from_millis(61_500)), "1m 1s");
-    }
-
-    #[test]
-    fn the_token_is_read_from_basic_and_bearer_credentials_and_nothing_else() {
-        let credential = |header| credential(&HeaderValue::from_static(header));
-        assert_eq!(credential("Basic dXNlcjpwYXNz").as_deref(), Some("pass"));
-        assert_eq!(credential("basic OnA6cQ==").as_deref(), Some("p:q"));
-        assert_eq!(credential("Bearer pass").as_deref(), Some("pass"));
-        for header in ["Digest pass", "Basic", "Basic !!!", "Basic dXNlcg==", ""] {
-            assert_eq!(credential(header), None, "{header}");
-        }
-    }
-
-    #[test]
-    fn a_token_is_right_only_whole() {
-        assert!(is_same("secret", "secret"));
-        for given in ["", "secre", "secret ", "Secret"] {
-            assert!(!is_same(given, "secret"), "{given}");
-        }
     }
 }

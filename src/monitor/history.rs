@@ -1,149 +1,153 @@
-//! The last minutes, in steps: what the charts on `/cache` show.
+//! The last ten minutes, in steps, for the charts on `/cache`.
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use actix_web::{rt, web::Data};
 use everfresh::{Cache, LayerStats};
 use serde::Serialize;
 
-/// A bar of a chart stands for so long.
+use super::metrics::{Metrics, RequestTotals};
+
+/// The time that one bar of a chart stands for.
 const STEP: Duration = Duration::from_secs(10);
 
-/// So many bars: ten minutes.
+/// The number of bars: ten minutes.
 const STEPS: usize = 60;
 
-/// What has happened in one step.
+/// Counters since the start.
+#[derive(Clone, Copy, Debug, Default)]
+struct Totals {
+    hits: u64,
+    misses: u64,
+    requests: RequestTotals,
+}
+
+impl Totals {
+    fn now(cache: &Cache, metrics: &Metrics) -> Self {
+        let (hits, misses) = lookups(cache);
+        Self { hits, misses, requests: metrics.totals() }
+    }
+}
+
+/// The counts of one step.
 #[derive(Clone, Copy, Debug, Default)]
 struct Step {
     hits: u64,
     misses: u64,
     requests: u64,
-    micros: u64,
-    slowest: u64,
+    seconds: f64,
+    slowest: Duration,
 }
 
+impl Step {
+    fn between(before: Totals, now: Totals, slowest: Duration) -> Self {
+        Self {
+            hits: now.hits.saturating_sub(before.hits),
+            misses: now.misses.saturating_sub(before.misses),
+            requests: now.requests.requests.saturating_sub(before.requests.requests),
+            seconds: (now.requests.seconds - before.requests.seconds).max(0.0),
+            slowest,
+        }
+    }
+
+    /// The mean duration of a request.
+    fn mean(&self) -> Duration {
+        #[expect(clippy::cast_precision_loss, reason = "a mean for people")]
+        let mean = self.seconds / self.requests.max(1) as f64;
+        Duration::try_from_secs_f64(mean).unwrap_or_default()
+    }
+}
+
+/// The steps that have ended, and the totals at the begin of the current one.
 #[derive(Debug, Default)]
 struct Past {
     steps: VecDeque<Step>,
-    /// Hits and misses of all layers when the current step began.
-    before: (u64, u64),
-    /// How many steps of the history have begun.
-    begun: u64,
+    before: Totals,
+    has_begun: bool,
 }
 
-/// Counts requests, and remembers what each of the last steps has brought.
+/// Differences of the metrics, step by step.
 #[derive(Debug)]
 pub(crate) struct History {
     start: Instant,
-    requests: AtomicU64,
-    micros: AtomicU64,
-    slowest: AtomicU64,
     past: Mutex<Past>,
+}
+
+/// Starts a task that ends each step in time. It ends with the current Actix system.
+pub(crate) fn start(history: Data<History>, cache: Cache, metrics: Data<Metrics>) {
+    rt::spawn(async move {
+        let mut interval = rt::time::interval(STEP);
+        loop {
+            interval.tick().await;
+            history.end_step(&cache, &metrics);
+        }
+    });
 }
 
 impl Default for History {
     fn default() -> Self {
-        Self {
-            start: Instant::now(),
-            requests: AtomicU64::new(0),
-            micros: AtomicU64::new(0),
-            slowest: AtomicU64::new(0),
-            past: Mutex::default(),
-        }
+        Self { start: Instant::now(), past: Mutex::default() }
     }
 }
 
 impl History {
-    pub(crate) fn answered(&self, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        self.micros.fetch_add(micros, Ordering::Relaxed);
-        self.slowest.fetch_max(micros, Ordering::Relaxed);
-    }
-
     fn past(&self) -> MutexGuard<'_, Past> {
         self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends steps as their time is over, for ever: spawn it.
-    pub(crate) async fn keep(&self, cache: &Cache) {
-        let mut interval = actix_web::rt::time::interval(STEP);
-        loop {
-            interval.tick().await;
-            self.end_step(cache);
-        }
-    }
-
-    fn end_step(&self, cache: &Cache) {
+    fn end_step(&self, cache: &Cache, metrics: &Metrics) {
         let mut past = self.past();
-        if past.begun > 0 {
-            let step = self.current(&past, cache, true);
+        let (now, slowest) = (Totals::now(cache, metrics), metrics.slowest(true));
+        // The interval ticks at once: that tick begins the first step.
+        if past.has_begun {
+            let step = Step::between(past.before, now, slowest);
             past.steps.push_back(step);
             if past.steps.len() == STEPS {
                 past.steps.pop_front();
             }
         }
-        past.begun += 1;
-        past.before = lookups(cache);
+        past.has_begun = true;
+        past.before = now;
     }
 
-    /// The step that is not over.
-    fn current(&self, past: &Past, cache: &Cache, is_over: bool) -> Step {
-        let (hits, misses) = lookups(cache);
-        let read = |counter: &AtomicU64| {
-            if is_over {
-                counter.swap(0, Ordering::Relaxed)
-            } else {
-                counter.load(Ordering::Relaxed)
-            }
-        };
-        Step {
-            hits: hits.saturating_sub(past.before.0),
-            misses: misses.saturating_sub(past.before.1),
-            requests: read(&self.requests),
-            micros: read(&self.micros),
-            slowest: read(&self.slowest),
-        }
-    }
-
-    pub(crate) fn charts(&self, cache: &Cache) -> [Chart; 2] {
+    /// Returns the charts of the last steps, with the current one.
+    pub(crate) fn charts(&self, cache: &Cache, metrics: &Metrics) -> [Chart; 2] {
         let past = self.past();
         let mut steps: Vec<_> = past.steps.iter().copied().collect();
-        steps.push(self.current(&past, cache, false));
+        let (now, slowest) = (Totals::now(cache, metrics), metrics.slowest(false));
+        steps.push(Step::between(past.before, now, slowest));
         let minutes = (self.start.elapsed().as_secs() / 60 + 1).min(10);
-        [lookups_chart(&steps, minutes), times_chart(&steps, minutes)]
+        [lookups_chart(&steps, minutes), durations_chart(&steps, minutes)]
     }
 }
 
-/// Hits and misses of all layers since the start.
+/// Returns the hits and misses of all layers since the start.
 fn lookups(cache: &Cache) -> (u64, u64) {
     let add = |sum: (u64, u64), layer: &LayerStats| (sum.0 + layer.hits, sum.1 + layer.misses);
     cache.stats().values().fold((0, 0), add)
 }
 
-/// A chart of bars, each of two parts.
+/// A chart of bars with two parts each.
 #[derive(Debug, Serialize)]
 pub(crate) struct Chart {
-    /// For the stylesheet.
+    /// The class in the stylesheet.
     kind: &'static str,
     title: &'static str,
-    /// The same in words, for those who do not see it.
+    /// The content of the chart in words.
     summary: String,
-    /// What the parts are: at the foot, and above.
+    /// The names of the lower and the upper part.
     legend: [&'static str; 2],
-    /// What the full height stands for.
+    /// The value of the full height.
     top: String,
     bars: Vec<Bar>,
 }
 
-/// Where a bar stands and how high its parts are, in units of the drawing: 10 for the place of a bar,
-/// and [`HEIGHT`] for the highest.
+/// The position of a bar and the heights of its parts, in units of the drawing: a bar takes 10 in
+/// width, and the highest one [`HEIGHT`].
 #[derive(Debug, Serialize)]
 struct Bar {
     x: usize,
@@ -153,7 +157,7 @@ struct Bar {
 
 const HEIGHT: u64 = 100;
 
-/// The last bar stands at the right end. What is there at all can be seen.
+/// Scales bars to the value `top` and aligns them at the right. A value above 0 is always visible.
 fn bars(parts: &[(u64, u64)], top: u64) -> Vec<Bar> {
     let scaled = |value: u64| match value {
         0 => 0,
@@ -184,53 +188,68 @@ fn lookups_chart(steps: &[Step], minutes: u64) -> Chart {
     }
 }
 
-fn times_chart(steps: &[Step], minutes: u64) -> Chart {
-    let mean = |step: &Step| step.micros.checked_div(step.requests).unwrap_or(0);
-    let parts: Vec<_> =
-        steps.iter().map(|s| (mean(s), s.slowest.saturating_sub(mean(s)))).collect();
-    let top = steps.iter().map(|step| step.slowest).max().unwrap_or(0);
-    let requests: u64 = steps.iter().map(|step| step.requests).sum();
-    let micros: u64 = steps.iter().map(|step| step.micros).sum();
-    let mean = in_millis(micros.checked_div(requests).unwrap_or(0));
+fn durations_chart(steps: &[Step], minutes: u64) -> Chart {
+    let parts: Vec<_> = steps
+        .iter()
+        .map(|step| (micros(step.mean()), micros(step.slowest.saturating_sub(step.mean()))))
+        .collect();
+    let slowest = steps.iter().map(|step| step.slowest).max().unwrap_or_default();
+    let all = Step {
+        requests: steps.iter().map(|step| step.requests).sum(),
+        seconds: steps.iter().map(|step| step.seconds).sum(),
+        ..Step::default()
+    };
     Chart {
         kind: "times",
         title: "Time per request",
         summary: format!(
-            "Last {minutes} min: {requests} requests, {mean} each, the slowest {}",
-            in_millis(top)
+            "Last {minutes} min: {} requests, {} each, the slowest {}",
+            all.requests,
+            in_millis(all.mean()),
+            in_millis(slowest)
         ),
         legend: ["mean", "slowest"],
-        top: in_millis(top),
-        bars: bars(&parts, top),
+        top: in_millis(slowest),
+        bars: bars(&parts, micros(slowest)),
     }
 }
 
-fn in_millis(micros: u64) -> String {
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn in_millis(duration: Duration) -> String {
+    let micros = micros(duration);
     format!("{}.{:02} ms", micros / 1000, micros % 1000 / 10)
 }
 
 #[cfg(test)]
 mod tests {
+    use actix_web::http::StatusCode;
+
     use super::*;
 
     #[test]
-    fn the_newest_bar_is_at_the_right_and_the_highest_is_as_high_as_the_chart() {
+    fn bars_are_aligned_at_the_right_and_scaled_to_the_top() {
         let bars = bars(&[(1, 1), (50, 150), (0, 0)], 200);
-        let places: Vec<_> = bars.iter().map(|bar| (bar.x, bar.foot, bar.above)).collect();
-        assert_eq!(places, [(570, 1, 1), (580, 25, 75), (590, 0, 0)]);
+        let positions: Vec<_> = bars.iter().map(|bar| (bar.x, bar.foot, bar.above)).collect();
+        assert_eq!(positions, [(570, 1, 1), (580, 25, 75), (590, 0, 0)]);
     }
 
     #[test]
-    fn a_step_that_is_over_is_remembered_and_ten_minutes_are_enough() {
+    fn the_steps_of_ten_minutes_are_differences_of_the_metrics() {
         let (history, cache) = (History::default(), Cache::null().build());
-        history.end_step(&cache);
+        let metrics = Metrics::new(["GET /"].into_iter());
+        history.end_step(&cache, &metrics);
         for millis in 0..100 {
-            history.answered(Duration::from_millis(millis));
-            history.end_step(&cache);
+            metrics.observe("GET /", StatusCode::OK, Duration::from_millis(millis));
+            history.end_step(&cache, &metrics);
         }
         let past = history.past();
         assert_eq!(past.steps.len(), STEPS - 1);
-        assert_eq!(past.steps.back().unwrap().slowest, 99_000);
+        let last = past.steps.back().unwrap();
+        assert_eq!((last.requests, last.slowest), (1, Duration::from_millis(99)));
+        assert!((0.0989..0.0991).contains(&last.seconds));
         assert_eq!(past.steps.iter().map(|step| step.requests).sum::<u64>(), 59);
     }
 }

@@ -1,6 +1,8 @@
-//! What the app tells about itself: access log, metrics, dashboard.
+//! What operators see: access log, metrics, dashboard, probes.
 
 pub(crate) mod access_log;
+pub(crate) mod admin_token;
 pub(crate) mod dashboard;
+pub(crate) mod health;
 pub(crate) mod history;
 pub(crate) mod metrics;

@@ -1,8 +1,8 @@
-//! Messages that the next page shows once, kept in the session.
+//! Messages that the next page shows once, stored in the session.
 //!
-//! Who has one carries a marker cookie besides, which says no more than that: with it a request
-//! passes by the view cache, and without it no session is looked for. The page that answers takes
-//! it away.
+//! A visitor with a message also has a marker cookie, which holds nothing else. With the cookie a
+//! request bypasses the view cache; without it, no session is loaded for a cached page. The page that
+//! shows the messages removes the cookie.
 
 use actix_session::{Session, SessionInsertError};
 use actix_web::{
@@ -13,18 +13,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::tasks::task::TaskName;
 
+/// The session entry.
 const KEY: &str = "flash";
 
 /// The name of the marker cookie.
 pub(crate) const MARKER: &str = "flash";
 
-/// How many wait at most: a client that never asks for a page must not fill its session.
-const MOST: usize = 5;
+/// The largest number of messages, so that a client that never loads a page cannot fill its session.
+const MAX_MESSAGES: usize = 5;
 
-/// Characters of a task's name that a message repeats.
-const NAME_LENGTH: usize = 80;
+/// The longest part of a task's name in a message, in characters.
+const MAX_NAME_LENGTH: usize = 80;
 
-/// What happened.
+/// A message about the last action.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Flash {
@@ -44,52 +45,52 @@ impl Flash {
 }
 
 fn shortened(name: &str) -> String {
-    match name.char_indices().nth(NAME_LENGTH) {
+    match name.char_indices().nth(MAX_NAME_LENGTH) {
         Some((end, _)) => format!("{}…", &name[..end]),
         None => name.to_owned(),
     }
 }
 
-/// Keeps `message` for the next page.
+/// Stores a message for the next page.
 pub(crate) fn push(session: &Session, message: Flash) -> Result<(), SessionInsertError> {
-    let mut waiting = peek(session);
-    waiting.push(message);
-    let surplus = waiting.len().saturating_sub(MOST);
-    session.insert(KEY, &waiting[surplus..])
+    let mut messages = peek(session);
+    messages.push(message);
+    let surplus = messages.len().saturating_sub(MAX_MESSAGES);
+    session.insert(KEY, &messages[surplus..])
 }
 
-/// Returns what waits, oldest first.
+/// Returns the messages, oldest first.
 pub(crate) fn peek(session: &Session) -> Vec<Flash> {
-    // What cannot be read (another version's) counts as nothing.
+    // Messages of another version that cannot be parsed are dropped.
     session.get(KEY).ok().flatten().unwrap_or_default()
 }
 
-/// Returns what waits, oldest first, and forgets it. A session with nothing else in it ends.
+/// Removes the messages and returns them, oldest first. Ends a session that holds nothing else.
 pub(crate) fn take(session: &Session) -> Vec<Flash> {
-    let waiting = peek(session);
+    let messages = peek(session);
     if session.remove(KEY).is_some() && session.entries().is_empty() {
         session.purge();
     }
-    waiting
+    messages
 }
 
 /// The marker cookie.
 #[derive(Clone, Debug)]
-pub(crate) struct Marker(Cookie<'static>);
+pub(crate) struct FlashMarker(Cookie<'static>);
 
-impl Marker {
-    /// For https only, if `secure`.
+impl FlashMarker {
+    /// Creates the cookie; with `secure`, for HTTPS only.
     pub(crate) fn new(secure: bool) -> Self {
         let cookie = Cookie::build(MARKER, "1").path("/").http_only(true);
         Self(cookie.same_site(SameSite::Lax).secure(secure).finish())
     }
 
     pub(crate) fn set(&self, response: &mut HttpResponse) {
-        // A cookie of these characters can always be set.
+        // It can fail only for a cookie with invalid characters.
         let _ = response.add_cookie(&self.0);
     }
 
-    /// Takes the cookie away, if the request carries it.
+    /// Removes the cookie, if the request carries it.
     pub(crate) fn remove(&self, request: &HttpRequest, response: &mut HttpResponse) {
         if request.cookie(MARKER).is_some() {
             let _ = response.add_removal_cookie(&self.0);

@@ -1,7 +1,7 @@
-//! Sessions of visitors whose cookie was made with the key before: `SECRET_KEY_PREVIOUS`.
+//! Accepts session cookies that were encrypted with the previous key: `SECRET_KEY_PREVIOUS`.
 //!
-//! actix-session knows one key. So a cookie that the current key does not open, but the previous
-//! one does, is closed again with the current key before the session is looked for.
+//! actix-session knows one key. So a cookie that only the previous key decrypts is encrypted with the
+//! current key before the session is loaded.
 
 use actix_web::{
     Error,
@@ -13,15 +13,15 @@ use actix_web::{
     web::Data,
 };
 
-/// The session cookie and the keys that may have closed it.
+/// The name of the session cookie, and the keys that may have encrypted it.
 #[derive(Clone)]
 pub(crate) struct KeyRotation {
-    pub(crate) cookie: &'static str,
-    pub(crate) current: Key,
-    pub(crate) previous: Option<Key>,
+    pub(super) cookie: &'static str,
+    pub(super) current: Key,
+    pub(super) previous: Option<Key>,
 }
 
-/// Middleware, around the one of sessions.
+/// A middleware around the session middleware.
 pub(crate) async fn accept_previous_key(
     mut req: ServiceRequest,
     next: Next<impl MessageBody>,
@@ -37,30 +37,31 @@ pub(crate) async fn accept_previous_key(
 }
 
 impl KeyRotation {
-    /// The request's cookies with that of the session closed by the current key, if it must be.
+    /// Returns the cookies of a request with the session cookie encrypted by the current key; `None`
+    /// if nothing has to change.
     fn rotated(&self, headers: &HeaderMap) -> Option<String> {
         let previous = self.previous.as_ref()?;
-        // Not by `req.cookies()`, which would keep what it has read for those who come later.
+        // `req.cookies()` would cache the parsed cookies for everything that runs later.
         let lines = headers.get_all(header::COOKIE).filter_map(|line| line.to_str().ok());
         let cookies: Vec<_> = lines.flat_map(|line| line.split(';')).map(str::trim).collect();
         let is_session = |cookie: &&str| cookie.split('=').next() == Some(self.cookie);
-        let found = Cookie::parse_encoded(cookies.iter().copied().find(is_session)?).ok()?;
-        let found = found.into_owned();
-        if opened(&found, &self.current).is_some() {
+        let session = Cookie::parse_encoded(cookies.iter().copied().find(is_session)?).ok()?;
+        let session = session.into_owned();
+        if decrypt(&session, &self.current).is_some() {
             return None;
         }
-        let closed = closed(opened(&found, previous)?, &self.current)?;
+        let encrypted = encrypt(decrypt(&session, previous)?, &self.current)?;
         let others = cookies.iter().filter(|cookie| !is_session(cookie)).copied();
-        let cookies: Vec<_> = others.map(str::to_owned).chain([closed]).collect();
+        let cookies: Vec<_> = others.map(str::to_owned).chain([encrypted]).collect();
         Some(cookies.join("; "))
     }
 }
 
-fn opened(cookie: &Cookie<'static>, key: &Key) -> Option<Cookie<'static>> {
+fn decrypt(cookie: &Cookie<'static>, key: &Key) -> Option<Cookie<'static>> {
     CookieJar::new().private(key).decrypt(cookie.clone())
 }
 
-fn closed(cookie: Cookie<'static>, key: &Key) -> Option<String> {
+fn encrypt(cookie: Cookie<'static>, key: &Key) -> Option<String> {
     let name = cookie.name().to_owned();
     let mut jar = CookieJar::new();
     jar.private_mut(key).add(cookie);

@@ -1,8 +1,7 @@
-//! Where sessions are kept: `SESSION_STORE`.
+//! The stores of sessions (`SESSION_STORE`), and the table `sessions`.
 
 use std::{
     collections::HashMap,
-    fmt::Write,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -24,50 +23,54 @@ diesel::table! {
     }
 }
 
-/// How often expired rows are removed.
+/// The pause between two removals of expired rows.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// The store that the settings ask for.
+type SessionState = HashMap<String, String>;
+
+/// The store that the settings ask for. A new store is a variant, and a line in `dispatch!`.
 #[derive(Clone)]
-pub(crate) enum Sessions {
-    /// In the visitor's cookie, signed and encrypted.
+pub(crate) enum Store {
+    /// The visitor's cookie, signed and encrypted.
     Cookie,
     Cache(CacheSessionStore),
     CachedDb(CacheSessionStore<DbSessions>),
 }
 
-type State = HashMap<String, String>;
-
-/// Runs the same method of whichever store there is.
-macro_rules! ask {
-    ($self:ident, $store:ident => $answer:expr) => {
+/// Calls a method of whichever store there is.
+macro_rules! dispatch {
+    ($self:ident, $store:ident => $call:expr) => {
         match $self {
             Self::Cookie => {
                 let $store = CookieSessionStore::default();
-                $answer.await
+                $call.await
             }
-            Self::Cache($store) => $answer.await,
-            Self::CachedDb($store) => $answer.await,
+            Self::Cache($store) => $call.await,
+            Self::CachedDb($store) => $call.await,
         }
     };
 }
 
-impl SessionStore for Sessions {
-    async fn load(&self, key: &SessionKey) -> Result<Option<State>, LoadError> {
-        ask!(self, store => store.load(key))
+impl SessionStore for Store {
+    async fn load(&self, key: &SessionKey) -> Result<Option<SessionState>, LoadError> {
+        dispatch!(self, store => store.load(key))
     }
 
-    async fn save(&self, state: State, ttl: &time::Duration) -> Result<SessionKey, SaveError> {
-        ask!(self, store => store.save(state, ttl))
+    async fn save(
+        &self,
+        state: SessionState,
+        ttl: &time::Duration,
+    ) -> Result<SessionKey, SaveError> {
+        dispatch!(self, store => store.save(state, ttl))
     }
 
     async fn update(
         &self,
         key: SessionKey,
-        state: State,
+        state: SessionState,
         ttl: &time::Duration,
     ) -> Result<SessionKey, UpdateError> {
-        ask!(self, store => store.update(key, state, ttl))
+        dispatch!(self, store => store.update(key, state, ttl))
     }
 
     async fn update_ttl(
@@ -75,21 +78,21 @@ impl SessionStore for Sessions {
         key: &SessionKey,
         ttl: &time::Duration,
     ) -> Result<(), anyhow::Error> {
-        ask!(self, store => store.update_ttl(key, ttl))
+        dispatch!(self, store => store.update_ttl(key, ttl))
     }
 
     async fn delete(&self, key: &SessionKey) -> Result<(), anyhow::Error> {
-        ask!(self, store => store.delete(key))
+        dispatch!(self, store => store.delete(key))
     }
 }
 
 /// The table `sessions`.
 #[derive(Clone, Debug)]
-pub(crate) struct DbSessions(pub(crate) Db);
+pub(crate) struct DbSessions(pub(super) Db);
 
 impl DbSessions {
-    /// Removes expired rows, now and from time to time, for ever: spawn it.
-    pub(crate) async fn purge(self) {
+    /// Removes expired rows every hour, for ever: spawn it.
+    pub(super) async fn purge(self) {
         loop {
             let now = seconds(SystemTime::now());
             let purged = self.0.write(move |conn| {
@@ -110,7 +113,7 @@ impl DurableSessions for DbSessions {
         let (id, now) = (hashed(key), seconds(SystemTime::now()));
         let found: Option<(String, i64)> = self
             .0
-            .run(move |conn| {
+            .read(move |conn| {
                 let alive = sessions::table.find(id).filter(sessions::expires_at.gt(now));
                 alive.select((sessions::state, sessions::expires_at)).first(conn).optional()
             })
@@ -159,13 +162,9 @@ impl DurableSessions for DbSessions {
     }
 }
 
+/// Returns the id of a row: a digest, so that read access to the table does not give away sessions.
 fn hashed(key: &str) -> String {
-    let mut digits = String::with_capacity(64);
-    for byte in Sha256::digest(key) {
-        // Writing to a String cannot fail.
-        let _ = write!(digits, "{byte:02x}");
-    }
-    digits
+    const_hex::encode(Sha256::digest(key))
 }
 
 fn seconds(time: SystemTime) -> i64 {

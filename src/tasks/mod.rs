@@ -1,14 +1,17 @@
-//! What is cached, under which key, and what a write makes wrong: the one file to read about it.
+//! The tasks, over database and cache. Handlers call [`Tasks`] and see neither connections nor keys.
 //!
-//! | layer | key | holds | made of |
+//! | layer | key | value | made of |
 //! |---|---|---|---|
 //! | query | `tasks.all` | all tasks | the table |
-//! | fragment | `task-fragment/ID` | one task's row | the task, by which it is checked when it is read |
-//! | view | `view//` | the page | the query and the fragments |
+//! | fragment | `task-fragment/ID` | the row of one task | the task, by which it is checked when read |
+//! | view | `view/` and the path | a page | queries and fragments |
 //!
-//! A reader reserves a key before it reads what the entry is made of. A write deletes all keys that
-//! it makes wrong, what others are made of first; until that is certain, its row in the ledger
-//! remembers it. So no page is ever stale: see "Why entries stay fresh" in `everfresh`.
+//! A reader reserves a key before it reads the entry's input. A write deletes the keys of all entries
+//! that it makes wrong, inner layers first, and its row in the ledger remembers them until that is
+//! confirmed. So no page is ever stale: see "Why entries stay fresh" in the README of `everfresh`.
+//!
+//! To cache another query, add a [`Memo`] and its key to [`Tasks::query_keys`]. To cache another page,
+//! mark its route as cached in `routes`.
 
 pub(crate) mod handlers;
 pub(crate) mod ledger;
@@ -20,140 +23,134 @@ use actix_web::rt;
 use diesel::QueryResult;
 use everfresh::{Cache, Invalidation, Lifetime, Memo, fragment_key, view_key};
 
-use crate::{
-    config::Layers,
-    db::{Db, DbConnection, DbError, within_deadline},
-    tasks::ledger::Settled,
-    tasks::task::{Task, TaskId},
+use self::{
+    ledger::{Backlog, LedgerCleaner},
+    task::{Task, TaskId, TaskName},
 };
+use crate::db::{Db, DbConnection, DbError, within_deadline};
 
-/// For those only who have the same `task.rs`: one with another field must not read `None` where
-/// an older process has stored nothing.
-const TASKS: Memo<(), Vec<Task>> =
-    Memo::new("tasks.all", Lifetime::Default).versioned_by(include_str!("task.rs"));
+/// The list of all tasks.
+const LIST: Memo<(), Vec<Task>> =
+    Memo::new("tasks.all", Lifetime::Default).versioned_by(task::SCHEMA);
 
-/// As in `templates/index.html`.
-const FRAGMENT: &str = "task-fragment";
+/// The name of the fragment that shows one task, for the template and for its key.
+pub(crate) const ROW_FRAGMENT: &str = "task-fragment";
 
-/// The path of the page that shows the tasks.
-pub(crate) const PAGE: &str = "/";
-
-/// The layers of the cache. One that is switched off is neither read nor filled; a write deletes
-/// the keys of all.
+/// The tasks, over database and cache. Cloning is cheap.
 #[derive(Clone, Debug)]
-pub(crate) struct TasksCache {
+pub(crate) struct Tasks {
+    db: Db,
+    /// All layers; invalidations go here.
     cache: Cache,
-    query: Cache,
-    /// For [`crate::views::Views`].
-    pub(crate) fragment: Cache,
-    /// For the view cache that wraps the page.
-    pub(crate) view: Cache,
-    settled: Settled,
+    /// The layer of queries; it stores nothing if that layer is off.
+    queries: Cache,
+    /// The paths of the pages that are cached.
+    cached_pages: Vec<&'static str>,
+    cleaner: LedgerCleaner,
 }
 
-/// What a write has changed.
+/// A change of one task.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Change {
+enum Change {
     Added,
     Deleted(TaskId),
 }
 
-impl Change {
-    /// The keys that it makes wrong. A fragment is checked when it is read, but a deleted task's is
-    /// of no use to anybody.
-    fn invalidation(self) -> Invalidation {
-        let mut inner = vec![TASKS.key(&())];
-        if let Self::Deleted(id) = self {
-            inner.push(fragment_key(FRAGMENT, [id.get()]));
+impl Tasks {
+    /// Starts a task that cleans the ledger and ends with the current Actix system.
+    pub(crate) fn new(
+        db: Db,
+        cache: Cache,
+        queries: Cache,
+        cached_pages: impl Iterator<Item = &'static str>,
+    ) -> Self {
+        let cleaner = LedgerCleaner::start(db.clone());
+        Self { db, cache, queries, cached_pages: cached_pages.collect(), cleaner }
+    }
+
+    /// Returns all tasks, oldest first.
+    pub(crate) async fn list(&self) -> Result<Vec<Task>, DbError> {
+        LIST.call(&self.queries, &(), async || self.db.read(task::list).await).await
+    }
+
+    /// Stores a new task.
+    pub(crate) async fn add(&self, name: TaskName) -> Result<(), DbError> {
+        self.write(move |conn| Ok((task::add(conn, &name)?, Some(Change::Added)))).await
+    }
+
+    /// Deletes a task and returns it; `None` if there is no task with this id.
+    pub(crate) async fn delete(&self, id: TaskId) -> Result<Option<Task>, DbError> {
+        self.write(move |conn| {
+            let deleted = task::delete(conn, id)?;
+            let change = deleted.as_ref().map(|_| Change::Deleted(id));
+            Ok((deleted, change))
+        })
+        .await
+    }
+
+    /// Returns the invalidations that are not confirmed yet.
+    pub(crate) async fn invalidation_backlog(&self) -> Result<Backlog, DbError> {
+        self.db.read(ledger::backlog).await
+    }
+
+    /// The keys of all cached queries.
+    fn query_keys() -> Vec<String> {
+        vec![LIST.key(&())]
+    }
+
+    /// Derives the entries that a change makes wrong: every query, then every page. A fragment is
+    /// checked against its task when it is read; that of a deleted task is of no more use.
+    fn invalidation(&self, change: Change) -> Invalidation {
+        let mut inner = Self::query_keys();
+        if let Change::Deleted(id) = change {
+            inner.push(fragment_key(ROW_FRAGMENT, [id.get()]));
         }
-        Invalidation::of(inner).then([view_key(PAGE)])
-    }
-}
-
-impl TasksCache {
-    pub(crate) fn new(cache: Cache, layers: Layers, db: &Db) -> Self {
-        let layer = |name, is_on| if is_on { cache.layer(name) } else { Cache::null().build() };
-        Self {
-            query: layer("query", layers.query),
-            fragment: layer("fragment", layers.fragment),
-            view: layer("view", layers.view),
-            settled: Settled::start(db.clone()),
-            cache,
-        }
+        Invalidation::of(inner).then(self.cached_pages.iter().map(|path| view_key(path)))
     }
 
-    /// All layers together.
-    pub(crate) fn whole(&self) -> &Cache {
-        &self.cache
-    }
-
-    /// `ok`, `degraded` if a server does not answer, or `none` if there is no cache.
-    pub(crate) async fn state(&self) -> &'static str {
-        match self.cache.backend_name() {
-            "none" => "none",
-            _ if self.cache.ping().await => "ok",
-            _ => "degraded",
-        }
-    }
-
-    /// All tasks, oldest first.
-    pub(crate) async fn list(&self, db: &Db) -> Result<Vec<Task>, DbError> {
-        TASKS.call(&self.query, &(), async || db.run(task::list).await).await
-    }
-
-    /// Every write goes through here: `write` in a transaction, with a row in the ledger if it has
-    /// changed anything; then what it makes wrong is deleted; when that is certain, the row goes soon.
-    ///
-    /// It goes on to its end also when nobody waits for it any more.
-    pub(crate) async fn write<T, F>(&self, db: &Db, write: F) -> Result<T, DbError>
+    /// Runs a write and its invalidation to their end, even if the request is dropped meanwhile.
+    /// `write` tells what it has changed, if anything.
+    async fn write<T, F>(&self, write: F) -> Result<T, DbError>
     where
         F: FnOnce(&mut DbConnection) -> QueryResult<(T, Option<Change>)> + Send + 'static,
         T: Send + 'static,
     {
-        let (cache, settled, db) = (self.cache.clone(), self.settled.clone(), db.clone());
-        let written = rt::spawn(async move { write_through(&cache, &settled, &db, write).await });
+        let tasks = self.clone();
+        let written = rt::spawn(async move { tasks.write_through(write).await });
         let written =
             async { written.await.map_err(|error| DbError::Unavailable(error.to_string()))? };
         within_deadline(written).await
     }
-}
 
-async fn write_through<T, F>(
-    cache: &Cache,
-    settled: &Settled,
-    db: &Db,
-    write: F,
-) -> Result<T, DbError>
-where
-    F: FnOnce(&mut DbConnection) -> QueryResult<(T, Option<Change>)> + Send + 'static,
-    T: Send + 'static,
-{
-    let is_shared = cache.is_shared();
-    // What is wrong if the transaction is committed; nothing, if it has not come so far.
-    let attempted = Arc::new(OnceLock::new());
-    let made_wrong = Arc::clone(&attempted);
-    let written = db
-        .write_to_end(move |conn| {
+    async fn write_through<T, F>(self, write: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&mut DbConnection) -> QueryResult<(T, Option<Change>)> + Send + 'static,
+        T: Send + 'static,
+    {
+        // The invalidation that is due if the transaction has been committed.
+        let attempted = Arc::new(OnceLock::new());
+        let (tasks, attempt) = (self.clone(), Arc::clone(&attempted));
+        let written = self.db.write_to_end(move |conn| {
             let (value, change) = write(conn)?;
-            let invalidation = change.map(Change::invalidation);
-            let row = match &invalidation {
-                Some(invalidation) if is_shared => Some(ledger::insert(conn, invalidation)?),
-                _ => None,
-            };
-            if let Some(invalidation) = invalidation {
-                let _ = made_wrong.set(invalidation);
-            }
+            let Some(change) = change else { return Ok((value, None)) };
+            let invalidation = tasks.invalidation(change);
+            // In the same transaction: a committed write cannot lose its invalidation. A cache that
+            // other processes do not share dies with this one and needs no row.
+            let is_shared = tasks.cache.is_shared();
+            let row = is_shared.then(|| ledger::insert(conn, &invalidation)).transpose()?;
+            let _ = attempt.set(invalidation);
             Ok((value, row))
-        })
-        .await;
-    // Also after an error: a connection that breaks while it commits may have committed.
-    let is_certain = match attempted.get() {
-        Some(invalidation) => cache.invalidate(invalidation).await,
-        None => false,
-    };
-    let (value, row) = written?;
-    if is_certain && let Some(row) = row {
-        settled.remove(row);
+        });
+        let written = written.await;
+        // Also after an error: a connection that breaks during the commit may have committed.
+        let is_confirmed = match attempted.get() {
+            Some(invalidation) => self.cache.invalidate(invalidation).await,
+            None => false,
+        };
+        let (value, row) = written?;
+        if is_confirmed && let Some(row) = row {
+            self.cleaner.remove(row);
+        }
+        Ok(value)
     }
-    Ok(value)
 }

@@ -1,4 +1,4 @@
-//! The task: what it is, which names it may have, and its queries.
+//! The task: its fields, valid names, and its queries. Knows no HTTP and no cache.
 
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,11 @@ diesel::table! {
     }
 }
 
-/// One task as stored.
+/// The version of the serialised form of [`Task`] in the cache: change it with the fields. A test pins
+/// the form.
+pub(crate) const SCHEMA: &str = "1";
+
+/// A stored task.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Queryable, Selectable, Serialize)]
 #[diesel(table_name = task)]
 pub struct Task {
@@ -21,7 +25,7 @@ pub struct Task {
     pub name: String,
 }
 
-/// A task's id: a positive 64-bit integer.
+/// The id of a task: a positive 64-bit integer.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "i64")]
 pub struct TaskId(i64);
@@ -40,16 +44,15 @@ impl TryFrom<i64> for TaskId {
     }
 }
 
-/// A name that a task may have: trimmed, 1 to [`TaskName::LIMIT`] characters, none of them a
-/// control character.
+/// A valid name: trimmed, 1 to [`TaskName::MAX_LENGTH`] characters, without control characters.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TaskName(String);
 
 impl TaskName {
-    /// The most characters (Unicode scalar values) of a name.
-    pub const LIMIT: usize = 500;
+    /// The longest name, in characters (Unicode scalar values).
+    pub const MAX_LENGTH: usize = 500;
 
-    /// Takes what a person typed.
+    /// Parses the text that a user typed.
     pub fn parse(typed: &str) -> Result<Self, NameError> {
         let name = typed.trim();
         let length = name.chars().count();
@@ -57,7 +60,7 @@ impl TaskName {
             Err(NameError::Missing)
         } else if name.chars().any(breaks_lines) {
             Err(NameError::ControlCharacter)
-        } else if length > Self::LIMIT {
+        } else if length > Self::MAX_LENGTH {
             Err(NameError::TooLong(length))
         } else {
             Ok(Self(name.to_owned()))
@@ -70,13 +73,14 @@ impl TaskName {
     }
 }
 
-/// Control characters, and the two separators that Unicode has beside them.
+/// Returns whether `c` is a control character, or one of Unicode's two separators of lines and
+/// paragraphs.
 fn breaks_lines(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// White space, and what Unicode calls `Default_Ignorable_Code_Point`: a name of nothing else would
-/// be an empty row.
+/// Returns whether `c` is white space or in Unicode's class `Default_Ignorable_Code_Point`. A name of
+/// only such characters would be an empty row.
 fn is_invisible(c: char) -> bool {
     c.is_whitespace()
         || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}'
@@ -86,32 +90,35 @@ fn is_invisible(c: char) -> bool {
             | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Why a name is refused, in words for the person who typed it.
+/// Why a name is invalid, in words for the user.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum NameError {
     #[error("Task name is required.")]
     Missing,
     #[error("Task name must not contain line breaks, tabs or other control characters.")]
     ControlCharacter,
-    #[error("Task name is too long: {0} characters, and the limit is {limit}.", limit = TaskName::LIMIT)]
+    #[error(
+        "Task name is too long: {0} characters, and the limit is {limit}.",
+        limit = TaskName::MAX_LENGTH
+    )]
     TooLong(usize),
 }
 
-/// All tasks, oldest first.
-pub fn list(conn: &mut DbConnection) -> QueryResult<Vec<Task>> {
+/// Returns all tasks, oldest first.
+pub(super) fn list(conn: &mut DbConnection) -> QueryResult<Vec<Task>> {
     task::table.order(task::id).select(Task::as_select()).load(conn)
 }
 
 /// Stores a new task.
-pub fn add(conn: &mut DbConnection, name: &TaskName) -> QueryResult<()> {
+pub(super) fn add(conn: &mut DbConnection, name: &TaskName) -> QueryResult<()> {
     diesel::insert_into(task::table).values(task::name.eq(name.as_str())).execute(conn)?;
     Ok(())
 }
 
-/// Removes a task and returns it; `None` if there was none of that id.
+/// Deletes a task and returns it; `None` if there is no task with this id.
 ///
-/// Two statements, so call it in a transaction ([`crate::db::Db::write`]).
-pub fn delete(conn: &mut DbConnection, id: TaskId) -> QueryResult<Option<Task>> {
+/// Runs two statements, so call it in a transaction.
+pub(super) fn delete(conn: &mut DbConnection, id: TaskId) -> QueryResult<Option<Task>> {
     let found = task::table.find(id.0).select(Task::as_select()).first(conn).optional()?;
     let removed = diesel::delete(task::table.find(id.0)).execute(conn)?;
     Ok(found.filter(|_| removed > 0))
@@ -133,15 +140,15 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_nothing_but_white_space_is_missing() {
+    fn a_blank_name_is_missing() {
         assert_eq!(parsed(""), Err(NameError::Missing));
         assert_eq!(parsed(" \u{a0}\n"), Err(NameError::Missing));
     }
 
     #[test]
-    fn a_name_that_nobody_could_see_is_missing() {
+    fn an_invisible_name_is_missing() {
         assert_eq!(parsed("\u{200b} \u{feff}\u{3164}"), Err(NameError::Missing));
-        assert!(parsed("👩\u{200d}👧").is_ok(), "joiners within a name are no harm");
+        assert!(parsed("👩\u{200d}👧").is_ok(), "joiners within a name are allowed");
     }
 
     #[test]
@@ -155,6 +162,14 @@ mod tests {
         for c in ['\0', '\n', '\t', '\u{7f}', '\u{85}', '\u{2028}', '\u{2029}'] {
             assert_eq!(parsed(&format!("a{c}b")), Err(NameError::ControlCharacter), "{c:?}");
         }
+    }
+
+    #[test]
+    fn the_cached_form_of_a_task_is_that_of_this_schema() {
+        // If this fails, change SCHEMA with it.
+        let task = Task { id: 7, name: "Milk".to_owned() };
+        let form = serde_json::to_string(&task).unwrap();
+        assert_eq!((SCHEMA, form.as_str()), ("1", r#"{"id":7,"name":"Milk"}"#));
     }
 
     #[test]

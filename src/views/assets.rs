@@ -1,42 +1,31 @@
-//! Static files: embedded in the binary, served under names that change with their content, so
-//! that a browser may keep them for ever.
+//! Static files: embedded in the binary, with public names that change with their content.
 
-use std::{borrow::Cow, collections::HashMap, fmt::Write, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
-use actix_web::{
-    HttpResponse,
-    http::header,
-    web::{Bytes, Data, Path},
-};
+use actix_web::web::Bytes;
 use rust_embed::{EmbeddedFile, RustEmbed};
-
-use crate::http::error_pages::AppError;
 
 #[derive(RustEmbed)]
 #[folder = "static/"]
 struct Files;
 
-/// Bytes of a file's SHA-256 that its public name carries.
+/// The number of bytes of a file's SHA-256 in its public name.
 const HASH_BYTES: usize = 8;
 
-/// A year, the most that caches are asked to keep anything (RFC 9111 leaves it open; browsers
-/// and proxies agree on it).
-const FOR_EVER: &str = "public, max-age=31536000, immutable";
-
-/// Every static file, by the name it is served under. Cloning shares them.
+/// All static files. Cloning shares them.
 #[derive(Clone)]
 pub(crate) struct Assets {
     by_public_name: Arc<HashMap<String, Asset>>,
     urls: Arc<HashMap<String, String>>,
 }
 
-struct Asset {
-    content: Bytes,
-    content_type: String,
+pub(super) struct Asset {
+    pub(super) content: Bytes,
+    pub(super) content_type: String,
 }
 
 impl Assets {
-    /// Names all embedded files.
+    /// Loads all embedded files.
     pub(crate) fn load() -> Self {
         let mut by_public_name = HashMap::new();
         let mut urls = HashMap::new();
@@ -48,15 +37,20 @@ impl Assets {
         Self { by_public_name: Arc::new(by_public_name), urls: Arc::new(urls) }
     }
 
-    /// Changes with any file.
+    /// Returns the file with a public name.
+    pub(super) fn find(&self, public_name: &str) -> Option<&Asset> {
+        self.by_public_name.get(public_name)
+    }
+
+    /// Returns a text that changes with any file.
     pub(crate) fn version(&self) -> String {
         let mut names: Vec<_> = self.by_public_name.keys().map(String::as_str).collect();
         names.sort_unstable();
         names.concat()
     }
 
-    /// The URL of the file called `name` in `static/`.
-    pub(crate) fn url(&self, name: &str) -> Option<&str> {
+    /// Returns the URL of a file in `static/`.
+    pub(super) fn url(&self, name: &str) -> Option<&str> {
         self.urls.get(name).map(String::as_str)
     }
 }
@@ -75,29 +69,13 @@ impl From<EmbeddedFile> for Asset {
     }
 }
 
-/// `style.css` becomes `style-0123456789abcdef.css`.
+/// Returns a file's public name: `style.css` becomes `style-0123456789abcdef.css`.
 fn public_name(name: &str, file: &EmbeddedFile) -> String {
-    let mut hash = String::new();
-    for byte in &file.metadata.sha256_hash()[..HASH_BYTES] {
-        // Writing to a String cannot fail.
-        let _ = write!(hash, "{byte:02x}");
-    }
+    let hash = const_hex::encode(&file.metadata.sha256_hash()[..HASH_BYTES]);
     match name.rsplit_once('.') {
         Some((stem, extension)) => format!("{stem}-{hash}.{extension}"),
         None => format!("{name}-{hash}"),
     }
-}
-
-/// `GET /static/{name}`
-pub(crate) async fn serve(
-    assets: Data<Assets>,
-    name: Path<String>,
-) -> Result<HttpResponse, AppError> {
-    let asset = assets.by_public_name.get(name.as_str()).ok_or(AppError::NotFound)?;
-    Ok(HttpResponse::Ok()
-        .insert_header((header::CONTENT_TYPE, asset.content_type.as_str()))
-        .insert_header((header::CACHE_CONTROL, FOR_EVER))
-        .body(asset.content.clone()))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! Templates: embedded in the binary, parsed once at the start, shared by all workers.
+//! Templates: embedded in the binary, parsed at the start, shared by all workers.
 
 pub(crate) mod assets;
+pub(crate) mod static_files;
 
 use std::borrow::Cow;
 
@@ -9,23 +10,22 @@ use rust_embed::RustEmbed;
 use serde::Serialize;
 use tera::{Kwargs, State, Tera, TeraResult};
 
-use crate::views::assets::Assets;
+use self::assets::Assets;
 
 #[derive(RustEmbed)]
 #[folder = "templates/"]
 struct Files;
 
-/// All templates, ready to render. Cloning shares them.
+/// All templates. Cloning shares them.
 #[derive(Clone)]
 pub(crate) struct Views {
     templates: Templates,
-    /// Where fragments are kept.
+    /// The layer of fragments.
     fragments: Cache,
 }
 
 impl Views {
-    /// Parses the embedded templates. They can use `asset(name="style.css")` for the URL of a
-    /// static file.
+    /// Parses the embedded templates. In them, `asset(name="style.css")` is the URL of a static file.
     pub(crate) fn load(assets: Assets, fragments: Cache) -> Result<Self, TemplatesError> {
         let mut tera = Tera::default();
         let version = assets.version();
@@ -38,7 +38,7 @@ impl Views {
         Ok(Self { templates, fragments })
     }
 
-    /// Changes with any template and any static file.
+    /// Returns a number that changes with any template and any static file.
     pub(crate) fn version(&self) -> u64 {
         self.templates.digest()
     }

@@ -1,6 +1,6 @@
 //! Validates keys, and hashes long ones. Does no I/O.
 
-use std::{borrow::Cow, fmt::Write};
+use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -56,11 +56,7 @@ fn looks_hashed(key: &[u8]) -> bool {
 }
 
 fn hashed(key: &[u8]) -> Vec<u8> {
-    let mut digits = String::with_capacity(HASH_DIGITS);
-    for byte in Sha256::digest(key) {
-        // Writing to a String cannot fail.
-        let _ = write!(digits, "{byte:02x}");
-    }
+    let digits = const_hex::encode(Sha256::digest(key));
     [&key[..PREFIX], SEPARATOR, digits.as_bytes()].concat()
 }
 

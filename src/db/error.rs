@@ -1,0 +1,66 @@
+//! Database errors, and which of them may go away by themselves.
+
+use diesel::result::{DatabaseErrorKind, Error as QueryError};
+use thiserror::Error;
+
+/// Why a query has no result. Never holds a password.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DbError {
+    /// The database cannot be used at the moment.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+    #[error("the database refused a query: {0}")]
+    Query(QueryError),
+    #[error("a migration failed: {0}")]
+    Migration(String),
+}
+
+impl From<QueryError> for DbError {
+    fn from(error: QueryError) -> Self {
+        if is_full_disk(&error) {
+            Self::Unavailable(format!("{error}; free space on the disk of the database"))
+        } else if is_transient(&error) {
+            Self::Unavailable(error.to_string())
+        } else {
+            Self::Query(error)
+        }
+    }
+}
+
+/// Recognises a full disk by the messages of SQLite, PostgreSQL, MySQL and MariaDB.
+fn is_full_disk(error: &QueryError) -> bool {
+    let messages = ["disk is full", "No space left on device", "Got error 28", "is full"];
+    matches!(error, QueryError::DatabaseError(_, info)
+        if messages.iter().any(|message| info.message().contains(message)))
+}
+
+/// Returns whether the same query may succeed later.
+pub(crate) fn is_transient(error: &QueryError) -> bool {
+    use DatabaseErrorKind::{
+        ClosedConnection, ReadOnlyTransaction, SerializationFailure, UnableToSendCommand,
+    };
+    match error {
+        QueryError::BrokenTransactionManager => true,
+        QueryError::DatabaseError(kind, info) => {
+            // Diesel has no kind for these.
+            let messages = [
+                "database is locked",
+                "lock timeout",
+                "statement timeout",
+                // MySQL and MariaDB:
+                "Lock wait timeout",
+                "Deadlock",
+                "max_statement_time",
+                "gone away",
+                "Lost connection",
+                "Server shutdown",
+            ];
+            matches!(
+                kind,
+                ClosedConnection | ReadOnlyTransaction | SerializationFailure | UnableToSendCommand
+            ) || messages.iter().any(|message| info.message().contains(message))
+        }
+        _ => false,
+    }
+}
