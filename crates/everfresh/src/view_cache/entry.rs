@@ -19,6 +19,7 @@ use super::{
     answer::now,
     page::{Page, PageId},
     policy::{self, Refusal},
+    vary,
 };
 use crate::{
     backend::Mark,
@@ -195,7 +196,7 @@ impl Settings {
         if lifetime == Some(Duration::ZERO) {
             return Err(Refusal::Lifetime);
         }
-        Ok((lifetime, policy::vary(res.headers())?))
+        Ok((lifetime, vary::vary(res.headers())?))
     }
 
     /// What is to be stored for a page that depends on the headers in `names`.
@@ -240,7 +241,7 @@ impl Settings {
 /// The key of one variant: neither a path nor a query begins like that.
 fn variant_key(main: &str, generation: u64, names: &BTreeSet<String>, req: &HttpRequest) -> String {
     let authority = req.uri().authority().map(Authority::as_str);
-    let variant = policy::variant(req.headers(), authority, names);
+    let variant = vary::variant(req.headers(), authority, names);
     format!("{main}?#{generation:016x}{variant}")
 }
 

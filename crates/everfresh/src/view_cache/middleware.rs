@@ -24,7 +24,7 @@ use super::{
     answer::{mark, sent},
     entry::{Looked, Made, Place},
     policy::{self, Refusal},
-    uncacheable as passes,
+    spelling, uncacheable as passes,
 };
 use crate::{
     backend::Backend,
@@ -114,7 +114,7 @@ impl Settings {
         policy::admits_request(req.headers(), &self.bypass_cookies)?;
         // Such a URL names a host besides the one in the headers.
         let is_absolute = req.version() < Version::HTTP_2 && req.uri().authority().is_some();
-        if is_absolute || !policy::is_usual(req.path()) {
+        if is_absolute || !spelling::is_usual(req.path()) {
             return Err(Refusal::Spelling);
         }
         if self.unless.as_ref().is_some_and(|unless| unless(req)) {
@@ -122,9 +122,9 @@ impl Settings {
         }
         if let Some(key) = &self.key {
             let key = key(req).ok_or(Refusal::NoKey)?;
-            return Ok((policy::own_key(&key), None));
+            return Ok((spelling::own_key(&key), None));
         }
-        let (key, query) = policy::key(req.path(), req.query_string(), &self.query);
+        let (key, query) = spelling::key(req.path(), req.query_string(), &self.query);
         Ok((key, Some(query)))
     }
 
