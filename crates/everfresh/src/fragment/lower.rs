@@ -13,7 +13,7 @@
 //! {% if __fragment_missed() %}{% filter __fragment_store %}BODY{% endfilter %}{% endif %}
 //! ```
 //!
-//! SITE is the number of the tag. For caches that store nothing there is a second form,
+//! SITE is the number of the tag. For caches without storage there is a second form,
 //! `{% if true %}BODY{% endif %}`. A template without the tag is not changed.
 
 use std::{borrow::Cow, collections::BTreeSet};
@@ -34,12 +34,12 @@ pub(super) const STORE: &str = "__fragment_store";
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct LoweredTemplate<'a> {
     pub(super) source: Cow<'a, str>,
-    /// The form for caches that store nothing.
+    /// The form for caches without storage.
     pub(super) plain: Cow<'a, str>,
     /// The `{% cache %}` tags, in their order.
     pub(super) tags: Vec<CacheTag>,
     /// The templates that this one includes or extends. The empty name stands for a template
-    /// whose name is not a string literal.
+    /// that is not named by a string literal.
     pub(super) references: BTreeSet<String>,
     pub(super) components: Components,
     /// Whether output that may contain fragments becomes a value before it is shown, as in
@@ -86,7 +86,7 @@ pub(super) fn lower(source: &str, first_site: usize) -> Result<LoweredTemplate<'
     Ok(lowering.finish())
 }
 
-/// A tag whose end has not been reached yet.
+/// A tag that has not been closed yet.
 #[derive(Debug)]
 struct OpenTag {
     /// The first token of the tag that ends it.
@@ -100,7 +100,7 @@ struct OpenTag {
 enum TagKind {
     Cache,
     For,
-    /// A tag whose content becomes a value, such as `{% filter %}`.
+    /// A tag that turns its content into a value, like `{% filter %}`.
     Capture,
     Other,
 }
@@ -358,7 +358,7 @@ fn has_component(tokens: &[Token<'_>]) -> bool {
         && tokens.windows(2).any(|pair| pair[0].text == "/" && pair[1].text == ">")
 }
 
-/// Whether an expression consists of one component, whose output is then shown as it is.
+/// Whether an expression consists of one component, so that its output is shown unchanged.
 fn is_one_component(tokens: &[Token<'_>]) -> bool {
     // A component in braces is an argument of the outer one.
     let mut depth = 0;

@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// How often a page may be rendered. It takes one run, and one more for each level of nested
-/// fragments that were not in the cache. The limit ends the loop for a page whose keys differ in
+/// fragments that were not in the cache. The limit ends the loop for a page that has other keys in
 /// each run.
 const MAX_RUNS: usize = 16;
 
@@ -44,8 +44,8 @@ const MAX_RUNS: usize = 16;
 /// {% cache TIMEOUT, NAME, VARY…, of=VALUE %} … {% endcache %}
 /// ```
 ///
-/// - TIMEOUT: any expression whose value is a number of seconds, `none` (forever), `"default"`
-///   (the cache's default lifetime), or `"del"` (deletes the entry and renders the body). With 0
+/// - TIMEOUT: any expression that gives a number of seconds, `none` (forever), `"default"` (the
+///   cache's default lifetime), or `"del"` (deletes the entry and renders the body). With 0
 ///   seconds the fragment is not stored.
 /// - NAME and VARY: the parts of the key, by their text; see [`fragment_key`]. Together they must
 ///   be unique among all fragments of the app.
@@ -61,9 +61,9 @@ const MAX_RUNS: usize = 16;
 ///
 /// A page is rendered more than once if fragments are missing, and always if output with fragments
 /// is used as a value (`{% filter %}`, `{% set %}`, `super()` within an expression). So functions
-/// and filters must not have side effects, such as counting, or return random values.
+/// and filters must not have side effects, like counting, or return random values.
 ///
-/// With a cache that stores nothing ([`Cache::null`]) the arguments are not evaluated, so a
+/// With a cache without storage ([`Cache::null`]) the arguments are not evaluated, so a
 /// mistake in them appears only with other caches.
 ///
 /// An entry is served only while the template, and all templates that it includes or extends, are
@@ -92,7 +92,7 @@ const MAX_RUNS: usize = 16;
 #[derive(Clone)]
 pub struct Templates {
     tera: Arc<Tera>,
-    /// The templates without lookups, for a cache that stores nothing.
+    /// The templates without lookups, for a cache without storage.
     plain: Arc<Tera>,
     sites: Arc<[Site]>,
     /// Whether all output with fragments is shown unchanged, so that placeholders can be replaced
@@ -180,7 +180,7 @@ impl Templates {
     }
 
     /// Serves only entries that were stored with this version. Use it for anything that fragments
-    /// show and that is neither in a template nor in `of`, such as the results of functions. If
+    /// show and that is neither in a template nor in `of`, like the results of functions. If
     /// called several times, all versions must match.
     #[must_use]
     pub fn versioned_by(mut self, version: &str) -> Self {
@@ -273,7 +273,7 @@ impl fmt::Debug for Templates {
 }
 
 impl Cache {
-    /// Fetches fragments, and counts those whose stamps match as hits, all others as misses.
+    /// Fetches fragments. Counts those that match their stamps as hits, all others as misses.
     async fn find_fragments(&self, asked: &[FragmentRequest]) -> Vec<CachedFragment> {
         let keys: Vec<_> = asked.iter().map(|asked| asked.key.as_str()).collect();
         let found = self.backend().get_many(&keys).await.into_iter();

@@ -36,7 +36,7 @@ impl CachedFragment {
     }
 }
 
-/// A fragment whose body was rendered, to be stored.
+/// A fragment that was rendered because it was missing, to be stored.
 #[derive(Debug)]
 pub(super) struct RenderedFragment {
     pub(super) request: FragmentRequest,
@@ -60,9 +60,9 @@ pub(super) struct RenderedPage {
 
 impl RenderedPage {
     /// Replaces the placeholders by the fragments in `found`, which are in the order of the
-    /// requests. Returns whether it did. It changes nothing if a fragment is missing, or if the
-    /// placeholders of the page are not exactly those that were put there, each once and in order:
-    /// then a filter, say, has altered them.
+    /// requests. Returns `false`, and leaves the page unchanged, if a fragment is missing or if the
+    /// placeholders in the page are not all there, each once and in order: a filter, for example,
+    /// may have altered them.
     pub(super) fn splice(&mut self, found: &[CachedFragment]) -> bool {
         let Ok(page) = &self.page else { return false };
         let contents: Option<Vec<&str>> = found

@@ -5,7 +5,7 @@
 //! all of these fragments are fetched at once and take the places of their placeholders. If some
 //! are missing from the cache, the page is rendered again with the fragments that are known by
 //! then. The bodies of the missing fragments may contain further fragments, which get placeholders
-//! in their turn.
+//! in that run.
 //!
 //! This module does not access a cache.
 
@@ -65,7 +65,7 @@ pub(super) struct Renderer {
     may_defer: bool,
     /// Whether the body of the fragment that was looked up last must be rendered.
     missed: bool,
-    /// The fragments whose bodies are being rendered, the innermost last; `None` for a fragment
+    /// The fragments that are being rendered, the innermost last; `None` for a fragment
     /// that will not be stored.
     in_progress: Vec<Option<(FragmentRequest, Instant)>>,
     requests: Vec<FragmentRequest>,

@@ -7,8 +7,8 @@ use actix_web::http::header::{self, HeaderMap};
 /// The length in bytes from which pages are compressed. Shorter ones fit into one packet anyway.
 const MIN_LENGTH: usize = 1024;
 
-/// Brotli's quality, of 0 to 11. A page is compressed once and sent many times, but a higher quality
-/// takes much longer and saves little.
+/// Brotli's quality, of 0 to 11. A page is compressed once and sent many times, but a higher
+/// quality takes much longer and saves little.
 const BROTLI_QUALITY: u32 = 5;
 /// gzip's level, of 0 to 9; 6 is its default.
 const GZIP_LEVEL: u32 = 6;

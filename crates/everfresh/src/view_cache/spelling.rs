@@ -26,7 +26,7 @@ pub(super) fn key(path: &str, query: &str, named: &[String]) -> (String, String)
     (key, query)
 }
 
-/// Returns the key of a page whose app has its own key function, which has returned `text`.
+/// Returns the key of a page for which the app's key function has returned `text`.
 pub(super) fn own_key(text: &str) -> String {
     let mut key = "view/".to_owned();
     append_escaped(&mut key, text, Some(b'?'));

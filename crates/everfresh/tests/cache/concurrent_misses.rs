@@ -1,0 +1,218 @@
+//! Many concurrent misses of one key.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use everfresh::{Cache, Lifetime};
+use memcached_client::Protocol;
+use test_support::{
+    memcached::{Kind, Memcached},
+    wait::eventually,
+};
+
+const WORKERS: usize = 4;
+const CALLERS_PER_WORKER: usize = 125;
+
+/// Starts, for each cache, several runtimes on threads of their own, each with many callers, all at
+/// the same time. Returns how often the value was computed.
+fn call_on_all_workers(caches: &[Cache], first: FirstCaller) -> u32 {
+    let computed = Arc::new(AtomicU32::new(0));
+    let barrier = Arc::new(std::sync::Barrier::new(WORKERS * caches.len()));
+    thread::scope(|scope| {
+        for cache in caches {
+            for _ in 0..WORKERS {
+                let (cache, computed, barrier) = (cache.clone(), computed.clone(), barrier.clone());
+                scope.spawn(move || {
+                    let runtime =
+                        tokio::runtime::Builder::new_current_thread().enable_all().build();
+                    let set = tokio::task::LocalSet::new();
+                    barrier.wait();
+                    set.block_on(&runtime.unwrap(), run_callers(cache, computed, first));
+                });
+            }
+        }
+    });
+    computed.load(Ordering::Relaxed)
+}
+
+/// The behaviour of the caller that computes first.
+#[derive(Clone, Copy)]
+enum FirstCaller {
+    Finishes,
+    IsDropped,
+    Panics,
+}
+
+/// Returns `None` if the call was dropped while it computed.
+async fn call(
+    cache: Cache,
+    computed: Arc<AtomicU32>,
+    first: FirstCaller,
+) -> Option<Result<String, ()>> {
+    let drop_me = tokio::sync::Notify::new();
+    let compute = async || {
+        let number = computed.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        match first {
+            FirstCaller::IsDropped if number == 0 => {
+                drop_me.notify_one();
+                std::future::pending().await
+            }
+            FirstCaller::Panics if number == 0 => panic!("the first caller panics on purpose"),
+            _ => Ok("value".to_owned()),
+        }
+    };
+    let calling = cache.get_or_compute("cold", Lifetime::Forever, compute);
+    tokio::select! {
+        value = calling => Some(value),
+        () = drop_me.notified() => None,
+    }
+}
+
+async fn run_callers(cache: Cache, computed: Arc<AtomicU32>, first: FirstCaller) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..CALLERS_PER_WORKER {
+        tasks.spawn_local(call(cache.clone(), computed.clone(), first));
+    }
+    let mut lost = 0;
+    while let Some(task) = tasks.join_next().await {
+        match task {
+            Ok(Some(value)) => assert_eq!(value.as_deref(), Ok("value")),
+            _ => lost += 1,
+        }
+    }
+    assert!(lost <= 1, "only the first caller may be dropped, but {lost} were");
+}
+
+fn memcached(server: &Memcached) -> Cache {
+    Cache::memcached(server.client(Protocol::Binary)).build()
+}
+
+#[test]
+fn five_hundred_misses_in_one_process_cause_one_computation() {
+    let server = Memcached::start(Kind::Plain);
+    for cache in [Cache::memory(1 << 20).build(), memcached(&server)] {
+        assert_eq!(call_on_all_workers(&[cache], FirstCaller::Finishes), 1);
+    }
+}
+
+#[test]
+fn if_the_first_caller_is_dropped_another_one_computes() {
+    let server = Memcached::start(Kind::Plain);
+    for first in [FirstCaller::IsDropped, FirstCaller::Panics] {
+        for cache in [Cache::memory(1 << 20).build(), memcached(&server)] {
+            assert_eq!(call_on_all_workers(std::slice::from_ref(&cache), first), 2);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            assert!(runtime.unwrap().block_on(cache.clear()));
+        }
+    }
+}
+
+#[test]
+fn two_processes_compute_at_most_twice_and_store_once() {
+    let server = Memcached::start(Kind::Plain);
+    // Caches with clients of their own share no state, like two processes.
+    let caches = [memcached(&server), memcached(&server)];
+    assert!(call_on_all_workers(&caches, FirstCaller::Finishes) <= 2);
+    let fills = caches.iter().map(|cache| cache.stats()["cache"].fills);
+    assert_eq!(fills.sum::<u64>(), 1);
+}
+
+#[tokio::test]
+async fn without_a_working_backend_callers_do_not_wait_for_each_other() {
+    let cache = Cache::failing().build();
+    let barrier = Arc::new(tokio::sync::Barrier::new(5));
+    // The barrier opens only when all five compute at the same time.
+    let calls = (0..5).map(|n| {
+        let (cache, barrier) = (cache.clone(), barrier.clone());
+        async move {
+            let compute = async || {
+                barrier.wait().await;
+                Ok::<_, ()>(n)
+            };
+            cache.get_or_compute("k", Lifetime::Forever, compute).await
+        }
+    });
+    let values = futures_util::future::join_all(calls).await;
+    assert_eq!(values, (0..5).map(Ok).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn after_an_error_or_a_delete_the_joiners_share_one_computation() {
+    for is_error in [true, false] {
+        let cache = Cache::memory(1 << 20).build();
+        let computed = AtomicU32::new(0);
+        let has_begun = tokio::sync::Notify::new();
+        let first = async {
+            let compute = async || {
+                computed.fetch_add(1, Ordering::Relaxed);
+                has_begun.notify_one();
+                eventually("all callers wait", async || cache.stats()["cache"].waits >= 100).await;
+                cache.delete("k").await;
+                if is_error { Err("no database") } else { Ok(1) }
+            };
+            cache.get_or_compute("k", Lifetime::Forever, compute).await
+        };
+        let others = async {
+            has_begun.notified().await;
+            let compute = async || {
+                computed.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Ok::<_, &str>(2)
+            };
+            let calls = (0..100).map(|_| cache.get_or_compute("k", Lifetime::Forever, compute));
+            futures_util::future::join_all(calls).await
+        };
+        let (_, others) = futures_util::future::join(first, others).await;
+        assert!(others.iter().all(|value| *value == Ok(2)), "{others:?}");
+        assert_eq!(
+            computed.load(Ordering::Relaxed),
+            2,
+            "one for the first caller, one for all others"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_process_waits_for_another_one_that_computes() {
+    let server = Memcached::start(Kind::Plain);
+    let (one, other) = (memcached(&server), memcached(&server));
+    let begun = Arc::new(tokio::sync::Notify::new());
+    let (signal, cache) = (begun.clone(), one.clone());
+    let computing = tokio::spawn(async move {
+        let compute = async || {
+            signal.notify_one();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Ok::<_, ()>("by the first process".to_owned())
+        };
+        cache.get_or_compute("k", Lifetime::Forever, compute).await
+    });
+    begun.notified().await;
+    let compute = async || Ok::<_, ()>("by the second process".to_owned());
+    let value = other.get_or_compute("k", Lifetime::Forever, compute).await.unwrap();
+    assert_eq!(value, "by the first process");
+    computing.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_process_waits_only_once_for_another_one_that_is_stuck() {
+    let server = Memcached::start(Kind::Plain);
+    let (one, other) = (memcached(&server), memcached(&server));
+    let stuck = tokio::spawn(async move {
+        let compute = async || std::future::pending::<Result<u8, ()>>().await;
+        one.get_or_compute("k", Lifetime::Forever, compute).await
+    });
+    eventually("the lease is taken", async || server.stat("curr_items") == 1).await;
+    for n in 0..3 {
+        let value = other.get_or_compute("k", Lifetime::Forever, async || Ok::<_, ()>(n)).await;
+        assert_eq!(value, Ok(n), "computed each time, and not stored");
+    }
+    assert_eq!(other.stats()["cache"].waits, 1);
+    stuck.abort();
+}
