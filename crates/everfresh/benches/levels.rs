@@ -1,12 +1,14 @@
-//! What a hit costs at each level, in this process and on a memcached that is started here:
+//! The cost of a hit at each level of the cache, in this process and on memcached:
 //!
 //! ```sh
 //! cargo bench -p everfresh --all-features
 //! ```
 //!
-//! Everything runs on one thread with one operation in flight, in turns. TURNS and MILLISECONDS set
-//! how many turns there are (5) and how long each is (200). The figures are medians, in
-//! microseconds for one operation; on a busy machine only their ratios mean anything.
+//! The benchmark starts its own memcached. It runs on one thread, with one operation in flight.
+//! Each candidate runs for several rounds, in alternation with the others. The environment
+//! variables TURNS (default 5) and MILLISECONDS (default 200) set the number of rounds and the
+//! length of each. The figures are medians, in microseconds per operation; on a busy machine only
+//! their ratios are meaningful.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::unwrap_used)]
 
@@ -28,7 +30,8 @@ use tera::{Context, Tera};
 use test_support::memcached::{Kind, Memcached};
 use tokio::runtime::Runtime;
 
-const VALUE: usize = 300;
+/// The length of a value, in bytes.
+const VALUE_LENGTH: usize = 300;
 const ROWS: u32 = 100;
 const MEMO: Memo<u64, String> = Memo::new("memo", Lifetime::Forever);
 
@@ -44,18 +47,20 @@ struct Row {
     name: String,
 }
 
-/// What is measured: a name, and so many operations in a while.
+/// An operation to measure.
 struct Candidate<'a> {
     name: &'static str,
+    /// Repeats the operation for about the given time. Returns the number of operations and the
+    /// time that they took.
     run: Box<dyn Fn(Duration) -> (u32, Duration) + 'a>,
 }
 
 impl<'a> Candidate<'a> {
     fn new(name: &'static str, runtime: &'a Runtime, once: impl AsyncFn() + 'a) -> Self {
-        let run = move |turn: Duration| {
+        let run = move |round: Duration| {
             let begun = Instant::now();
             let mut operations = 0;
-            while begun.elapsed() < turn {
+            while begun.elapsed() < round {
                 runtime.block_on(async {
                     for _ in 0..20 {
                         once().await;
@@ -73,15 +78,16 @@ fn setting(name: &str, default: u64) -> u64 {
     env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
-/// Prints the medians, and their ratio to the first.
-fn compare(title: &str, per: u32, candidates: &[Candidate<'_>]) {
-    let turns = setting("TURNS", 5);
-    let turn = Duration::from_millis(setting("MILLISECONDS", 200));
+/// Measures the candidates. Prints the median time of each, divided by the number of `parts` in one
+/// operation, and its ratio to the time of the first.
+fn compare(title: &str, parts: u32, candidates: &[Candidate<'_>]) {
+    let rounds = setting("TURNS", 5);
+    let round = Duration::from_millis(setting("MILLISECONDS", 200));
     let mut figures = vec![Vec::new(); candidates.len()];
-    for _ in 0..turns {
+    for _ in 0..rounds {
         for (candidate, figures) in candidates.iter().zip(&mut figures) {
-            let (operations, took) = (candidate.run)(turn);
-            figures.push(took.as_secs_f64() * 1e6 / f64::from(operations) / f64::from(per));
+            let (operations, took) = (candidate.run)(round);
+            figures.push(took.as_secs_f64() * 1e6 / f64::from(operations) / f64::from(parts));
         }
     }
     println!("\n{title}");
@@ -107,8 +113,8 @@ fn main() {
 
 fn values(runtime: &Runtime, client: &Client, memory: &Cache, memcached: &Cache) {
     let moka = moka::sync::Cache::<String, Bytes>::new(1000);
-    moka.insert("k".to_owned(), vec![b'x'; VALUE].into());
-    let value = "x".repeat(VALUE);
+    moka.insert("k".to_owned(), vec![b'x'; VALUE_LENGTH].into());
+    let value = "x".repeat(VALUE_LENGTH);
     runtime.block_on(async {
         client.set("bare", value.as_bytes()).await.unwrap();
         for cache in [memory, memcached] {
@@ -187,7 +193,7 @@ fn pages(runtime: &Runtime, memory: &Cache, memcached: &Cache) {
             title,
             1,
             &[
-                Candidate::new("a handler that has it", runtime, async || {
+                Candidate::new("a handler without a cache", runtime, async || {
                     drop(call_service(&limit, request()).await);
                 }),
                 Candidate::new("from this process", runtime, async || {

@@ -1,4 +1,7 @@
-//! What a template's output depends on, as a number. Pure.
+//! Digests of templates and fingerprints of values. Pure.
+//!
+//! An entry is served only if its digest and fingerprint match: they cover everything that a
+//! fragment's text was made from.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -10,18 +13,20 @@ use tera::Value;
 
 use super::lower::Components;
 
-/// One template, as it was written.
+/// One template, before it is lowered.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
     pub(super) name: &'a str,
     pub(super) text: &'a str,
-    /// The templates that it includes or extends.
+    /// The templates that it includes or extends, by name.
     pub(super) references: &'a BTreeSet<String>,
     pub(super) components: Components,
 }
 
-/// All templates. Their numbers are the same in every process of one build; another build's may
-/// differ, which costs a miss.
+/// Computes digests over a set of templates, by name.
+///
+/// The digests are equal in all processes of one build. Another build may compute different ones,
+/// which costs a miss.
 pub(super) struct Digests<'a>(HashMap<&'a str, Source<'a>>);
 
 impl<'a> Digests<'a> {
@@ -29,14 +34,14 @@ impl<'a> Digests<'a> {
         Self(sources.map(|source| (source.name, source)).collect())
     }
 
-    /// The number of a template with all that it includes and extends, and with all components if
-    /// it uses any.
+    /// Returns the digest of a template and of all that it includes and extends, directly or not.
+    /// If one of these uses a component, the templates that define components count as well.
     pub(super) fn of_template(&self, name: &str) -> u64 {
         let mut reached = BTreeSet::new();
         let mut ahead = vec![name];
         while let Some(name) = ahead.pop() {
             let Some(source) = self.0.get(name) else {
-                // Not among these: it might be any.
+                // The name is computed while rendering, so it could be any template's.
                 return self.of_all();
             };
             if reached.insert(source.name) {
@@ -50,6 +55,7 @@ impl<'a> Digests<'a> {
         self.of_names(reached)
     }
 
+    /// Returns the digest of all templates.
     pub(super) fn of_all(&self) -> u64 {
         self.of_names(self.0.keys().copied().collect())
     }
@@ -63,24 +69,25 @@ impl<'a> Digests<'a> {
     }
 }
 
-/// A number that is another for every other version.
+/// Returns a digest that depends on the version, too.
 pub(super) fn versioned(digest: u64, version: &str) -> u64 {
     let mut hasher = SipHasher13::new();
     (digest, version).hash(&mut hasher);
     hasher.finish()
 }
 
-/// The fingerprint of a value: equal for values of one kind that are shown alike, whatever the order
-/// of a map.
+/// Returns the fingerprint of a value. Equal values have equal fingerprints, whatever the order of
+/// a map's entries and the width of an integer. A safe text differs from the same unsafe text,
+/// because a page shows them differently.
 pub(super) fn of_value(value: &Value) -> u64 {
     let mut hasher = SipHasher13::new();
     feed(value, &mut hasher);
     hasher.finish()
 }
 
-/// What a part of a value is.
+/// The kind of a value, as it is hashed.
 #[derive(Clone, Copy)]
-enum Part {
+enum Kind {
     Text,
     SafeText,
     Integer,
@@ -90,48 +97,50 @@ enum Part {
     Other,
 }
 
-/// Each part begins with a word that says what it is and how much belongs to it, so that no two
-/// values are fed alike. In few calls: this is done for each fragment of a page.
+/// Hashes a value. Each value begins with its kind and length, so that different values never give
+/// the hasher the same bytes. The calls to the hasher are few, because this runs for each fragment
+/// of a page.
 fn feed(value: &Value, hasher: &mut SipHasher13) {
     if let Some(text) = value.as_str() {
-        let part = if value.is_safe() { Part::SafeText } else { Part::Text };
-        feed_text(part, text, hasher);
+        let kind = if value.is_safe() { Kind::SafeText } else { Kind::Text };
+        feed_text(kind, text, hasher);
     } else if let Some(number) = value.as_i64() {
-        begin(Part::Integer, 0, hasher);
+        begin(Kind::Integer, 0, hasher);
         hasher.write_i64(number);
     } else if let Some(items) = value.as_array() {
-        begin(Part::Array, items.len(), hasher);
+        begin(Kind::Array, items.len(), hasher);
         for item in items {
             feed(item, hasher);
         }
     } else if let Some(map) = value.as_map() {
-        begin(Part::Map, map.len(), hasher);
+        begin(Kind::Map, map.len(), hasher);
+        // The sum of the entries' hashes does not depend on their order.
         let entries = map.iter().map(|(key, value)| {
-            let mut hasher = SipHasher13::new();
+            let mut entry = SipHasher13::new();
             match key.as_str() {
-                Some(text) => feed_text(Part::Text, text, &mut hasher),
-                None => feed(&key.as_value(), &mut hasher),
+                Some(text) => feed_text(Kind::Text, text, &mut entry),
+                None => feed(&key.as_value(), &mut entry),
             }
-            feed(value, &mut hasher);
-            hasher.finish()
+            feed(value, &mut entry);
+            entry.finish()
         });
         hasher.write_u64(entries.fold(0, u64::wrapping_add));
     } else if let Some(bytes) = value.as_bytes() {
-        begin(Part::Bytes, bytes.len(), hasher);
+        begin(Kind::Bytes, bytes.len(), hasher);
         hasher.write(bytes);
     } else {
-        begin(Part::Other, 0, hasher);
+        begin(Kind::Other, 0, hasher);
         (value.kind(), value.to_string()).hash(hasher);
     }
 }
 
-fn feed_text(part: Part, text: &str, hasher: &mut SipHasher13) {
-    begin(part, text.len(), hasher);
+fn feed_text(kind: Kind, text: &str, hasher: &mut SipHasher13) {
+    begin(kind, text.len(), hasher);
     hasher.write(text.as_bytes());
 }
 
-fn begin(part: Part, length: usize, hasher: &mut SipHasher13) {
-    hasher.write_u64((length as u64) << 8 | part as u64);
+fn begin(kind: Kind, length: usize, hasher: &mut SipHasher13) {
+    hasher.write_u64((length as u64) << 8 | kind as u64);
 }
 
 #[cfg(test)]
@@ -145,20 +154,20 @@ mod tests {
     }
 
     #[test]
-    fn a_map_has_one_fingerprint_whatever_its_order() {
+    fn the_order_of_a_map_does_not_change_its_fingerprint() {
         let (a, b, c) = (("a", Value::from(1)), ("b", Value::from(2)), ("c", Value::from(3)));
         let one = map([a.clone(), b.clone(), c.clone()]);
         assert_eq!(of_value(&one), of_value(&map([c, b, a])));
     }
 
     #[test]
-    fn a_whole_number_has_one_fingerprint_whatever_its_type() {
+    fn the_width_of_an_integer_does_not_change_its_fingerprint() {
         let numbers = [Value::from(7_u64), Value::from(7_i64), Value::from(7_u128)];
         assert!(numbers.iter().all(|number| of_value(number) == of_value(&numbers[0])));
     }
 
     #[test]
-    fn values_that_differ_have_different_fingerprints() {
+    fn different_values_have_different_fingerprints() {
         let text = |text: &str| Value::from(text);
         let list = |items: &[Value]| Value::from(items.to_vec());
         let values = [

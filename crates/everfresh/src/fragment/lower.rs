@@ -1,113 +1,126 @@
-//! Puts `{% cache %}` into Tera's own language. Pure.
+//! Rewrites `{% cache %}` in terms of Tera's own tags. Pure.
 //!
-//! Tera has no tags of others' making. So before a template is added,
+//! Tera has no custom tags. So before a template is added,
 //!
 //! ```text
 //! {% cache 300, "row", task.id, of=task %}BODY{% endcache %}
 //! ```
 //!
-//! becomes, all in the same lines so that the positions of errors stay true,
+//! becomes the following, with as many line breaks, so that the lines in Tera's errors stay right:
 //!
 //! ```text
 //! {{ [SITE, 300, "row", task.id, task] | __fragment }}
 //! {% if __fragment_missed() %}{% filter __fragment_store %}BODY{% endfilter %}{% endif %}
 //! ```
 //!
-//! where SITE is the number of the tag. Where nothing is kept it becomes `{% if true %}BODY{% endif %}`.
-//! A template without the tag stays as it is.
+//! SITE is the number of the tag. For caches without storage there is a second form,
+//! `{% if true %}BODY{% endif %}`. A template without the tag is not changed.
 
 use std::{borrow::Cow, collections::BTreeSet};
 
-use super::scan::{Code, Token, scan};
+use super::{
+    arguments::TagArguments,
+    scan::{Code, Token, scan},
+};
 
-/// The names that lowered templates call. What they do is in `pass`.
+/// The filter that returns a fragment or its placeholder. See [`renderer`](super::renderer).
 pub(super) const LOOKUP: &str = "__fragment";
+/// The function that returns whether the body must be rendered.
 pub(super) const MISSED: &str = "__fragment_missed";
+/// The filter that receives the rendered body.
 pub(super) const STORE: &str = "__fragment_store";
 
-/// A template without the tag, and what has been learned on the way.
+/// A template without `{% cache %}`, and the facts about it that the rewriting has found.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) struct Lowered<'a> {
+pub(super) struct LoweredTemplate<'a> {
     pub(super) source: Cow<'a, str>,
-    /// The same for where nothing is kept.
+    /// The form for caches without storage.
     pub(super) plain: Cow<'a, str>,
-    /// The tags, in their order.
-    pub(super) tags: Vec<Tag>,
-    /// The templates that this one includes or extends.
+    /// The `{% cache %}` tags, in their order.
+    pub(super) tags: Vec<CacheTag>,
+    /// The templates that this one includes or extends. The empty name stands for a template
+    /// that is not named by a string literal.
     pub(super) references: BTreeSet<String>,
     pub(super) components: Components,
-    /// Whether a part of it that may hold fragments is kept as a value before it is shown.
+    /// Whether output that may contain fragments becomes a value before it is shown, as in
+    /// `{% filter %}`. Then placeholders cannot be replaced afterwards.
     pub(super) captures: bool,
 }
 
 /// One `{% cache %}`.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) struct Tag {
+pub(super) struct CacheTag {
     pub(super) line: usize,
-    /// Whether its last argument is `of=`.
+    /// Whether its last argument is `of=VALUE`.
     pub(super) has_fingerprint: bool,
 }
 
+/// A template's use of Tera's components.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Components {
     pub(super) defined: bool,
     pub(super) used: bool,
-    /// Whether one is used as a value rather than shown.
+    /// Whether the output of a component is used as a value, not only shown.
     pub(super) captured: bool,
 }
 
-/// What is wrong with a tag.
+/// An error in the use of `{% cache %}`.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) struct Fault {
+pub(super) struct TagError {
     pub(super) line: usize,
     pub(super) message: String,
 }
 
-/// `first_site` is the number of the template's first tag.
-pub(super) fn lower(source: &str, first_site: usize) -> Result<Lowered<'_>, Fault> {
-    let (code, is_whole) = scan(source);
+/// Rewrites a template. `first_site` is the number of its first `{% cache %}`.
+pub(super) fn lower(source: &str, first_site: usize) -> Result<LoweredTemplate<'_>, TagError> {
+    let (code, is_complete) = scan(source);
     let mut lowering = Lowering::new(source, first_site);
     for code in &code {
         if code.is_tag { lowering.tag(code)? } else { lowering.expression(&code.tokens) }
     }
-    if is_whole {
-        lowering.all_closed()?;
+    // In an incomplete template the end of a fragment may be missing for a reason that Tera
+    // explains better.
+    if is_complete {
+        lowering.check_all_closed()?;
     }
     Ok(lowering.finish())
 }
 
-/// What has been opened and not closed.
+/// A tag that has not been closed yet.
 #[derive(Debug)]
-struct Open {
-    /// The word that closes it.
+struct OpenTag {
+    /// The first token of the tag that ends it.
     end: &'static str,
-    kind: Kind,
+    kind: TagKind,
+    /// Its offset in the template, in bytes.
     at: usize,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Kind {
+enum TagKind {
     Cache,
     For,
-    /// Its content becomes a value.
+    /// A tag that turns its content into a value, like `{% filter %}`.
     Capture,
     Other,
 }
 
+/// The state of rewriting one template.
 struct Lowering<'a> {
     source: &'a str,
     output: String,
     plain: String,
-    /// How much of the source has been put out.
-    done: usize,
+    /// The part of `source` that has been copied to the outputs, in bytes.
+    copied: usize,
     first_site: usize,
-    open: Vec<Open>,
-    lowered: Lowered<'a>,
+    /// The tags around the current position, the innermost last.
+    open: Vec<OpenTag>,
+    lowered: LoweredTemplate<'a>,
 }
 
 impl<'a> Lowering<'a> {
     fn new(source: &'a str, first_site: usize) -> Self {
-        let lowered = Lowered {
+        let lowered = LoweredTemplate {
             source: Cow::Borrowed(source),
             plain: Cow::Borrowed(source),
             tags: Vec::new(),
@@ -116,46 +129,51 @@ impl<'a> Lowering<'a> {
             captures: false,
         };
         let (output, plain) = (String::new(), String::new());
-        Self { source, output, plain, done: 0, first_site, open: Vec::new(), lowered }
+        Self { source, output, plain, copied: 0, first_site, open: Vec::new(), lowered }
     }
 
-    fn tag(&mut self, code: &Code<'a>) -> Result<(), Fault> {
-        match code.word(0) {
+    fn tag(&mut self, code: &Code<'a>) -> Result<(), TagError> {
+        match code.text(0) {
             "cache" => self.cache(code)?,
             "endcache" => self.end_cache(code)?,
             "set" | "set_global" => self.set(code)?,
             "block" => {
                 self.refuse_in_body(code, "block")?;
+                // Another template may override the block, with fragments in it.
                 self.may_hold_fragments();
-                self.open("endblock", Kind::Other, code);
+                self.open("endblock", TagKind::Other, code);
             }
             "include" | "extends" => {
                 self.may_hold_fragments();
                 let name = code.tokens.get(1).and_then(Token::as_string);
-                // One that cannot be told is no template's name: it stands for all.
+                // No template has the empty name, so the digest will cover all templates.
                 self.lowered.references.insert(name.unwrap_or_default().to_owned());
             }
-            "for" => self.open("endfor", Kind::For, code),
+            "for" => self.open("endfor", TagKind::For, code),
             "else" => self.leave_loop(),
-            "break" | "continue" if self.innermost_scope() == Some(Kind::Cache) => {
-                self.refuse_in_body(code, code.word(0))?;
+            // A loop inside the body may be left; only a loop around it must not.
+            "break" | "continue" if self.innermost_scope() == Some(TagKind::Cache) => {
+                self.refuse_in_body(code, code.text(0))?;
             }
-            "if" => self.open("endif", Kind::Other, code),
-            "filter" => self.open("endfilter", Kind::Capture, code),
+            "if" => self.open("endif", TagKind::Other, code),
+            "filter" => self.open("endfilter", TagKind::Capture, code),
             "component" => {
                 self.lowered.components.defined = true;
-                self.open("endcomponent", Kind::Other, code);
+                self.open("endcomponent", TagKind::Other, code);
             }
-            "<" if code.word(1) == "/" => self.close("</"),
+            "<" if code.text(1) == "/" => self.close("</"),
+            // `{% <name …> %}` passes its content to the component as the value `body`.
             "<" => {
                 self.lowered.components.used = true;
                 self.may_hold_fragments();
-                self.open("</", Kind::Capture, code);
+                self.open("</", TagKind::Capture, code);
             }
-            word => self.close(word),
+            name => self.close(name),
         }
-        // The tag that opens a component's body begins with its name.
-        let values = if code.word(0) == "<" { &code.tokens[1..] } else { &code.tokens[..] };
+
+        // The first `<` of `{% <name …> %}` is handled above. In all other places of a tag a
+        // component or `super()` is a value.
+        let values = if code.text(0) == "<" { &code.tokens[1..] } else { &code.tokens[..] };
         if has_component(values) {
             self.lowered.components.used = true;
             self.lowered.components.captured = true;
@@ -172,111 +190,121 @@ impl<'a> Lowering<'a> {
         }
         if calls_super(tokens) {
             self.may_hold_fragments();
-            // More than `super()`.
+            // `super()` alone has three tokens and is shown as it is.
             self.lowered.captures |= tokens.len() > 3;
         }
     }
 
-    /// Called where fragments may come from.
+    /// Notes that fragments may appear at the current position: inside a capturing tag they
+    /// become part of a value.
     fn may_hold_fragments(&mut self) {
-        self.lowered.captures |= self.open.iter().any(|open| open.kind == Kind::Capture);
+        self.lowered.captures |= self.open.iter().any(|open| open.kind == TagKind::Capture);
     }
 
-    fn open(&mut self, end: &'static str, kind: Kind, code: &Code<'a>) {
-        self.open.push(Open { end, kind, at: code.start });
+    fn open(&mut self, end: &'static str, kind: TagKind, code: &Code<'a>) {
+        self.open.push(OpenTag { end, kind, at: code.start });
     }
 
-    /// What closes something else than was opened last is left for Tera to complain of.
-    fn close(&mut self, word: &str) {
-        self.open.pop_if(|open| open.end == word);
+    /// Closes the innermost tag if `end` ends it. A mismatch is left for Tera to report.
+    fn close(&mut self, end: &str) {
+        self.open.pop_if(|open| open.end == end);
     }
 
-    fn set(&mut self, code: &Code<'a>) -> Result<(), Fault> {
-        let is_local = code.word(0) == "set" && self.innermost_scope() == Some(Kind::For);
+    fn set(&mut self, code: &Code<'a>) -> Result<(), TagError> {
+        let is_local = code.text(0) == "set" && self.innermost_scope() == Some(TagKind::For);
         if !is_local {
-            self.refuse_in_body(code, code.word(0))?;
+            self.refuse_in_body(code, code.text(0))?;
         }
-        if code.word(2) != "=" {
-            self.open("endset", Kind::Capture, code);
+        // `{% set x %}…{% endset %}`, not `{% set x = … %}`.
+        if code.text(2) != "=" {
+            self.open("endset", TagKind::Capture, code);
         }
         Ok(())
     }
 
-    /// The loop or the fragment that a variable set here belongs to.
-    fn innermost_scope(&self) -> Option<Kind> {
+    /// Returns the innermost loop or fragment, to which a variable that is set here belongs.
+    fn innermost_scope(&self) -> Option<TagKind> {
         let mut kinds = self.open.iter().rev().map(|open| open.kind);
-        kinds.find(|kind| matches!(kind, Kind::Cache | Kind::For))
+        kinds.find(|kind| matches!(kind, TagKind::Cache | TagKind::For))
     }
 
-    /// What comes behind the `{% else %}` of a loop is no longer in it.
+    /// Handles `{% else %}`: after that of a loop, the loop's scope has ended.
     fn leave_loop(&mut self) {
-        if let Some(open) = self.open.last_mut().filter(|open| open.kind == Kind::For) {
-            open.kind = Kind::Other;
+        if let Some(open) = self.open.last_mut().filter(|open| open.kind == TagKind::For) {
+            open.kind = TagKind::Other;
         }
     }
 
-    fn refuse_in_body(&self, code: &Code<'a>, tag: &str) -> Result<(), Fault> {
-        let why = match tag {
-            "block" => "another template could change it under the same key",
+    /// Returns an error if the tag is inside a fragment.
+    fn refuse_in_body(&self, code: &Code<'a>, tag: &str) -> Result<(), TagError> {
+        let reason = match tag {
+            "block" => "another template could override the block under the same key",
             "break" | "continue" => "the loop would go on when the fragment comes from the cache",
-            _ => "it would not be set when the fragment comes from the cache",
+            _ => "the variable would not be set when the fragment comes from the cache",
         };
-        match self.open.iter().rev().find(|open| open.kind == Kind::Cache) {
+        match self.innermost_cache() {
             None => Ok(()),
-            Some(cache) => Err(self.fault(
+            Some(cache) => Err(self.error(
                 code.start,
                 format!(
-                    "`{{% {tag} %}}` cannot be in the `{{% cache %}}` of line {}: {why}",
+                    "`{{% {tag} %}}` is not allowed inside the `{{% cache %}}` of line {}: \
+                     {reason}",
                     self.line(cache.at)
                 ),
             )),
         }
     }
 
-    fn cache(&mut self, code: &Code<'a>) -> Result<(), Fault> {
-        let arguments = Arguments::parse(&code.tokens[1..])
-            .map_err(|message| self.fault(code.start, message))?;
+    fn innermost_cache(&self) -> Option<&OpenTag> {
+        self.open.iter().rev().find(|open| open.kind == TagKind::Cache)
+    }
+
+    fn cache(&mut self, code: &Code<'a>) -> Result<(), TagError> {
+        let arguments = TagArguments::parse(&code.tokens[1..])
+            .map_err(|message| self.error(code.start, message))?;
         self.may_hold_fragments();
         let site = self.first_site + self.lowered.tags.len();
-        self.lowered
-            .tags
-            .push(Tag { line: self.line(code.start), has_fingerprint: arguments.of.is_some() });
-        let list = arguments.list(self.source);
-        let (before, after) = (trim(code.trims_before), trim(code.trims_after));
+        self.lowered.tags.push(CacheTag {
+            line: self.line(code.start),
+            has_fingerprint: arguments.has_fingerprint(),
+        });
+        let list = arguments.as_list(self.source);
+        // White space control belongs to the outer edges of the lowered tags.
+        let (before, after) = (minus_if(code.trims_before), minus_if(code.trims_after));
         let lowered = format!(
             "{{{{{before} [{site}, {list}] | {LOOKUP} }}}}{{% if {MISSED}() %}}{{% filter {STORE} "
         );
         let plain = format!("{{%{before} if true ");
         self.replace(code, &lowered, &plain, &format!("{after}%}}"));
-        self.open("endcache", Kind::Cache, code);
+        self.open("endcache", TagKind::Cache, code);
         Ok(())
     }
 
-    fn end_cache(&mut self, code: &Code<'a>) -> Result<(), Fault> {
+    fn end_cache(&mut self, code: &Code<'a>) -> Result<(), TagError> {
         if code.tokens.len() > 1 {
-            return Err(self.fault(code.start, "`{% endcache %}` takes no argument".to_owned()));
+            return Err(self.error(code.start, "`{% endcache %}` takes no argument".to_owned()));
         }
-        if self.open.pop_if(|open| open.kind == Kind::Cache).is_none() {
-            let what = match self.open.last() {
+        if self.open.pop_if(|open| open.kind == TagKind::Cache).is_none() {
+            let problem = match self.open.last() {
                 Some(open) => {
-                    format!("comes before the end of what line {} opens", self.line(open.at))
+                    format!("comes before the end of the tag in line {}", self.line(open.at))
                 }
-                None => "closes nothing".to_owned(),
+                None => "has no `{% cache %}`".to_owned(),
             };
-            return Err(self.fault(code.start, format!("`{{% endcache %}}` {what}")));
+            return Err(self.error(code.start, format!("`{{% endcache %}}` {problem}")));
         }
-        let (before, after) = (trim(code.trims_before), trim(code.trims_after));
+        let (before, after) = (minus_if(code.trims_before), minus_if(code.trims_after));
         let lowered = format!("{{%{before} endfilter %}}{{% endif ");
         let plain = format!("{{%{before} endif ");
         self.replace(code, &lowered, &plain, &format!("{after}%}}"));
         Ok(())
     }
 
-    /// Puts `lowered` and `plain` where `code` stands, in as many lines: what they lack comes before
-    /// `end`.
+    /// Writes `lowered` or `plain`, and then `end`, in place of `code`. Line breaks are added
+    /// before `end`, so that all following lines keep their numbers.
     fn replace(&mut self, code: &Code<'a>, lowered: &str, plain: &str, end: &str) {
         let lines = |text: &str| text.matches('\n').count();
-        let before = &self.source[self.done..code.start];
+        let before = &self.source[self.copied..code.start];
         for (output, text) in [(&mut self.output, lowered), (&mut self.plain, plain)] {
             let missing = lines(&self.source[code.start..code.end]).saturating_sub(lines(text));
             output.push_str(before);
@@ -284,21 +312,22 @@ impl<'a> Lowering<'a> {
             output.extend(std::iter::repeat_n('\n', missing));
             output.push_str(end);
         }
-        self.done = code.end;
+        self.copied = code.end;
     }
 
-    fn all_closed(&self) -> Result<(), Fault> {
-        match self.open.iter().rev().find(|open| open.kind == Kind::Cache) {
+    fn check_all_closed(&self) -> Result<(), TagError> {
+        match self.innermost_cache() {
             None => Ok(()),
-            Some(open) => {
-                Err(self.fault(open.at, "`{% cache %}` has no `{% endcache %}`".to_owned()))
+            Some(cache) => {
+                Err(self.error(cache.at, "`{% cache %}` has no `{% endcache %}`".to_owned()))
             }
         }
     }
 
-    fn finish(mut self) -> Lowered<'a> {
-        if self.done > 0 {
-            let rest = &self.source[self.done..];
+    fn finish(mut self) -> LoweredTemplate<'a> {
+        // Without `{% cache %}` the source stays borrowed.
+        if self.copied > 0 {
+            let rest = &self.source[self.copied..];
             self.lowered.source = Cow::Owned(self.output + rest);
             self.lowered.plain = Cow::Owned(self.plain + rest);
         }
@@ -309,12 +338,12 @@ impl<'a> Lowering<'a> {
         1 + self.source[..at].matches('\n').count()
     }
 
-    fn fault(&self, at: usize, message: String) -> Fault {
-        Fault { line: self.line(at), message }
+    fn error(&self, at: usize, message: String) -> TagError {
+        TagError { line: self.line(at), message }
     }
 }
 
-fn trim(trims: bool) -> &'static str {
+fn minus_if(trims: bool) -> &'static str {
     if trims { "-" } else { "" }
 }
 
@@ -322,15 +351,16 @@ fn calls_super(tokens: &[Token<'_>]) -> bool {
     tokens.iter().any(|token| token.text == "super")
 }
 
-/// Whether there is a `<name … />`, and not just a comparison.
+/// Whether the tokens contain `<name … />`, and not only the comparison `<`.
 fn has_component(tokens: &[Token<'_>]) -> bool {
     let mut pairs = tokens.windows(2);
-    pairs.any(|pair| pair[0].text == "<" && pair[1].is_word())
+    pairs.any(|pair| pair[0].text == "<" && pair[1].is_identifier())
         && tokens.windows(2).any(|pair| pair[0].text == "/" && pair[1].text == ">")
 }
 
-/// Whether an expression is a call of one component and no more.
+/// Whether an expression consists of one component, so that its output is shown unchanged.
 fn is_one_component(tokens: &[Token<'_>]) -> bool {
+    // A component in braces is an argument of the outer one.
     let mut depth = 0;
     let first_end = tokens.windows(2).position(|pair| {
         match pair[0].text {
@@ -344,76 +374,6 @@ fn is_one_component(tokens: &[Token<'_>]) -> bool {
         && first_end == Some(tokens.len() - 2)
         && !has_component(&tokens[1..])
         && !calls_super(tokens)
-}
-
-/// What a tag was given.
-struct Arguments<'t, 'a> {
-    all: &'t [Token<'a>],
-    /// The words `of` and `=`.
-    of: Option<&'t [Token<'a>]>,
-}
-
-impl<'t, 'a> Arguments<'t, 'a> {
-    fn parse(all: &'t [Token<'a>]) -> Result<Self, String> {
-        let groups = split_at_commas(all);
-        let is_named = |group: &[Token<'_>]| {
-            group.len() > 1
-                && group[0].is_word()
-                && group[1].text == "="
-                && group.get(2).is_none_or(|t| t.text != "=")
-        };
-        let named = groups.iter().position(|group| is_named(group)).unwrap_or(groups.len());
-        if groups.iter().any(|group| group.is_empty()) || named < 2 {
-            return Err(USAGE.to_owned());
-        }
-        let of = match &groups[named..] {
-            [] => None,
-            [group] if group[0].text == "of" && group.len() > 2 => Some(&group[..2]),
-            _ => {
-                return Err(format!(
-                    "the only argument with a name is `of`, and the last: {USAGE}"
-                ));
-            }
-        };
-        Ok(Self { all, of })
-    }
-
-    /// The arguments as they were written, without the words `of =`.
-    fn list(&self, source: &str) -> String {
-        let text = |from: usize, to: usize| &source[from..to];
-        let (Some(first), Some(last)) = (self.all.first(), self.all.last()) else {
-            return String::new();
-        };
-        match self.of {
-            None => text(first.at, last.end()).to_owned(),
-            Some(of) => {
-                let (name, equals) = (of[0], of[1]);
-                [
-                    text(first.at, name.at),
-                    text(name.end(), equals.at),
-                    text(equals.end(), last.end()),
-                ]
-                .concat()
-            }
-        }
-    }
-}
-
-const USAGE: &str =
-    "write `{% cache TIMEOUT, NAME, VARY…, of=VALUE %}`; VARY and `of` may be left out";
-
-fn split_at_commas<'t, 'a>(tokens: &'t [Token<'a>]) -> Vec<&'t [Token<'a>]> {
-    let mut depth = 0;
-    tokens
-        .split(|token| {
-            match token.text {
-                "(" | "[" | "{" => depth += 1,
-                ")" | "]" | "}" => depth -= 1,
-                _ => {}
-            }
-            depth == 0 && token.text == ","
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -433,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tag_becomes_a_lookup_and_a_body_that_is_kept() {
+    fn the_tag_becomes_a_lookup_and_a_stored_body() {
         assert_eq!(
             lowered("{% cache 300, \"row\", id, of=task %}x{% endcache %}"),
             "{{ [7, 300, \"row\", id, task] | __fragment }}{% if __fragment_missed() %}\
@@ -442,14 +402,14 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_is_kept_nothing_is_looked_up() {
+    fn the_plain_form_contains_no_lookup() {
         let source = "a {%- cache 300, \"row\", id, of=task -%} x {%- endcache -%} b";
         let plain = lower(source, 7).unwrap().plain;
         assert_eq!(plain, "a {%- if true -%} x {%- endif -%} b");
     }
 
     #[test]
-    fn white_space_control_stays_at_the_edges() {
+    fn white_space_control_stays_at_the_outer_edges() {
         assert_eq!(
             lowered("a {%- cache 1, \"n\" -%} x {%- endcache -%} b"),
             "a {{- [7, 1, \"n\"] | __fragment }}{% if __fragment_missed() %}\
@@ -458,19 +418,19 @@ mod tests {
     }
 
     #[test]
-    fn lines_stay_where_they_are() {
+    fn lines_keep_their_numbers() {
         let source = "{%\ncache\n1,\n\"n\"\n,of\n=\n2\n%}\nx\n{%\nendcache\n%}\ny";
-        let Lowered { source: lowered, plain, .. } = lower(source, 7).unwrap();
+        let LoweredTemplate { source: lowered, plain, .. } = lower(source, 7).unwrap();
         let line_of =
-            |text: &str, what: &str| text[..text.find(what).unwrap()].matches('\n').count();
-        for what in ["\nx", "\ny"] {
-            assert_eq!(line_of(&lowered, what), line_of(source, what));
-            assert_eq!(line_of(&plain, what), line_of(source, what));
+            |text: &str, part: &str| text[..text.find(part).unwrap()].matches('\n').count();
+        for part in ["\nx", "\ny"] {
+            assert_eq!(line_of(&lowered, part), line_of(source, part));
+            assert_eq!(line_of(&plain, part), line_of(source, part));
         }
     }
 
     #[test]
-    fn commas_and_equals_signs_within_values_are_theirs() {
+    fn commas_and_equals_signs_inside_values_do_not_separate_arguments() {
         let source =
             "{% cache 1, \"a,b\", f(x=1, y=2), [1, of], a == b, of=c == d %}{% endcache %}";
         let lowered = lower(source, 0).unwrap();
@@ -479,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tag_in_comments_raw_sections_strings_and_text_is_none() {
+    fn the_tag_is_ignored_in_comments_raw_sections_strings_and_text() {
         for source in [
             "{# {% cache 1, \"a\" %} #}",
             "{% raw %}{% cache 1, \"a\" %}{% endraw %}",
@@ -492,7 +452,7 @@ mod tests {
         }
     }
 
-    /// What the packages of this build's dependencies hold.
+    /// The folder of a dependency's sources.
     fn folder_of(package: &str) -> PathBuf {
         let output = Command::new(env!("CARGO"))
             .args(["metadata", "--format-version", "1", "--all-features", "--manifest-path"])
@@ -515,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn teras_own_templates_stay_as_they_are() {
+    fn teras_own_templates_are_not_changed() {
         let folder = folder_of("tera");
         let folders = ["src/snapshot_tests", "examples", "benches"];
         let texts = folders
@@ -535,7 +495,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_template_without_the_tag_stays_as_it_is(
+        fn a_template_without_the_tag_is_not_changed(
             parts in prop::collection::vec(
                 prop::sample::select(vec![
                     "{{", "}}", "{%", "%}", "{#", "#}", "-", " ", "\n", "\"", "'", "\\", "raw",
@@ -550,7 +510,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_is_too_odd(
+        fn no_text_causes_a_panic(
             parts in prop::collection::vec(
                 prop::sample::select(vec![
                     "{{", "}}", "{%", "%}", "{#", "#}", "-", " ", "\n", "\"", "`", "\\", "raw",

@@ -1,61 +1,70 @@
-//! `{% cache %}` for Tera: parts of a page that are kept.
+//! `{% cache %}` for Tera: fragments of a page, stored in the cache.
 //!
-//! What knows what: `scan` and `lower` know the language of templates and nothing else; `pass` is
-//! what happens while Tera renders, `splice` puts fragments into what has been rendered, and neither
-//! asks a cache; here is the only place that does.
+//! `scan`, `arguments` and `lower` rewrite templates and know only their language. `renderer`
+//! renders a page with placeholders for its fragments, and `page` replaces them by the fragments.
+//! Only this file accesses the cache.
 
+mod arguments;
 mod digest;
+mod key;
 mod lower;
-mod pass;
+mod page;
+mod placeholder;
+mod renderer;
 mod scan;
-mod splice;
 
 use std::{borrow::Borrow, collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use tera::{Context, Tera, TeraResult};
 
-pub use self::pass::fragment_key;
+pub use self::key::fragment_key;
 use self::{
     digest::{Digests, Source},
-    lower::Fault,
-    pass::{Asked, Filled, Known, Pass, Rendered, Site},
+    lower::TagError,
+    page::{CachedFragment, FragmentRequest, RenderedFragment, RenderedPage},
+    renderer::{Renderer, Site},
 };
 use crate::{
     backend::entries::NewEntry,
     cache::{Cache, stats::Event},
 };
 
-/// How often a page is rendered at most: once, and once more for each level of nested fragments
-/// that were not in the cache.
-const PASSES: usize = 16;
+/// How often a page may be rendered. It takes one run, and one more for each level of nested
+/// fragments that were not in the cache. The limit ends the loop for a page that has other keys in
+/// each run.
+const MAX_RUNS: usize = 16;
 
-/// Templates in which `{% cache %}` keeps what it holds.
+/// Tera templates with `{% cache %}`, which stores its body in the cache.
 ///
 /// ```text
 /// {% cache TIMEOUT, NAME, VARY…, of=VALUE %} … {% endcache %}
 /// ```
 ///
-/// - TIMEOUT: seconds, `none` (for ever), `"default"` (the cache's), or `"del"` (deletes what is
-///   stored, and renders). 0 is not stored. Any expression may give it.
-/// - NAME and VARY make the key, by their text: [`fragment_key`]. Together they must tell apart
-///   all fragments of the app.
-/// - `of`: what the fragment is made of. An entry that was made of anything else is not served.
+/// - TIMEOUT: any expression that gives a number of seconds, `none` (forever), `"default"` (the
+///   cache's default lifetime), or `"del"` (deletes the entry and renders the body). With 0
+///   seconds the fragment is not stored.
+/// - NAME and VARY: the parts of the key, by their text; see [`fragment_key`]. Together they must
+///   be unique among all fragments of the app.
+/// - `of`: the data that the body shows. An entry that was rendered from other data is not served.
 ///
-/// Without `of` a fragment is as fresh as its timeout: what is in the context was read before the
-/// fragment was looked up, so that deleting the key in between does not help.
+/// Without `of`, a fragment is only as fresh as its timeout: the context was read before the
+/// fragment is looked up, so deleting the key cannot prevent that older data is stored.
 ///
-/// The body is rendered only when there is no entry. It may hold includes, loops, components and
-/// other fragments, but no `{% block %}`, and `{% set %}` only within a loop of its own. All
-/// fragments of a page that are not within others are fetched in one round trip per server; those
-/// within fragments that have been missing, in one more per level.
+/// The body is rendered only if there is no entry. It may contain includes, loops, components and
+/// other fragments, but no `{% block %}`, and `{% set %}` only within a loop of its own. The
+/// outermost fragments of a page are fetched in one round trip per server. Fragments within missing
+/// fragments take one more per level of nesting.
 ///
-/// A page with fragments that are missing is rendered more than once, and one that makes a value of
-/// what holds fragments (`{% filter %}`, `{% set %}`, `super()` within an expression) always, so what
-/// templates call must not count or draw lots. With a cache that keeps nothing ([`Cache::null`]) the
-/// arguments are not looked at: a mistake in them shows with any other.
+/// A page is rendered more than once if fragments are missing, and always if output with fragments
+/// is used as a value (`{% filter %}`, `{% set %}`, `super()` within an expression). So functions
+/// and filters must not have side effects, like counting, or return random values.
 ///
-/// An entry serves only templates that have not changed since, nor what they include and extend.
+/// With a cache without storage ([`Cache::null`]) the arguments are not evaluated, so a
+/// mistake in them appears only with other caches.
+///
+/// An entry is served only while the template, and all templates that it includes or extends, are
+/// unchanged.
 ///
 /// ```
 /// use everfresh::{Cache, Templates};
@@ -80,41 +89,46 @@ const PASSES: usize = 16;
 #[derive(Clone)]
 pub struct Templates {
     tera: Arc<Tera>,
-    /// For where nothing is kept.
+    /// The templates without lookups, for a cache without storage.
     plain: Arc<Tera>,
     sites: Arc<[Site]>,
-    /// Whether what Tera has put out stands on the page as it is, so that a fragment can be put in
-    /// afterwards.
+    /// Whether all output with fragments is shown unchanged, so that placeholders can be replaced
+    /// after rendering.
     can_splice: bool,
     digest: u64,
 }
 
-/// Templates that cannot be used.
+/// An error in a set of templates.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TemplatesError {
-    /// A `{% cache %}` that is not as it should be.
+    /// A wrong `{% cache %}` or `{% endcache %}`, or a tag that is not allowed between them.
     #[error("template {template:?}, line {line}: {message}")]
     #[non_exhaustive]
     Tag {
         /// The template's name.
         template: String,
-        /// Where the tag begins.
+        /// The line in which the tag begins, from 1.
         line: usize,
-        /// What is wrong, and what would be right.
+        /// The mistake, and the correct form.
         message: String,
     },
-    /// The [`Tera`] had templates already: what they hold would be no part of any digest.
-    #[error("give all templates to Templates::new; Tera already has {0:?}")]
+    /// The [`Tera`] already had templates, which the digests would not cover.
+    #[error("Tera already has {0:?}; give all templates to Templates::new instead")]
     NotEmpty(String),
-    /// What Tera says.
+    /// An error from Tera.
     #[error(transparent)]
     Tera(#[from] tera::Error),
 }
 
 impl Templates {
-    /// Adds templates to `tera`, which has its functions and filters already, but no template. Its
-    /// delimiters must be the usual ones.
+    /// Adds templates, as pairs of name and source, to `tera`. Functions and filters must have been
+    /// registered before, but `tera` must have no template, and Tera's default delimiters.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if `tera` has templates, if a `{% cache %}` is wrong, or if Tera rejects a
+    /// template.
     pub fn new<N: AsRef<str>, S: AsRef<str>>(
         mut tera: Tera,
         sources: impl IntoIterator<Item = (N, S)>,
@@ -123,16 +137,20 @@ impl Templates {
             return Err(TemplatesError::NotEmpty(name.to_owned()));
         }
         let mut plain = tera.clone();
-        pass::register(&mut tera);
+        renderer::register(&mut tera);
         let sources: Vec<_> = sources.into_iter().collect();
         let mut sites = Vec::new();
         let mut lowered = Vec::new();
         for (name, source) in &sources {
             let (name, source) = (name.as_ref(), source.as_ref());
-            let template = lower::lower(source, sites.len()).map_err(|fault| error(name, fault))?;
+            let template =
+                lower::lower(source, sites.len()).map_err(|wrong| tag_error(name, wrong))?;
             sites.extend(template.tags.iter().map(|tag| Site::new(name, tag)));
             lowered.push((name, source, template));
         }
+
+        // Digests cover the sources as written: the lowered forms contain the numbers of tags,
+        // which change with the templates before.
         let digests = Digests::of(lowered.iter().map(|(name, text, template)| Source {
             name,
             text,
@@ -143,10 +161,14 @@ impl Templates {
             site.schema = digests.of_template(&site.template);
         }
         let digest = digests.of_all();
+
+        // A template may capture the output of a component that another template defines, so both
+        // are looked for in all templates.
         let templates = || lowered.iter().map(|(_, _, template)| template);
         let has_components = templates().any(|template| template.components.defined);
         let can_splice = !templates()
             .any(|template| template.captures || (has_components && template.components.captured));
+
         tera.add_raw_templates(lowered.iter().map(|(name, _, template)| (name, &template.source)))?;
         plain
             .add_raw_templates(lowered.iter().map(|(name, _, template)| (name, &template.plain)))?;
@@ -154,8 +176,9 @@ impl Templates {
         Ok(Self { tera, plain, sites: sites.into(), can_splice, digest })
     }
 
-    /// Serves only entries of the same version (and of those given before): for what is shown that stands in no template and
-    /// no `of`, like the results of functions.
+    /// Serves only entries that were stored with this version. Use it for anything that fragments
+    /// show and that is neither in a template nor in `of`, like the results of functions. If
+    /// called several times, all versions must match.
     #[must_use]
     pub fn versioned_by(mut self, version: &str) -> Self {
         self.digest = digest::versioned(self.digest, version);
@@ -163,13 +186,18 @@ impl Templates {
         self
     }
 
-    /// Changes when any template does, and with the version.
+    /// Returns a number that changes with each template and with the version.
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.digest
     }
 
     /// Renders a template, with fragments from `cache`.
+    ///
+    /// # Errors
+    ///
+    /// Returns Tera's error, or one that names the argument of `{% cache %}` that is undefined or
+    /// not a timeout. A failure of the cache is not an error: the fragments are rendered.
     pub async fn render(
         &self,
         cache: &Cache,
@@ -179,9 +207,15 @@ impl Templates {
         self.render_with(cache, template, || Ok(context)).await
     }
 
-    /// Likewise, with the fields of `page`, a struct or a map, as variables. For Tera they are copied
-    /// to a form that is several times as large, which is not kept while the cache is asked; where
-    /// fragments are missing, `page` is serialized again.
+    /// Renders a template like [`render`](Self::render), with the fields of `page`, a struct or a
+    /// map, as variables.
+    ///
+    /// Tera's form of the variables is several times as large as `page`. It is dropped while the
+    /// cache is accessed, so `page` is serialized once for each time that the page is rendered.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error like [`render`](Self::render), and if `page` is neither a struct nor a map.
     pub async fn render_serialized(
         &self,
         cache: &Cache,
@@ -200,26 +234,30 @@ impl Templates {
         if self.sites.is_empty() || cache.entries().is_null() {
             return self.plain.render(template, context()?.borrow());
         }
-        let mut pass = Pass::new(Arc::clone(&self.sites), cache.full_key(""));
-        let mut turn = 1;
+        let mut renderer = Renderer::new(Arc::clone(&self.sites), cache.full_key(""));
+        let mut run = 1;
         loop {
-            let may_ask = turn < PASSES;
+            // In the last run no fragment is left for later, so the page is complete.
+            let may_defer = run < MAX_RUNS;
             let render = || self.tera.render(template, context()?.borrow());
-            let mut rendered = pass.run(may_ask, render);
-            if rendered.asked.is_empty() {
-                return keep(cache, rendered).await;
+            let mut page = renderer.run(may_defer, render);
+            if page.requests.is_empty() {
+                return store(cache, page).await;
             }
-            let found = find(cache, &rendered.asked).await;
-            if self.can_splice && rendered.splice(&found) {
-                return keep(cache, rendered).await;
+            let found = look_up(cache, &page.requests).await;
+            // If all fragments are in the cache, the page is complete without another run.
+            if self.can_splice && page.splice(&found) {
+                return store(cache, page).await;
             }
-            pass.learn(rendered.asked, found);
-            turn += 1;
+            // The page is discarded. The next run uses the fragments that were found, and renders
+            // the bodies of those that were not.
+            renderer.learn(page.requests, found);
+            run += 1;
         }
     }
 }
 
-fn error(template: &str, Fault { line, message }: Fault) -> TemplatesError {
+fn tag_error(template: &str, TagError { line, message }: TagError) -> TemplatesError {
     TemplatesError::Tag { template: template.to_owned(), line, message }
 }
 
@@ -231,43 +269,43 @@ impl fmt::Debug for Templates {
     }
 }
 
-/// Looks up fragments in one round trip per server, and counts hits and misses.
-async fn find(cache: &Cache, asked: &[Asked]) -> Vec<Known> {
-    let keys: Vec<_> = asked.iter().map(|asked| asked.key.as_str()).collect();
+/// Looks up fragments in one round trip per server. Counts those that match their stamps as hits, all
+/// others as misses.
+async fn look_up(cache: &Cache, requests: &[FragmentRequest]) -> Vec<CachedFragment> {
+    let keys: Vec<_> = requests.iter().map(|request| request.key.as_str()).collect();
     let entries = cache.entries();
     let (mut hits, mut bytes) = (0, 0);
-    let mut known = Vec::with_capacity(asked.len());
-    for (found, asked) in entries.get_many(&keys).await.into_iter().zip(asked) {
+    let mut fragments = Vec::with_capacity(requests.len());
+    for (found, request) in entries.get_many(&keys).await.into_iter().zip(requests) {
         let fragment = match found {
-            Ok(entry) => {
-                Known::Found(entry.and_then(|(stamp, body)| Some((stamp, body.try_into().ok()?))))
-            }
-            Err(_) => Known::Unknown,
+            Ok(entry) => CachedFragment::Found(
+                entry.and_then(|(stamp, body)| Some((stamp, body.try_into().ok()?))),
+            ),
+            Err(_) => CachedFragment::Unavailable,
         };
-        if let Some(content) = fragment.content(asked.stamp) {
+        if let Some(content) = fragment.content(request.stamp) {
             hits += 1;
             bytes += content.len();
         }
-        known.push(fragment);
+        fragments.push(fragment);
     }
     entries.count(Event::Hits { hits, bytes });
-    entries.count(Event::Misses(known.len() - hits));
-    known
+    entries.count(Event::Misses(fragments.len() - hits));
+    fragments
 }
 
-/// Stores the fragments that were rendered, deletes those that the template deletes, and returns the
-/// page.
-async fn keep(cache: &Cache, rendered: Rendered) -> TeraResult<String> {
+/// Deletes the keys that the page deletes, stores its rendered fragments, and returns it.
+async fn store(cache: &Cache, rendered: RenderedPage) -> TeraResult<String> {
     let page = rendered.page?;
     let entries = cache.entries();
     if !rendered.deleted.is_empty() {
         entries.delete_many(&rendered.deleted).await;
     }
     let mut by_lifetime: HashMap<Option<Duration>, Vec<NewEntry>> = HashMap::new();
-    for Filled { asked, body, took } in rendered.filled {
+    for RenderedFragment { request, body, took } in rendered.fragments {
         entries.count(Event::Computed(took));
-        let entry = NewEntry { key: asked.key, stamp: asked.stamp, body: body.into() };
-        by_lifetime.entry(cache.resolve(asked.lifetime)).or_default().push(entry);
+        let entry = NewEntry { key: request.key, stamp: request.stamp, body: body.into() };
+        by_lifetime.entry(cache.resolve(request.lifetime)).or_default().push(entry);
     }
     for (lifetime, new) in by_lifetime {
         for outcome in entries.put_many(new, lifetime).await {

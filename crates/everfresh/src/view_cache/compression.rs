@@ -1,16 +1,19 @@
-//! The forms in which a page is sent: plain, or compressed. Pure.
+//! The forms in which a page is sent: plain, Brotli or gzip. Pure.
 
 use std::io::{self, Write};
 
 use actix_web::http::header::{self, HeaderMap};
 
-/// Shorter pages fit into one packet anyway.
-const WORTHWHILE: usize = 1024;
+/// The length in bytes from which pages are compressed. Shorter ones fit into one packet anyway.
+const MIN_LENGTH: usize = 1024;
 
-/// Pages are compressed once and sent many times; more than this costs much and saves little.
+/// Brotli's quality, of 0 to 11. A page is compressed once and sent many times, but a higher
+/// quality takes much longer and saves little.
 const BROTLI_QUALITY: u32 = 5;
+/// gzip's level, of 0 to 9; 6 is its default.
 const GZIP_LEVEL: u32 = 6;
 
+/// A form of a page.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Form {
     Plain,
@@ -19,10 +22,10 @@ pub(super) enum Form {
 }
 
 impl Form {
-    /// In the order of their numbers.
+    /// All forms, each at the index that is its discriminant.
     pub(super) const ALL: [Self; 3] = [Self::Plain, Self::Brotli, Self::Gzip];
 
-    /// As in `Content-Encoding`; nothing for the plain one.
+    /// Returns the value of `Content-Encoding`, which is empty for the plain form.
     pub(super) fn coding(self) -> &'static str {
         match self {
             Self::Plain => "",
@@ -31,8 +34,8 @@ impl Form {
         }
     }
 
-    /// Those that `Accept-Encoding` admits (RFC 9110, section 12.5.3), the smallest first. Plain is
-    /// always among them.
+    /// Returns the forms that `Accept-Encoding` allows (RFC 9110, section 12.5.3), the smallest
+    /// first. The last one is always the plain form.
     pub(super) fn acceptable(accept_encoding: Option<&str>) -> impl Iterator<Item = Self> {
         let admits =
             move |form: Self| accept_encoding.is_some_and(|header| admits(header, form.coding()));
@@ -42,6 +45,7 @@ impl Form {
             .chain([Self::Plain])
     }
 
+    /// Compresses a body; for the plain form, copies it.
     pub(super) fn compress(self, body: &[u8]) -> io::Result<Vec<u8>> {
         let compressed = Vec::with_capacity(body.len() / 4);
         match self {
@@ -62,6 +66,7 @@ impl Form {
     }
 }
 
+/// Whether an `Accept-Encoding` header allows a coding, by name or by `*`, with a weight over zero.
 fn admits(header: &str, coding: &str) -> bool {
     let mut by_star = false;
     for item in header.split(',') {
@@ -79,7 +84,7 @@ fn admits(header: &str, coding: &str) -> bool {
     by_star
 }
 
-/// Whether a page of this kind and length is worth compressing.
+/// Whether a page is worth compressing: its content type is text, and it is long enough.
 pub(super) fn is_compressible(headers: &HeaderMap, length: usize) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
@@ -87,7 +92,7 @@ pub(super) fn is_compressible(headers: &HeaderMap, length: usize) -> bool {
         || kind.ends_with("+json")
         || kind.ends_with("+xml")
         || ["application/json", "application/javascript", "application/xml"].contains(&kind);
-    is_text && length >= WORTHWHILE
+    is_text && length >= MIN_LENGTH
 }
 
 #[cfg(test)]
@@ -97,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_codings_that_are_accepted_are_used() {
+    fn only_accepted_codings_are_used() {
         for (header, expected) in [
             (None, ""),
             (Some(""), ""),
@@ -116,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn compressed_forms_are_smaller_and_hold_the_same() {
+    fn compressed_forms_are_smaller_and_decompress_to_the_page() {
         let body = "<li>a task</li>".repeat(1000);
         let gzip = Form::Gzip.compress(body.as_bytes()).unwrap();
         let mut text = String::new();

@@ -1,12 +1,13 @@
-//! Whether a visitor has a page already. Pure.
+//! Conditional requests: whether the client already has a page. Pure.
 
-/// Whether `tag` is among those of an `If-None-Match` header (RFC 9110, section 13.1.2): then the
-/// answer is 304.
+/// Whether an `If-None-Match` header contains `tag` or is `*` (RFC 9110, section 13.1.2). The
+/// response is then 304.
 pub(super) fn is_known(if_none_match: &str, tag: &str) -> bool {
     listed(if_none_match).any(|listed| listed == tag || listed == "*")
 }
 
-/// The entity tags with their quotes; weak ones count like strong ones here (section 8.8.3.2).
+/// Returns the entity tags of a list, with their quotes. The prefix `W/` is removed, because
+/// `If-None-Match` uses the weak comparison (RFC 9110, section 8.8.3.2).
 fn listed(header: &str) -> impl Iterator<Item = &str> {
     let mut rest = header;
     std::iter::from_fn(move || {
@@ -27,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_is_found_in_a_list_weak_or_strong() {
+    fn a_listed_tag_is_found_whether_weak_or_strong() {
         for (header, known) in [
             ("\"a\"", true),
             ("W/\"a\"", true),

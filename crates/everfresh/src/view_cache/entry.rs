@@ -19,6 +19,7 @@ use super::{
     answer::now,
     page::{Page, PageId},
     policy::{self, Refusal},
+    vary,
 };
 use crate::{
     backend::{
@@ -206,7 +207,7 @@ impl Settings {
         if lifetime == Some(Duration::ZERO) {
             return Err(Refusal::Lifetime);
         }
-        Ok((lifetime, policy::vary(res.headers())?))
+        Ok((lifetime, vary::vary(res.headers())?))
     }
 
     /// Returns the entry to be stored under the reserved key for a page that depends on the request
@@ -254,7 +255,7 @@ impl Settings {
 /// Returns the key of one variant. No path or query gives such a key.
 fn variant_key(main: &str, generation: u64, names: &BTreeSet<String>, req: &HttpRequest) -> String {
     let authority = req.uri().authority().map(Authority::as_str);
-    let variant = policy::variant(req.headers(), authority, names);
+    let variant = vary::variant(req.headers(), authority, names);
     format!("{main}?#{generation:016x}{variant}")
 }
 

@@ -24,7 +24,7 @@ use super::{
     answer::{append_cache_status, respond},
     entry::{HandlerOutcome, PageKey, PageLookup},
     policy::{self, Refusal},
-    uncacheable,
+    spelling, uncacheable,
 };
 use crate::{
     backend::entries::Lookup,
@@ -114,7 +114,7 @@ impl Settings {
         policy::admits_request(req.headers(), &self.bypass_cookies)?;
         // An absolute URL names a host that may differ from the Host header.
         let is_absolute = req.version() < Version::HTTP_2 && req.uri().authority().is_some();
-        if is_absolute || !policy::is_usual(req.path()) {
+        if is_absolute || !spelling::is_usual(req.path()) {
             return Err(Refusal::Spelling);
         }
         if self.unless.as_ref().is_some_and(|unless| unless(req)) {
@@ -122,9 +122,9 @@ impl Settings {
         }
         if let Some(key) = &self.key {
             let key = key(req).ok_or(Refusal::NoKey)?;
-            return Ok((policy::own_key(&key), None));
+            return Ok((spelling::own_key(&key), None));
         }
-        let (key, query) = policy::key(req.path(), req.query_string(), &self.query);
+        let (key, query) = spelling::key(req.path(), req.query_string(), &self.query);
         Ok((key, Some(query)))
     }
 

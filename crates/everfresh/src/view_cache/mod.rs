@@ -7,7 +7,9 @@ mod entry;
 mod middleware;
 mod page;
 mod policy;
+mod spelling;
 mod uncacheable;
+mod vary;
 
 use std::{fmt, sync::Arc};
 
@@ -127,10 +129,10 @@ impl ViewCache {
     #[must_use]
     pub fn key(&self, path_and_query: &str) -> String {
         if self.0.key.is_some() {
-            return policy::own_key(path_and_query);
+            return spelling::own_key(path_and_query);
         }
         let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
-        policy::key(path, query, &self.0.query).0
+        spelling::key(path, query, &self.0.query).0
     }
 
     /// Forgets the page at a path, in all its variants. Returns whether that is certain.
@@ -152,7 +154,7 @@ impl ViewCache {
 /// ```
 #[must_use]
 pub fn view_key(path: &str) -> String {
-    policy::key(path, "", &[]).0
+    spelling::key(path, "", &[]).0
 }
 
 impl ViewCacheBuilder {

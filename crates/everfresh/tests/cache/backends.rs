@@ -1,4 +1,4 @@
-//! Every backend passes the suite.
+//! Runs the acceptance suite on every backend, and tests counters and memoized functions.
 
 use std::sync::Mutex;
 
@@ -11,38 +11,38 @@ use serde::{Deserialize, Serialize};
 use test_support::memcached::{Kind, Memcached};
 
 #[tokio::test]
-async fn memory() {
+async fn the_memory_backend_passes_the_suite() {
     backend_suite(&Cache::memory(1 << 20).build(), Keeps::Everything).await;
 }
 
 #[tokio::test]
-async fn memcached_binary() {
+async fn memcached_with_the_binary_protocol_passes_the_suite() {
     let server = Memcached::start(Kind::Plain);
     let cache = Cache::memcached(server.client(Protocol::Binary)).prefix("app:").version(2);
     backend_suite(&cache.build(), Keeps::Everything).await;
 }
 
 #[tokio::test]
-async fn memcached_text() {
+async fn memcached_with_the_text_protocol_passes_the_suite() {
     let server = Memcached::start(Kind::Plain);
     let cache = Cache::memcached(server.client(Protocol::Text)).build();
     backend_suite(&cache, Keeps::Everything).await;
 }
 
 #[tokio::test]
-async fn none() {
+async fn the_null_backend_passes_the_suite() {
     backend_suite(&Cache::null().build(), Keeps::Nothing).await;
 }
 
 #[tokio::test]
-async fn one_that_always_fails() {
+async fn a_backend_that_always_fails_passes_the_suite() {
     let cache = Cache::failing().build();
     backend_suite(&cache, Keeps::Nothing).await;
-    assert!(cache.stats()["cache"].errors > 10, "what fails is counted");
+    assert!(cache.stats()["cache"].errors > 10, "failures are counted");
 }
 
 #[tokio::test]
-async fn a_memcached_that_is_away() {
+async fn a_memcached_that_has_stopped_passes_the_suite() {
     let mut server = Memcached::start(Kind::Plain);
     server.kill();
     let cache = Cache::memcached(server.client(Protocol::Binary)).build();
@@ -50,7 +50,7 @@ async fn a_memcached_that_is_away() {
 }
 
 #[tokio::test]
-async fn prefixes_and_versions_keep_apart() {
+async fn caches_with_different_prefixes_or_versions_share_no_entries() {
     let server = Memcached::start(Kind::Plain);
     let builder = || Cache::memcached(server.client(Protocol::Binary));
     let caches = [
@@ -70,14 +70,14 @@ async fn prefixes_and_versions_keep_apart() {
 }
 
 #[tokio::test]
-async fn the_memory_stays_within_its_bound() {
+async fn the_memory_backend_stays_within_its_bound() {
     const BOUND: usize = 100_000;
     let cache = Cache::memory(BOUND).build();
     for n in 0..1000 {
         cache.set(&format!("k{n}"), &"x".repeat(1000), Lifetime::Default).await;
     }
-    // Room is made in the course of further use.
-    test_support::wait::eventually("room has been made", async || {
+    // Entries are evicted in the course of further operations.
+    test_support::wait::eventually("entries are evicted", async || {
         let mut found = 0;
         for n in 0..1000 {
             found += usize::from(cache.get::<String>(&format!("k{n}")).await.is_some());
@@ -89,7 +89,7 @@ async fn the_memory_stays_within_its_bound() {
 }
 
 #[tokio::test]
-async fn a_value_that_is_too_large_is_computed_each_time_and_the_caller_gets_it() {
+async fn a_value_over_the_size_limit_is_computed_each_time() {
     let server = Memcached::start(Kind::Plain);
     let cache = Cache::memcached(server.client(Protocol::Binary)).build();
     for _ in 0..3 {
@@ -103,7 +103,7 @@ async fn a_value_that_is_too_large_is_computed_each_time_and_the_caller_gets_it(
 }
 
 #[tokio::test]
-async fn a_miss_and_a_hit_are_one_get_each() {
+async fn a_miss_and_a_hit_take_one_get_each() {
     let server = Memcached::start(Kind::Plain);
     let cache = Cache::memcached(server.client(Protocol::Binary)).build();
     let value = async || {
@@ -116,7 +116,7 @@ async fn a_miss_and_a_hit_are_one_get_each() {
 }
 
 #[tokio::test]
-async fn what_is_done_is_counted_by_layer() {
+async fn operations_are_counted_by_layer() {
     let cache = Cache::memory(1 << 20).build();
     let (queries, pages) = (cache.layer("query"), cache.layer("page"));
     for _ in 0..3 {
@@ -136,7 +136,7 @@ async fn what_is_done_is_counted_by_layer() {
 const SUM: Memo<(u64, u64), u64> = Memo::new("sum", Lifetime::Forever);
 
 #[tokio::test]
-async fn a_memoized_function_is_computed_once_for_each_list_of_arguments() {
+async fn a_memoized_function_runs_once_per_list_of_arguments() {
     let cache = Cache::memory(1 << 20).build();
     let calls = std::cell::Cell::new(0);
     let sum = async |a: u64, b: u64, mode: Mode| {
@@ -149,19 +149,23 @@ async fn a_memoized_function_is_computed_once_for_each_list_of_arguments() {
     };
     assert_eq!(sum(1, 2, Mode::Usual).await, (3, 1));
     assert_eq!(sum(1, 2, Mode::Usual).await, (3, 1));
-    assert_eq!(sum(2, 1, Mode::Usual).await, (3, 2), "in another order");
+    assert_eq!(sum(2, 1, Mode::Usual).await, (3, 2), "the order of arguments matters");
     assert_eq!(sum(1, 2, Mode::Bypass).await, (3, 3));
     assert_eq!(sum(1, 2, Mode::Refresh).await, (3, 4));
     assert_eq!(sum(1, 2, Mode::Usual).await, (3, 4));
     assert_eq!(sum(6, 7, Mode::Usual).await, (13, 5));
-    assert_eq!(sum(6, 7, Mode::Usual).await, (13, 6), "what is not to be kept is not");
+    assert_eq!(
+        sum(6, 7, Mode::Usual).await,
+        (13, 6),
+        "a result that fails the condition is not stored"
+    );
     assert!(SUM.forget(&cache, &(1, 2)).await);
     assert_eq!(sum(1, 2, Mode::Usual).await, (3, 7));
-    assert_eq!(sum(2, 1, Mode::Usual).await, (3, 7), "only that list was forgotten");
+    assert_eq!(sum(2, 1, Mode::Usual).await, (3, 7), "the other arguments keep their result");
 }
 
 #[tokio::test]
-async fn servers_tell_their_own_figures_beside_ours() {
+async fn a_server_report_contains_our_counters_and_the_servers_own() {
     let mut server = Memcached::start(Kind::Plain);
     let cache = Cache::memcached(server.client(Protocol::Binary)).build();
     cache.get::<u32>("missing").await;
@@ -185,7 +189,7 @@ struct New {
 }
 
 #[tokio::test]
-async fn a_result_of_another_version_is_not_served_but_forgotten() {
+async fn a_result_of_another_version_is_not_served_but_can_be_deleted() {
     const OLD: Memo<(), Old> = Memo::new("task", Lifetime::Forever).versioned_by("1");
     const NEW: Memo<(), New> = Memo::new("task", Lifetime::Forever).versioned_by("2");
     let cache = Cache::memory(1 << 20).build();
@@ -204,7 +208,7 @@ async fn a_result_of_another_version_is_not_served_but_forgotten() {
 const DOUBLE: Memo<u64, u64, Grouped> = Memo::grouped("double", Lifetime::Forever);
 
 #[tokio::test]
-async fn all_results_of_a_grouped_function_are_forgotten_at_once() {
+async fn all_results_of_a_grouped_function_are_deleted_at_once() {
     let server = Memcached::start(Kind::Plain);
     for cache in [
         Cache::memory(1 << 20).build(),
@@ -240,7 +244,7 @@ async fn all_results_of_a_grouped_function_are_forgotten_at_once() {
 }
 
 #[tokio::test]
-async fn what_was_computed_before_all_was_forgotten_is_not_found_again() {
+async fn a_result_computed_before_its_group_was_deleted_is_not_served() {
     let cache = Cache::memory(1 << 20).build();
     let slow = async || {
         assert!(DOUBLE.forget_all(&cache).await);
@@ -251,7 +255,7 @@ async fn what_was_computed_before_all_was_forgotten_is_not_found_again() {
 }
 
 #[tokio::test]
-async fn with_the_cache_away_a_grouped_function_is_computed_each_time() {
+async fn with_a_failing_cache_a_grouped_function_runs_each_time() {
     let cache = Cache::failing().build();
     for n in [1, 2] {
         assert_eq!(DOUBLE.call(&cache, &7, async || Ok::<_, ()>(n)).await, Ok(n));

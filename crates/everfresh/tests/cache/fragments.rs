@@ -1,4 +1,4 @@
-//! `{% cache %}` in templates.
+//! Tests of `{% cache %}` in templates.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +11,7 @@ use test_support::{
     memcached::{Kind, Memcached},
 };
 
-/// What has been rendered, in its order: each `{{ name | trace }}`.
+/// Records the values that pass through the filter `trace`, in the order of rendering.
 #[derive(Clone, Default)]
 struct Trace(Arc<Mutex<Vec<String>>>);
 
@@ -71,7 +71,7 @@ fn list(rows: &[Row]) -> String {
 }
 
 #[tokio::test]
-async fn two_hundred_rows_take_one_round_trip() {
+async fn two_hundred_rows_from_the_cache_take_one_round_trip() {
     let proxy = CountingProxy::start();
     let cache = Cache::memcached(proxy.client()).build();
     let templates = Templates::new(Trace::default().tera(), [("page.html", LIST)]).unwrap();
@@ -91,7 +91,7 @@ async fn two_hundred_rows_take_one_round_trip() {
 }
 
 #[tokio::test]
-async fn a_body_is_not_run_on_a_hit() {
+async fn a_body_is_not_rendered_on_a_hit() {
     on_every_backend(async |cache: &Cache| {
         let trace = Trace::default();
         let templates = Templates::new(trace.tera(), [("page.html", LIST)]).unwrap();
@@ -117,7 +117,7 @@ struct Doll {
 }
 
 #[tokio::test]
-async fn a_change_at_one_of_three_levels_renders_just_what_it_must() {
+async fn a_change_renders_only_the_fragments_that_depend_on_it() {
     let source = "{% cache none, \"outer\", of=doll %}[{{ doll.outer | trace }}\
         {% cache none, \"middle\", of=[doll.middle, ...doll.inner] %}({{ doll.middle | trace }}\
         {% for n in doll.inner %}\
@@ -134,24 +134,24 @@ async fn a_change_at_one_of_three_levels_renders_just_what_it_must() {
             rendered.dedup();
             (page, rendered.join(" "))
         };
-        let show = |page: &str, rendered: &str| (page.to_owned(), rendered.to_owned());
+        let shown = |page: &str, rendered: &str| (page.to_owned(), rendered.to_owned());
 
         let mut doll = Doll { outer: 1, middle: 2, inner: [3, 4] };
-        assert_eq!(render(&doll).await, show("[1(2<3><4>)]", "1 2 3 4"));
-        assert_eq!(render(&doll).await, show("[1(2<3><4>)]", ""));
+        assert_eq!(render(&doll).await, shown("[1(2<3><4>)]", "1 2 3 4"));
+        assert_eq!(render(&doll).await, shown("[1(2<3><4>)]", ""));
         doll.outer = 5;
-        assert_eq!(render(&doll).await, show("[5(2<3><4>)]", "5"));
+        assert_eq!(render(&doll).await, shown("[5(2<3><4>)]", "5"));
         doll.middle = 6;
-        assert_eq!(render(&doll).await, show("[5(6<3><4>)]", "5 6"));
+        assert_eq!(render(&doll).await, shown("[5(6<3><4>)]", "5 6"));
         doll.inner = [3, 7];
-        assert_eq!(render(&doll).await, show("[5(6<3><7>)]", "5 6 7"));
-        assert_eq!(render(&doll).await, show("[5(6<3><7>)]", ""));
+        assert_eq!(render(&doll).await, shown("[5(6<3><7>)]", "5 6 7"));
+        assert_eq!(render(&doll).await, shown("[5(6<3><7>)]", ""));
     })
     .await;
 }
 
 #[tokio::test]
-async fn what_is_kept_for_an_outer_fragment_is_whole() {
+async fn an_outer_fragment_is_stored_with_its_inner_fragments() {
     let cache = memory();
     let templates = one("{% cache none, \"outer\", n %}{{ n }}\
         {% cache none, \"inner\" %}<b>{% endcache %}{% endcache %}");
@@ -162,7 +162,7 @@ async fn what_is_kept_for_an_outer_fragment_is_whole() {
 }
 
 #[tokio::test]
-async fn deleting_a_fragments_key_clears_it_and_no_other() {
+async fn deleting_a_fragments_key_deletes_only_that_fragment() {
     on_every_backend(async |cache: &Cache| {
         let trace = Trace::default();
         let templates = Templates::new(trace.tera(), [("page.html", LIST)]).unwrap();
@@ -177,7 +177,7 @@ async fn deleting_a_fragments_key_clears_it_and_no_other() {
 }
 
 #[tokio::test]
-async fn an_id_that_is_used_again_shows_its_own_name() {
+async fn a_reused_id_shows_the_new_data() {
     let cache = memory();
     let templates = Templates::new(Trace::default().tera(), [("page.html", LIST)]).unwrap();
     for name in ["first", "second"] {
@@ -188,7 +188,7 @@ async fn an_id_that_is_used_again_shows_its_own_name() {
 }
 
 #[tokio::test]
-async fn content_is_escaped_once_and_only_where_it_must_be() {
+async fn content_is_escaped_once_and_only_with_autoescaping() {
     let cache = memory();
     let sources = [
         ("part.html", "{% cache none, \"name\" %}<b>{{ name }}</b>{% endcache %}"),
@@ -206,7 +206,7 @@ async fn content_is_escaped_once_and_only_where_it_must_be() {
 }
 
 #[tokio::test]
-async fn a_page_shows_the_same_where_fragments_are_changed_after_they_were_rendered() {
+async fn fragments_are_right_if_their_output_is_changed_before_it_is_shown() {
     let component = "{% component shout() %}{{ body | upper }}{% endcomponent shout %}\
         {% component row(n) %}{% cache none, \"n\", n %} a{{ n }} {% endcache %}{% endcomponent row %}";
     let fragment = "{% cache none, \"f\" %} ab {% endcache %}";
@@ -251,16 +251,16 @@ async fn a_page_shows_the_same_where_fragments_are_changed_after_they_were_rende
         });
         let templates = Templates::new(Tera::default(), needed.cloned()).unwrap();
         let cache = memory();
-        for turn in ["cold", "warm"] {
+        for state in ["cold", "warm"] {
             let page = templates.render(&cache, name, &Context::new()).await.unwrap();
-            assert_eq!(page, expected, "{name}, {turn}");
+            assert_eq!(page, expected, "{name}, {state}");
         }
         assert!(cache.stats()["cache"].hits > 0, "{name}");
     }
 }
 
 #[tokio::test]
-async fn fragments_in_blocks_includes_and_components_are_found_again() {
+async fn fragments_in_blocks_includes_and_components_are_cached() {
     let trace = Trace::default();
     let sources = [
         (
@@ -309,7 +309,7 @@ async fn an_entry_of_changed_templates_is_not_served() {
         after.render(&cache, "page.html", &Context::new()).await.unwrap();
         cache.stats()["cache"].hits
     };
-    assert_eq!(hits_after_change_of("nothing").await, 1);
+    assert_eq!(hits_after_change_of("no template").await, 1);
     assert_eq!(hits_after_change_of("unrelated.html").await, 1);
     for name in ["base.html", "page.html", "part.html", "components.html"] {
         assert_eq!(hits_after_change_of(name).await, 0, "{name}");
@@ -337,7 +337,7 @@ async fn an_entry_of_another_version_is_not_served() {
 }
 
 #[tokio::test]
-async fn a_timeout_may_be_seconds_for_ever_the_default_or_an_expression() {
+async fn a_timeout_is_seconds_none_default_or_del() {
     let templates = one("{% cache timeout, \"x\" %}x{% endcache %}");
     let hits = async |timeout: Value| {
         let cache = memory();
@@ -347,25 +347,24 @@ async fn a_timeout_may_be_seconds_for_ever_the_default_or_an_expression() {
         }
         cache.stats()["cache"].hits
     };
-    for kept in [Value::from(300), Value::from(9.5), Value::none(), Value::from("default")] {
-        assert_eq!(hits(kept.clone()).await, 1, "{kept:?}");
+    for stored in [Value::from(300), Value::from(9.5), Value::none(), Value::from("default")] {
+        assert_eq!(hits(stored.clone()).await, 1, "{stored:?}");
     }
-    for not_kept in [Value::from(0), Value::from("del")] {
-        assert_eq!(hits(not_kept.clone()).await, 0, "{not_kept:?}");
+    for not_stored in [Value::from(0), Value::from("del")] {
+        assert_eq!(hits(not_stored.clone()).await, 0, "{not_stored:?}");
     }
     for wrong in [Value::from(-1), Value::from("300"), Value::from(f64::NAN), Value::from(true)] {
         let context = context("timeout", &wrong);
         let error = templates.render(&memory(), "page.html", &context).await.unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.contains("\"page.html\", line 1: the timeout of `{% cache %}` must be"),
-            "{text}"
-        );
+        let expected =
+            format!("\"page.html\", line 1: `{wrong}` is not a timeout for `{{% cache %}}`; use");
+        assert!(text.contains(&expected), "{text}");
     }
 }
 
 #[tokio::test]
-async fn del_deletes_what_is_stored_and_renders() {
+async fn the_timeout_del_deletes_the_entry_and_renders_the_body() {
     on_every_backend(async |cache: &Cache| {
         let templates = one("{% cache timeout, \"x\" %}{{ n }}{% endcache %}");
         let mut pages = Vec::new();
@@ -380,21 +379,21 @@ async fn del_deletes_what_is_stored_and_renders() {
 }
 
 #[tokio::test]
-async fn undefined_values_are_errors_that_name_the_template_and_the_line() {
-    for (arguments, complaint) in [
-        ("none, x", "the name of `{% cache %}` is undefined"),
-        ("none, \"n\", 1, x", "value 2 to vary by of `{% cache %}` is undefined"),
-        ("none, \"n\", of=x", "what `of` stands for, an argument of `{% cache %}` is undefined"),
+async fn an_error_about_an_undefined_value_names_template_and_line() {
+    for (arguments, expected) in [
+        ("none, x", "NAME of `{% cache %}` is undefined"),
+        ("none, \"n\", 1, x", "VARY value 2 of `{% cache %}` is undefined"),
+        ("none, \"n\", of=x", "the value of argument `of` of `{% cache %}` is undefined"),
     ] {
         let templates = one(&format!("\n\n{{% cache {arguments} %}}{{% endcache %}}"));
         let error = templates.render(&memory(), "page.html", &Context::new()).await.unwrap_err();
         let text = error.to_string();
-        assert!(text.contains(&format!("\"page.html\", line 3: {complaint}")), "{text}");
+        assert!(text.contains(&format!("\"page.html\", line 3: {expected}")), "{text}");
     }
 }
 
 #[tokio::test]
-async fn an_error_in_a_body_is_shown_in_the_line_where_it_stands() {
+async fn an_error_in_a_body_has_the_right_line_number() {
     let templates =
         one("a\n{%- cache none,\n  \"n\",\n  of =\n  1\n-%}\n\n{{ missing }}\n{% endcache %}");
     let error = templates.render(&memory(), "page.html", &Context::new()).await.unwrap_err();
@@ -402,44 +401,44 @@ async fn an_error_in_a_body_is_shown_in_the_line_where_it_stands() {
 }
 
 #[test]
-fn a_wrong_tag_is_an_error_that_names_the_template_and_the_line() {
+fn an_error_about_a_wrong_tag_names_template_and_line() {
     for (source, expected) in [
         ("\n{% cache %}{% endcache %}", "line 2: write `{% cache TIMEOUT, NAME"),
         ("\n{% cache 1 %}{% endcache %}", "line 2: write `{% cache TIMEOUT, NAME"),
         ("{% cache 1, \"a\",, b %}{% endcache %}", "line 1: write `{% cache TIMEOUT, NAME"),
         (
             "{% cache 1, \"a\", by=2 %}{% endcache %}",
-            "line 1: the only argument with a name is `of`",
+            "line 1: only the last argument has a name, which is `of`",
         ),
         (
             "{% cache 1, \"a\", of=2, b %}{% endcache %}",
-            "line 1: the only argument with a name is `of`",
+            "line 1: only the last argument has a name, which is `of`",
         ),
         ("\n\n{% cache 1, \"a\" %}", "line 3: `{% cache %}` has no `{% endcache %}`"),
-        ("\n{% endcache %}", "line 2: `{% endcache %}` closes nothing"),
+        ("\n{% endcache %}", "line 2: `{% endcache %}` has no `{% cache %}`"),
         (
             "{% cache 1, \"a\" %}\n{% if b %}\n{% endcache %}{% endif %}",
-            "line 3: `{% endcache %}` comes before the end of what line 2 opens",
+            "line 3: `{% endcache %}` comes before the end of the tag in line 2",
         ),
         (
             "{% cache 1, \"a\" %}\n{% set b = 1 %}{% endcache %}",
-            "line 2: `{% set %}` cannot be in the `{% cache %}` of line 1",
+            "line 2: `{% set %}` is not allowed inside the `{% cache %}` of line 1",
         ),
         (
             "{% cache 1, \"a\" %}\n{% for x in y %}{% set_global b = 1 %}{% endfor %}{% endcache %}",
-            "line 2: `{% set_global %}` cannot be in the `{% cache %}` of line 1",
+            "line 2: `{% set_global %}` is not allowed inside the `{% cache %}` of line 1",
         ),
         (
             "{% cache 1, \"a\" %}{% for x in y %}{% else %}\n{% set b = 1 %}{% endfor %}{% endcache %}",
-            "line 2: `{% set %}` cannot be in the `{% cache %}` of line 1",
+            "line 2: `{% set %}` is not allowed inside the `{% cache %}` of line 1",
         ),
         (
             "{% for x in y %}{% cache 1, x %}\n{% if x %}{% break %}{% endif %}{% endcache %}{% endfor %}",
-            "line 2: `{% break %}` cannot be in the `{% cache %}` of line 1",
+            "line 2: `{% break %}` is not allowed inside the `{% cache %}` of line 1",
         ),
         (
             "{% cache 1, \"a\" %}\n{% block b %}{% endblock %}{% endcache %}",
-            "line 2: `{% block %}` cannot be in the `{% cache %}` of line 1",
+            "line 2: `{% block %}` is not allowed inside the `{% cache %}` of line 1",
         ),
     ] {
         let error = Templates::new(Tera::default(), [("page.html", source)]).unwrap_err();
@@ -450,7 +449,7 @@ fn a_wrong_tag_is_an_error_that_names_the_template_and_the_line() {
 }
 
 #[test]
-fn what_tera_refuses_is_told_in_teras_words() {
+fn an_error_from_tera_is_returned_with_its_own_text() {
     let source = "{% cache 1, \"a\" %}\n{% if %}{% endif %}{% endcache %}";
     let error = Templates::new(Tera::default(), [("page.html", source)]).unwrap_err();
     assert!(matches!(error, TemplatesError::Tera(_)));
@@ -458,7 +457,7 @@ fn what_tera_refuses_is_told_in_teras_words() {
 }
 
 #[tokio::test]
-async fn a_variable_may_be_set_within_a_loop_of_a_body() {
+async fn a_body_may_set_a_variable_inside_its_own_loop() {
     let templates = one("{% cache none, \"x\" %}{% for n in [1, 2] %}\
         {% set m = n * 2 %}{{ m }}{% endfor %}{% endcache %}");
     for _ in 0..2 {
@@ -468,7 +467,7 @@ async fn a_variable_may_be_set_within_a_loop_of_a_body() {
 }
 
 #[tokio::test]
-async fn with_the_cache_away_every_page_is_rendered_and_nothing_is_stored() {
+async fn without_a_working_backend_pages_are_rendered_and_not_stored() {
     let templates = Templates::new(Trace::default().tera(), [("page.html", LIST)]).unwrap();
     let rows = rows(3);
     for (cache, errors) in [(Cache::failing().build(), 3), (Cache::null().build(), 0)] {
@@ -480,7 +479,7 @@ async fn with_the_cache_away_every_page_is_rendered_and_nothing_is_stored() {
 }
 
 #[tokio::test]
-async fn a_page_is_the_same_with_and_without_a_cache() {
+async fn a_page_has_the_same_text_with_and_without_a_cache() {
     for source in [
         "a {%- cache none, \"x\" -%} b {%- endcache -%} c",
         "{% for n in [1, 2] %}{% cache none, \"x\", n %} {{ n }}{% if n > 1 %}!{% endif %}\n{% endcache %}{% endfor %}",
@@ -499,7 +498,7 @@ async fn a_page_is_the_same_with_and_without_a_cache() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_fragment_are_a_miss_and_replaced() {
+async fn an_entry_that_is_not_a_fragment_is_replaced() {
     on_every_backend(async |cache: &Cache| {
         let templates = one("{% cache none, \"x\" %}x{% endcache %}");
         cache.set("x", &"another value", Lifetime::Forever).await;
@@ -513,7 +512,7 @@ async fn bytes_that_are_no_fragment_are_a_miss_and_replaced() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_another_one_each_time_ends_too() {
+async fn a_page_whose_keys_differ_in_each_run_is_finished() {
     let mut tera = Tera::default();
     let count = Mutex::new(0);
     tera.register_function("next", move |_: Kwargs, _: &State| {
@@ -528,7 +527,7 @@ async fn a_key_that_is_another_one_each_time_ends_too() {
 }
 
 #[tokio::test]
-async fn none_and_the_empty_text_vary_differently() {
+async fn none_and_the_empty_text_have_different_keys() {
     let cache = memory();
     let templates = one("{% cache none, \"x\", v %}{{ v is none }}{% endcache %}");
     for (value, expected) in [(Value::none(), "true"), (Value::from(""), "false")] {
@@ -544,7 +543,7 @@ struct Page {
 }
 
 #[tokio::test]
-async fn what_can_be_serialized_is_rendered_like_its_context() {
+async fn a_serialized_struct_is_rendered_like_a_context() {
     let templates = Templates::new(Trace::default().tera(), [("page.html", LIST)]).unwrap();
     let page = Page { rows: rows(3) };
     let render = async |cache: &Cache| templates.render_serialized(cache, "page.html", &page).await;
@@ -559,7 +558,7 @@ async fn what_can_be_serialized_is_rendered_like_its_context() {
 }
 
 #[tokio::test]
-async fn what_has_no_fields_is_an_error() {
+async fn serializing_a_value_without_fields_is_an_error() {
     for cache in [Cache::null().build(), memory()] {
         assert!(
             one("{% cache none, \"x\" %}x{% endcache %}")
@@ -585,7 +584,7 @@ async fn each_fragment_of_a_page_is_counted() {
 }
 
 #[tokio::test]
-async fn a_page_without_fragments_asks_nothing() {
+async fn a_page_without_fragments_sends_no_request_to_the_server() {
     let server = Memcached::start(Kind::Plain);
     let cache = Cache::memcached(server.client(Protocol::Binary)).build();
     one("plain").render(&cache, "page.html", &Context::new()).await.unwrap();
@@ -593,7 +592,7 @@ async fn a_page_without_fragments_asks_nothing() {
 }
 
 #[test]
-fn templates_that_tera_has_already_are_refused() {
+fn a_tera_that_already_has_templates_is_refused() {
     let mut tera = Tera::default();
     tera.add_raw_template("early.html", "x").unwrap();
     let error = Templates::new(tera, [("page.html", "y")]).unwrap_err();
@@ -601,7 +600,7 @@ fn templates_that_tera_has_already_are_refused() {
 }
 
 #[tokio::test]
-async fn a_safe_text_and_the_same_plain_one_are_different_fragments() {
+async fn a_safe_text_and_an_equal_unsafe_text_are_different_data() {
     let cache = memory();
     let templates = one("{% cache none, \"x\", of=v %}{{ v }}{% endcache %}");
     let mut shown = Vec::new();

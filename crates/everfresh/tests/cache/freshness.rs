@@ -1,4 +1,4 @@
-//! What was answered is never taken back.
+//! A reader never gets a value older than an invalidation that was confirmed before it began.
 
 use std::{
     sync::{Arc, Mutex},
@@ -20,14 +20,14 @@ async fn on_every_backend(check: impl AsyncFn(&Cache)) {
     check(&Cache::memcached(server.client(Protocol::Text)).prefix("text:").build()).await;
 }
 
-/// A value that one task reads, and holds, before it is changed.
+/// Gets the value under `k`, computed by reading `value`.
 async fn get(cache: &Cache, value: &Mutex<u32>) -> u32 {
     let read = async || Ok::<_, ()>(*value.lock().unwrap());
     cache.get_or_compute("k", Lifetime::Forever, read).await.unwrap()
 }
 
 #[tokio::test]
-async fn a_slow_reader_does_not_store_what_a_write_has_made_wrong() {
+async fn a_slow_reader_does_not_store_a_value_from_before_a_write() {
     on_every_backend(async |cache: &Cache| {
         let value = Arc::new(Mutex::new(1));
         let (has_read, may_store) = (Notify::new(), Notify::new());
@@ -47,7 +47,7 @@ async fn a_slow_reader_does_not_store_what_a_write_has_made_wrong() {
             may_store.notify_one();
         };
         let (slow, ()) = futures_util::future::join(slow, writer).await;
-        assert_eq!(slow, 1, "it came before the write");
+        assert_eq!(slow, 1, "it began before the write");
         assert_eq!(get(cache, &value).await, 2);
         cache.clear().await;
     })
@@ -55,7 +55,7 @@ async fn a_slow_reader_does_not_store_what_a_write_has_made_wrong() {
 }
 
 #[tokio::test]
-async fn a_joiner_that_came_after_an_answered_write_does_not_get_what_was_read_before_it() {
+async fn a_joiner_does_not_get_a_value_older_than_a_confirmed_write() {
     on_every_backend(async |cache: &Cache| {
         let value = Arc::new(Mutex::new(1));
         let (has_read, may_go_on) = (Notify::new(), Notify::new());
@@ -74,23 +74,23 @@ async fn a_joiner_that_came_after_an_answered_write_does_not_get_what_was_read_b
             assert!(cache.delete("k").await);
             let waits = cache.stats()["cache"].waits;
             let joining = futures_util::future::join_all((0..10).map(|_| get(cache, &value)));
-            let letting_go = async {
+            let releasing = async {
                 let joined = async || cache.stats()["cache"].waits >= waits + 10;
-                eventually("all have joined", joined).await;
+                eventually("all readers have joined", joined).await;
                 may_go_on.notify_one();
             };
-            futures_util::future::join(joining, letting_go).await.0
+            futures_util::future::join(joining, releasing).await.0
         };
         let (leader, joiners) = futures_util::future::join(leader, joiners).await;
-        assert_eq!(leader, 1, "it came before");
-        assert_eq!(joiners, [2; 10], "they came after");
+        assert_eq!(leader, 1, "it began before the write");
+        assert_eq!(joiners, [2; 10], "they began after the write");
         cache.clear().await;
     })
     .await;
 }
 
 #[tokio::test]
-async fn what_is_read_before_the_cache_is_cleared_is_not_stored() {
+async fn a_value_read_before_the_cache_was_cleared_is_not_stored() {
     on_every_backend(async |cache: &Cache| {
         let compute = async || {
             assert!(cache.clear().await);
@@ -103,21 +103,21 @@ async fn what_is_read_before_the_cache_is_cleared_is_not_stored() {
 }
 
 #[tokio::test]
-async fn touching_a_key_that_is_only_reserved_disturbs_nobody() {
+async fn touching_a_leased_key_does_not_end_the_lease() {
     on_every_backend(async |cache: &Cache| {
         let compute = async || {
-            assert!(!cache.touch("k", Lifetime::Forever).await, "there is no value yet");
+            assert!(!cache.touch("k", Lifetime::Forever).await, "the key has no value yet");
             Ok::<_, ()>(1)
         };
         cache.get_or_compute("k", Lifetime::Forever, compute).await.unwrap();
-        assert_eq!(cache.get::<u32>("k").await, Some(1), "it was stored");
+        assert_eq!(cache.get::<u32>("k").await, Some(1), "the value was stored");
         cache.clear().await;
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_value_that_cannot_be_stored_leaves_no_older_one_behind() {
+async fn a_value_that_cannot_be_stored_deletes_the_older_one() {
     let cache = Cache::memory(1 << 20).build();
     cache.set("k", &"old", Lifetime::Forever).await;
     assert!(!cache.set("k", &"x".repeat(1 << 20), Lifetime::Forever).await);
@@ -125,7 +125,7 @@ async fn a_value_that_cannot_be_stored_leaves_no_older_one_behind() {
 }
 
 #[tokio::test]
-async fn a_lease_from_before_a_restart_stores_nothing() {
+async fn a_lease_is_not_valid_after_a_restart_of_the_server() {
     let mut server = Memcached::start(Kind::Plain);
     let cache = Cache::memcached(server.client(Protocol::Binary)).build();
     let (has_read, may_store) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -140,14 +140,15 @@ async fn a_lease_from_before_a_restart_stores_nothing() {
     });
     has_read.notified().await;
     server.restart();
-    eventually("it is back", async || cache.set("k", &"new", Lifetime::Forever).await).await;
+    eventually("the server is back", async || cache.set("k", &"new", Lifetime::Forever).await)
+        .await;
     may_store.notify_one();
     assert_eq!(slow.await.unwrap().as_deref(), Ok("old"));
     assert_eq!(cache.get::<String>("k").await.as_deref(), Some("new"));
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_entry_are_replaced() {
+async fn bytes_that_are_not_an_entry_are_replaced() {
     let server = Memcached::start(Kind::Plain);
     let client = server.client(Protocol::Binary);
     let cache = Cache::memcached(client.clone()).build();
@@ -195,7 +196,7 @@ impl Ledger for Rows {
 }
 
 #[tokio::test]
-async fn what_a_write_has_left_is_replayed_and_removed() {
+async fn an_invalidation_in_the_ledger_is_replayed_and_removed() {
     let cache = Cache::memory(1 << 20).build();
     let rows = Rows::default();
     for key in ["query", "page", "other"] {
@@ -203,13 +204,13 @@ async fn what_a_write_has_left_is_replayed_and_removed() {
     }
     rows.0.lock().unwrap().push((1, Invalidation::of(["query"]).then(["page"])));
     let replaying = tokio::spawn(replay(cache.clone(), rows.clone()));
-    eventually("it is replayed", async || rows.0.lock().unwrap().is_empty()).await;
+    eventually("the row is replayed", async || rows.0.lock().unwrap().is_empty()).await;
     assert_eq!(cache.get_many::<u8>(&["query", "page", "other"]).await, [None, None, Some(1)]);
     replaying.abort();
 }
 
 #[tokio::test]
-async fn what_cannot_be_confirmed_stays_and_the_rest_is_deleted_all_the_same() {
+async fn rows_that_cannot_be_confirmed_stay_and_do_not_delay_others() {
     let mut servers: Vec<_> = (0..2).map(|_| Memcached::start(Kind::Plain)).collect();
     let client = memcached_client::Client::new(test_support::memcached::config_of(&servers));
     let cache = Cache::memcached(client.clone()).build();
@@ -228,9 +229,9 @@ async fn what_cannot_be_confirmed_stays_and_the_rest_is_deleted_all_the_same() {
     servers[0].kill();
     let rows = Rows::default();
     let invalidation = Invalidation::of([query.clone()]).then([page.clone()]);
-    assert!(!cache.invalidate(&invalidation).await, "it is not certain");
-    assert_eq!(cache.get::<u8>(&page).await, None, "what can be reached is fresh");
-    // Many rows that cannot be confirmed hold up no other.
+    assert!(!cache.invalidate(&invalidation).await, "one server is down");
+    assert_eq!(cache.get::<u8>(&page).await, None, "the other server has deleted its key");
+    // Many rows that cannot be confirmed must not delay another row.
     rows.0.lock().unwrap().extend((1..=1500).map(|row| (row, invalidation.clone())));
     cache.set(&page, &1, Lifetime::Forever).await;
     cache.set(&other, &1, Lifetime::Forever).await;
@@ -238,10 +239,10 @@ async fn what_cannot_be_confirmed_stays_and_the_rest_is_deleted_all_the_same() {
     assert_eq!(replay_once(&cache, &rows, Duration::ZERO).await, Ok(false));
     assert_eq!(cache.get::<u8>(&other).await, None);
     let left = rows.0.lock().unwrap().clone();
-    assert_eq!(left.len(), 1, "those that are alike have become one");
+    assert_eq!(left.len(), 1, "equal rows have been merged");
     assert_eq!(left[0].1, invalidation);
     assert!(servers[0].run());
-    eventually("nothing is left", async || {
+    eventually("the ledger is empty", async || {
         replay_once(&cache, &rows, Duration::ZERO).await == Ok(true)
     })
     .await;
@@ -249,7 +250,7 @@ async fn what_cannot_be_confirmed_stays_and_the_rest_is_deleted_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_server_that_was_away_serves_nothing_that_was_written_over_meanwhile() {
+async fn a_server_serves_no_stale_entry_after_an_outage() {
     for protocol in [Protocol::Binary, Protocol::Text] {
         let server = Memcached::start(Kind::Plain);
         let rows = Rows::default();
@@ -262,14 +263,14 @@ async fn a_server_that_was_away_serves_nothing_that_was_written_over_meanwhile()
         server.signal("STOP");
         let invalidation = Invalidation::of(["query"]).then(["page"]);
         rows.0.lock().unwrap().push((1, invalidation.clone()));
-        assert!(!cache.invalidate(&invalidation).await, "it hangs");
+        assert!(!cache.invalidate(&invalidation).await, "the server is stopped");
         server.signal("CONT");
-        eventually("it is used again", async || {
+        eventually("the client uses the server again", async || {
             assert_eq!(cache.get::<String>("page").await, None);
             cache.get::<String>("other").await.as_deref() == Some("same")
         })
         .await;
         assert_eq!(cache.get::<String>("page").await, None);
-        assert_eq!(rows.0.lock().unwrap().len(), 1, "the row is for the replay to remove");
+        assert_eq!(rows.0.lock().unwrap().len(), 1, "only the replay removes the row");
     }
 }

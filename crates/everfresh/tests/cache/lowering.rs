@@ -1,10 +1,10 @@
-//! With `{% cache %}` a page is what it is without.
+//! A page with `{% cache %}` has the same text as without it.
 
 use everfresh::{Cache, Templates};
 use proptest::prelude::*;
 use tera::{Context, Tera};
 
-/// A piece of a template, and of the same one without the tag.
+/// A piece of a template, with and without `{% cache %}`.
 #[derive(Clone, Debug)]
 struct Pair {
     cached: String,
@@ -58,7 +58,7 @@ fn delimiters() -> impl Strategy<Value = [&'static str; 4]> {
     (open.clone(), close.clone(), open, close).prop_map(|(a, b, c, d)| [a, b, c, d])
 }
 
-/// A fragment; its name is made unique afterwards.
+/// A fragment around `body`. Its name is `@`, which [`named`] replaces by a unique one.
 fn cache(body: impl Strategy<Value = Pair>) -> impl Strategy<Value = Pair> {
     let arguments = prop::sample::select(vec![
         "",
@@ -98,7 +98,7 @@ fn template() -> impl Strategy<Value = Pair> {
     })
 }
 
-/// Gives each `@` a name of its own.
+/// Replaces each `@` by a unique name.
 fn named(source: &str) -> String {
     let mut parts = source.split('@');
     let first = parts.next().unwrap_or_default().to_owned();
@@ -111,14 +111,14 @@ fn templates(source: String) -> Result<Templates, everfresh::TemplatesError> {
 }
 
 fn check(pair: &Pair) -> Result<(), TestCaseError> {
-    // A name for each fragment; blocks have none in the plain form, whose numbers would differ.
+    // The plain form has names only for blocks. They must be those of the cached form.
     let cached = named(&pair.cached);
     let plain = plain_names(&pair.cached, &pair.plain);
     let templates = match templates(cached.clone()) {
         Ok(templates) => templates,
-        // A block within a fragment, by this crate; within a loop, by Tera.
+        // This crate refuses a block inside a fragment, and Tera one inside a loop.
         Err(error) if error.to_string().to_lowercase().contains("block") => {
-            return Err(TestCaseError::reject("a block where none may be"));
+            return Err(TestCaseError::reject("a block where it is not allowed"));
         }
         Err(error) => return Err(TestCaseError::fail(format!("{error}\n{cached}"))),
     };
@@ -139,7 +139,7 @@ fn check(pair: &Pair) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// The plain form with the block names of the cached one.
+/// Gives the blocks of the plain form the names that they have in the cached form.
 fn plain_names(cached: &str, plain: &str) -> String {
     let blocks: Vec<_> = named(cached)
         .split("{% block ")
@@ -155,12 +155,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, max_global_rejects: 5000, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_page_is_byte_for_byte_what_it_is_without_the_tag(pair in template()) {
+    fn the_tag_does_not_change_a_byte_of_a_page(pair in template()) {
         check(&pair)?;
     }
 }
 
-/// A template without the tag: `{% cache … %}` becomes `{% if true %}`.
+/// Replaces each `{% cache … %}` by `{% if true %}`.
 fn without_tag(source: &str) -> String {
     let mut parts = source.split("{% cache");
     let first = parts.next().unwrap_or_default().to_owned();
@@ -180,7 +180,7 @@ const COMPONENTS: &str = "{% component inner() %}{% cache none, \"i\" %}ab{% end
 const BASE: &str = "{% block a %}{% cache none, \"f\" %}5{% endcache %}{% endblock %}";
 
 #[tokio::test]
-async fn a_page_is_the_same_wherever_a_fragment_goes_before_it_is_shown() {
+async fn the_tag_does_not_change_a_page_whose_output_becomes_a_value() {
     let in_block =
         |body: &str| format!("{{% extends \"base.html\" %}}{{% block a %}}{body}{{% endblock %}}");
     let fragment = "{% cache none, \"f\" %}5{% endcache %}";
@@ -214,9 +214,9 @@ async fn a_page_is_the_same_wherever_a_fragment_goes_before_it_is_shown() {
         let expected = tera.render("page.html", &Context::new()).unwrap();
         let templates = Templates::new(Tera::default(), sources).unwrap();
         let cache = Cache::memory(1 << 20).build();
-        for turn in ["cold", "warm", "warm"] {
-            let page_shown = templates.render(&cache, "page.html", &Context::new()).await;
-            assert_eq!(page_shown.unwrap(), expected, "{turn}: {page}");
+        for state in ["cold", "warm", "warm"] {
+            let rendered = templates.render(&cache, "page.html", &Context::new()).await;
+            assert_eq!(rendered.unwrap(), expected, "{state}: {page}");
         }
     }
 }

@@ -1,12 +1,12 @@
-//! The cache over every backend, with real memcached servers.
+//! Tests of the cache on every backend, with real memcached servers.
 
 #![allow(unreachable_pub, clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod backends;
+mod concurrent_misses;
 mod fragments;
 mod freshness;
 mod lowering;
 mod sessions;
 mod site;
-mod together;
 mod views;

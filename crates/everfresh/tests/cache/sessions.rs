@@ -1,4 +1,4 @@
-//! Every session store passes the suite, and outlives what it promises to outlive.
+//! Runs the acceptance suite on every session store, and tests outages.
 
 use std::{
     collections::HashMap,
@@ -22,7 +22,7 @@ const TTL: Duration = Duration::hours(1);
 
 type Rows = HashMap<String, (String, SystemTime)>;
 
-/// A table, as far as a test needs it; `None` is one that cannot be reached.
+/// A stand-in for a database table. `None` simulates an outage.
 #[derive(Clone)]
 struct Table(Arc<Mutex<Option<Rows>>>);
 
@@ -31,8 +31,8 @@ impl Table {
         Self(Arc::new(Mutex::new(Some(HashMap::new()))))
     }
 
-    fn with<T>(&self, ask: impl FnOnce(&mut Rows) -> T) -> Result<T, &'static str> {
-        self.0.lock().unwrap().as_mut().map(ask).ok_or("away")
+    fn with<T>(&self, access: impl FnOnce(&mut Rows) -> T) -> Result<T, &'static str> {
+        self.0.lock().unwrap().as_mut().map(access).ok_or("the table is unreachable")
     }
 }
 
@@ -68,7 +68,7 @@ fn state(name: &str) -> HashMap<String, String> {
 }
 
 #[tokio::test]
-async fn in_the_cache() {
+async fn a_store_in_the_cache_passes_the_suite() {
     let server = Memcached::start(Kind::Plain);
     let caches = [
         Cache::memory(1 << 20).build(),
@@ -81,26 +81,26 @@ async fn in_the_cache() {
 }
 
 #[tokio::test]
-async fn in_a_cache_that_is_away() {
+async fn a_store_in_a_failing_cache_passes_the_suite() {
     session_suite(&CacheSessionStore::new(&Cache::failing().build()), Keeps::Nothing).await;
 }
 
 #[tokio::test]
-async fn in_the_cache_over_a_table_whatever_becomes_of_the_cache() {
+async fn a_store_over_a_table_passes_the_suite_with_every_cache() {
     for cache in [Cache::memory(1 << 20).build(), Cache::null().build(), Cache::failing().build()] {
         session_suite(&CacheSessionStore::over(&cache, Table::new()), Keeps::Everything).await;
     }
 }
 
 #[tokio::test]
-async fn over_a_table_that_is_away() {
+async fn a_store_over_an_unreachable_table_passes_the_suite() {
     let table = Table(Arc::new(Mutex::new(None)));
     let cache = Cache::memory(1 << 20).build();
     session_suite(&CacheSessionStore::over(&cache, table), Keeps::Nothing).await;
 }
 
 #[tokio::test]
-async fn over_a_table_a_session_outlives_the_cache_and_is_put_back_into_it() {
+async fn a_session_in_a_table_is_put_back_into_a_cleared_cache() {
     let (cache, table) = (Cache::memory(1 << 20).build(), Table::new());
     let store = CacheSessionStore::over(&cache, table.clone());
     let key = store.save(state("one"), &TTL).await.unwrap();
@@ -108,14 +108,18 @@ async fn over_a_table_a_session_outlives_the_cache_and_is_put_back_into_it() {
     assert_eq!(store.load(&key).await.unwrap(), Some(state("one")));
     let rows = table.0.lock().unwrap().clone();
     *table.0.lock().unwrap() = None;
-    assert_eq!(store.load(&key).await.unwrap(), Some(state("one")), "from the cache again");
+    assert_eq!(
+        store.load(&key).await.unwrap(),
+        Some(state("one")),
+        "the session is in the cache again"
+    );
     *table.0.lock().unwrap() = rows;
     store.update_ttl(&key, &Duration::seconds(-1)).await.unwrap();
-    assert_eq!(store.load(&key).await.unwrap(), None, "what has ended is gone");
+    assert_eq!(store.load(&key).await.unwrap(), None, "the session has expired");
 }
 
 #[tokio::test]
-async fn an_outage_is_an_empty_session_and_what_the_store_held_is_there_afterwards() {
+async fn during_an_outage_a_session_is_empty_and_afterwards_it_is_back() {
     let server = Memcached::start(Kind::Plain);
     let client = server.hasty_client(Protocol::Binary, std::time::Duration::from_secs(1));
     let cache = Cache::memcached(client).build();
@@ -126,18 +130,18 @@ async fn an_outage_is_an_empty_session_and_what_the_store_held_is_there_afterwar
     let mut during = store.load(&key).await.unwrap().unwrap();
     assert!(during.contains_key(UNAVAILABLE) && during.len() == 1, "{during:?}");
     server.signal("CONT");
-    eventually("the server is used again", async || {
+    eventually("the client uses the server again", async || {
         store.load(&key).await.unwrap() == Some(state("precious"))
     })
     .await;
-    // The request that began during the outage ends after it.
+    // A request that began during the outage saves its session after it.
     during.insert("flash".to_owned(), "Added".to_owned());
     let key = store.update(key, during, &TTL).await.unwrap();
     assert_eq!(store.load(&key).await.unwrap(), Some(state("precious")));
 }
 
 #[tokio::test]
-async fn a_session_that_is_only_read_costs_no_write() {
+async fn reading_a_session_writes_nothing() {
     let server = Memcached::start(Kind::Plain);
     let cache = Cache::memcached(server.client(Protocol::Binary)).build();
     let store = CacheSessionStore::new(&cache);

@@ -1,4 +1,4 @@
-//! A real server with one handler behind a view cache.
+//! An HTTP server that runs one handler behind a view cache.
 
 use std::{future::Future, sync::mpsc, thread};
 
@@ -6,7 +6,7 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, r
 use everfresh::ViewCache;
 use test_support::http::{Browser, Reply};
 
-/// Stops when it is dropped.
+/// A running server. It stops when it is dropped.
 pub struct Site {
     url: String,
     browser: Browser,
@@ -56,7 +56,7 @@ impl Site {
         self.url.trim_start_matches("http://")
     }
 
-    /// The pages at these targets, one after the other.
+    /// Requests these targets one after the other, and returns the bodies.
     pub fn texts<const N: usize>(&self, targets: [&str; N]) -> [String; N] {
         targets.map(|target| self.get(target).body)
     }

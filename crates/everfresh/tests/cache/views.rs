@@ -1,4 +1,4 @@
-//! Whole pages in the cache.
+//! Tests of the view cache: whole pages, requested from a real server.
 
 use std::{
     io::{Read, Write},
@@ -49,13 +49,14 @@ fn on_every_backend(check: impl Fn(&Cache)) {
     check(&Cache::memcached(server.client(Protocol::Text)).prefix("text:").build());
 }
 
-/// A handler whose page tells how often it has been made; `change` makes the response of it.
+/// Returns a handler that counts its calls. `change` makes the response from the text `page N`,
+/// where N is the number of the call.
 fn counting(
     change: impl Fn(&HttpRequest, String) -> HttpResponse + Clone + Send + 'static,
 ) -> impl Fn(HttpRequest) -> std::future::Ready<HttpResponse> + Clone + Send + 'static {
-    let made = Arc::new(AtomicU32::new(0));
+    let calls = Arc::new(AtomicU32::new(0));
     move |req| {
-        let number = made.fetch_add(1, Ordering::SeqCst) + 1;
+        let number = calls.fetch_add(1, Ordering::SeqCst) + 1;
         std::future::ready(change(&req, format!("page {number}")))
     }
 }
@@ -69,7 +70,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 #[test]
-fn a_page_is_made_once_and_again_when_it_is_forgotten() {
+fn a_page_is_computed_once_and_again_after_it_is_deleted() {
     on_every_backend(|cache| {
         let views = views(cache).build();
         let site = Site::start(&views, counting(plain));
@@ -82,14 +83,14 @@ fn a_page_is_made_once_and_again_when_it_is_forgotten() {
 }
 
 #[test]
-fn the_query_is_no_part_of_the_key_and_not_shown_to_the_handler() {
+fn the_query_is_not_part_of_the_key_and_is_hidden_from_the_handler() {
     let reflect = |req: &HttpRequest, text| plain(req, format!("{text} {}", req.query_string()));
     let site = Site::start(&views(&memory()).build(), counting(reflect));
     assert_eq!(site.texts(["/?x=1", "/", "/?y=%20&x"]), ["page 1 ", "page 1 ", "page 1 "]);
 }
 
 #[test]
-fn named_parameters_count_in_any_order_and_no_others() {
+fn only_named_parameters_are_part_of_the_key_in_any_order() {
     let reflect = |req: &HttpRequest, text| plain(req, format!("{text} {}", req.query_string()));
     let views = views(&memory()).query(["page", "q"]).build();
     let site = Site::start(&views, counting(reflect));
@@ -105,7 +106,7 @@ fn named_parameters_count_in_any_order_and_no_others() {
 }
 
 #[test]
-fn each_path_has_one_page_whatever_its_spelling() {
+fn only_one_spelling_of_a_path_is_cached() {
     let views = views(&memory()).query(["a"]).build();
     assert_ne!(views.key("/x%3Fa=1"), views.key("/x?a=1"));
     assert_ne!(view_key("/x?a=1"), views.key("/x?a=1"));
@@ -117,27 +118,27 @@ fn each_path_has_one_page_whatever_its_spelling() {
     assert!(block_on(views.forget("/tag/caf\u{e9}")));
     assert_ne!(site.get("/tag/caf%C3%A9").body.as_str(), "page 1");
     assert_eq!(view_key("/tag/caf\u{e9}"), view_key("/tag/caf%c3%a9"));
-    // What browsers send as it is.
+    // Browsers send these characters without percent-encoding.
     for path in ["/a|b", "/a[1]'", "/~me/x.html;v=1,2", "/x:y@z!$&()*+"] {
         assert_eq!(site.get(path).cache_status(), "fwd=uri-miss; stored", "{path}");
     }
 }
 
 #[test]
-fn a_url_that_names_a_host_of_its_own_leaves_no_page() {
+fn a_request_with_an_absolute_url_stores_no_page() {
     let reflect = |req: HttpRequest| async move { HttpResponse::Ok().body(req.uri().to_string()) };
     let site = Site::start(&views(&memory()).build(), reflect);
-    let mut visitor = TcpStream::connect(site.address()).unwrap();
+    let mut client = TcpStream::connect(site.address()).unwrap();
     let request = "GET https://evil.example/ HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-    visitor.write_all(request.as_bytes()).unwrap();
+    client.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
-    visitor.read_to_string(&mut answer).unwrap();
+    client.read_to_string(&mut answer).unwrap();
     assert!(answer.contains("fwd=bypass"), "{answer}");
     assert_eq!(site.get("/?").body.as_str(), "/");
 }
 
 #[tokio::test]
-async fn with_http_2_the_authority_of_the_url_stands_for_host() {
+async fn with_http_2_the_authority_of_the_url_replaces_the_host_header() {
     let views = views(&memory()).build();
     let host = |req: HttpRequest| async move {
         let host = req.connection_info().host().to_owned();
@@ -153,7 +154,7 @@ async fn with_http_2_the_authority_of_the_url_stands_for_host() {
 }
 
 #[test]
-fn a_key_function_gives_the_key_that_is_forgotten() {
+fn a_page_with_a_key_function_is_deleted_by_that_key() {
     let key = |req: &actix_web::dev::ServiceRequest| Some(req.uri().to_string());
     let views = views(&memory()).key(key).build();
     let site = Site::start(&views, counting(plain));
@@ -163,7 +164,7 @@ fn a_key_function_gives_the_key_that_is_forgotten() {
 }
 
 #[test]
-fn head_is_answered_from_the_same_entry_and_fills_none() {
+fn head_is_answered_from_the_entry_but_does_not_store_one() {
     let cache = memory();
     let site = Site::start(&views(&cache).build(), counting(plain));
     assert_eq!(site.send("HEAD", "/", &[]).cache_status(), "fwd=uri-miss");
@@ -174,7 +175,7 @@ fn head_is_answered_from_the_same_entry_and_fills_none() {
 }
 
 #[test]
-fn a_hit_tells_that_it_is_one_and_how_old() {
+fn a_hit_has_the_headers_cache_status_and_age() {
     let site = Site::start(&views(&memory()).build(), counting(plain));
     let (first, second) = (site.get("/"), site.get("/"));
     assert_eq!(first.cache_status(), "fwd=uri-miss; stored");
@@ -189,7 +190,7 @@ fn a_hit_tells_that_it_is_one_and_how_old() {
 }
 
 #[test]
-fn who_has_a_page_already_is_told_so() {
+fn a_conditional_request_for_an_unchanged_page_gets_304() {
     on_every_backend(|cache| {
         let views = views(cache).build();
         let site = Site::start(&views, counting(plain));
@@ -209,7 +210,7 @@ fn who_has_a_page_already_is_told_so() {
 }
 
 #[test]
-fn the_same_page_has_the_same_etag_wherever_it_is_made() {
+fn equal_pages_have_equal_etags_in_all_processes() {
     let many = |_: HttpRequest| async {
         let mut res = HttpResponse::Ok();
         for n in 0..20 {
@@ -227,7 +228,7 @@ fn long_page(_: &HttpRequest, text: String) -> HttpResponse {
     HttpResponse::Ok().content_type("text/html; charset=utf-8").body(body)
 }
 
-fn unpacked(seen: &Reply) -> String {
+fn decompressed(seen: &Reply) -> String {
     let mut text = String::new();
     match seen.header("content-encoding").as_str() {
         "br" => drop(brotli::Decompressor::new(&seen.bytes[..], 4096).read_to_string(&mut text)),
@@ -238,17 +239,17 @@ fn unpacked(seen: &Reply) -> String {
 }
 
 #[test]
-fn each_visitor_gets_the_form_that_it_takes_with_an_etag_of_its_own() {
+fn each_client_gets_a_form_that_it_accepts_with_its_own_etag() {
     on_every_backend(|cache| {
         let site = Site::start(&views(cache).build(), counting(long_page));
-        let whole = unpacked(&site.get("/"));
+        let whole = decompressed(&site.get("/"));
         let mut tags = Vec::new();
         for (accepted, coding) in [("", ""), ("gzip", "gzip"), ("gzip, deflate, br", "br")] {
             for _ in 0..2 {
                 let seen = site.get_with("/", &[("accept-encoding", accepted)]);
                 assert_eq!(seen.header("content-encoding"), coding);
                 assert_eq!(seen.header("vary"), "accept-encoding");
-                assert_eq!(unpacked(&seen), whole);
+                assert_eq!(decompressed(&seen), whole);
                 let tag = seen.header("etag");
                 let asked = [("accept-encoding", accepted), ("if-none-match", tag.as_str())];
                 let again = site.get_with("/", &asked);
@@ -259,13 +260,13 @@ fn each_visitor_gets_the_form_that_it_takes_with_an_etag_of_its_own() {
         }
         tags.dedup();
         assert_eq!(tags.len(), 3);
-        // The form that a visitor has must be one that it takes.
+        // A client that does not accept a form gets no 304 for its tag.
         assert_eq!(site.get_with("/", &[("if-none-match", &tags[2])]).status, 200);
     });
 }
 
 #[test]
-fn short_pages_and_pictures_are_sent_as_they_are() {
+fn short_pages_and_pictures_are_not_compressed() {
     let picture =
         |_: &HttpRequest, _| HttpResponse::Ok().content_type("image/png").body(vec![0; 10_000]);
     for site in [
@@ -279,8 +280,8 @@ fn short_pages_and_pictures_are_sent_as_they_are() {
     }
 }
 
-/// Checks that a page is made each time, and why.
-fn is_made_each_time(views: ViewCacheBuilder, change: fn(&HttpRequest, String) -> HttpResponse) {
+/// Checks that a page is neither stored nor answered from the cache.
+fn assert_uncacheable(views: ViewCacheBuilder, change: fn(&HttpRequest, String) -> HttpResponse) {
     let site = Site::start(&views.build(), counting(change));
     let first = site.get("/");
     let second = site.get("/");
@@ -290,7 +291,7 @@ fn is_made_each_time(views: ViewCacheBuilder, change: fn(&HttpRequest, String) -
 }
 
 #[test]
-fn errors_and_redirects_are_not_kept() {
+fn errors_and_redirects_are_not_stored() {
     fn with<const CODE: u16>(_: &HttpRequest, text: String) -> HttpResponse {
         HttpResponse::build(StatusCode::from_u16(CODE).unwrap())
             .insert_header((header::LOCATION, "/elsewhere"))
@@ -306,19 +307,19 @@ fn errors_and_redirects_are_not_kept() {
         with::<500>,
         with::<503>,
     ] {
-        is_made_each_time(views(&memory()), change);
+        assert_uncacheable(views(&memory()), change);
     }
 }
 
 #[test]
-fn a_response_that_sets_a_cookie_is_not_kept() {
-    is_made_each_time(views(&memory()), |_, text| {
+fn a_response_that_sets_a_cookie_is_not_stored() {
+    assert_uncacheable(views(&memory()), |_, text| {
         HttpResponse::Ok().cookie(Cookie::new("id", text.clone())).body(text)
     });
 }
 
 #[test]
-fn a_response_whose_cache_control_forbids_it_is_not_kept() {
+fn a_response_is_not_stored_if_its_cache_control_forbids_it() {
     fn with(value: &'static str) -> impl Fn(&HttpRequest, String) -> HttpResponse + Clone + Send {
         move |_, text| HttpResponse::Ok().insert_header((header::CACHE_CONTROL, value)).body(text)
     }
@@ -338,7 +339,7 @@ fn a_response_whose_cache_control_forbids_it_is_not_kept() {
         let site = Site::start(&views(&memory()).build(), counting(with(value)));
         assert_eq!(site.texts(["/", "/"]), ["page 1", "page 2"], "{value}");
     }
-    is_made_each_time(views(&memory()), |_, text| {
+    assert_uncacheable(views(&memory()), |_, text| {
         HttpResponse::Ok().insert_header((header::EXPIRES, "0")).body(text)
     });
     let site = Site::start(&views(&memory()).build(), counting(with("public, max-age=60")));
@@ -347,8 +348,8 @@ fn a_response_whose_cache_control_forbids_it_is_not_kept() {
 }
 
 #[test]
-fn a_stream_is_not_kept_and_arrives_whole() {
-    is_made_each_time(views(&memory()), |_, text| {
+fn a_stream_is_not_stored_and_arrives_complete() {
+    assert_uncacheable(views(&memory()), |_, text| {
         let parts = ["a ", "stream ", &text].map(|part| Ok(Bytes::from(part.to_owned())));
         HttpResponse::Ok().streaming(stream::iter::<[Result<_, actix_web::Error>; 3]>(parts))
     });
@@ -360,29 +361,29 @@ fn a_stream_is_not_kept_and_arrives_whole() {
 }
 
 #[test]
-fn a_response_that_is_encoded_already_is_not_kept() {
-    is_made_each_time(views(&memory()), |_, text| {
+fn a_response_with_a_content_encoding_is_not_stored() {
+    assert_uncacheable(views(&memory()), |_, text| {
         HttpResponse::Ok().insert_header((header::CONTENT_ENCODING, "br")).body(text)
     });
 }
 
 #[test]
-fn a_response_that_varies_by_anything_is_not_kept() {
-    is_made_each_time(views(&memory()), |_, text| {
+fn a_response_that_varies_by_everything_is_not_stored() {
+    assert_uncacheable(views(&memory()), |_, text| {
         HttpResponse::Ok().insert_header((header::VARY, "accept, *")).body(text)
     });
 }
 
 #[test]
-fn a_response_whose_vary_cannot_be_read_is_not_kept() {
-    is_made_each_time(views(&memory()), |_, text| {
+fn a_response_with_an_unreadable_vary_is_not_stored() {
+    assert_uncacheable(views(&memory()), |_, text| {
         let vary = HeaderValue::from_bytes("cookie, \u{e9}".as_bytes()).unwrap();
         HttpResponse::Ok().insert_header((header::VARY, vary)).body(text)
     });
 }
 
 #[test]
-fn a_page_that_must_not_be_transformed_is_sent_as_it_is() {
+fn a_page_with_no_transform_is_not_compressed() {
     let site = Site::start(
         &views(&memory()).build(),
         counting(|req, text| {
@@ -399,23 +400,23 @@ fn a_page_that_must_not_be_transformed_is_sent_as_it_is() {
 }
 
 #[test]
-fn what_the_handler_or_a_condition_refuses_is_not_kept() {
-    is_made_each_time(views(&memory()), |req, text| {
+fn a_page_is_not_stored_if_the_handler_or_a_condition_refuses_it() {
+    assert_uncacheable(views(&memory()), |req, text| {
         let mut res = plain(req, text);
         ViewCache::set_lifetime(&mut res, Lifetime::For(Duration::ZERO));
         res
     });
-    is_made_each_time(
+    assert_uncacheable(
         views(&memory()).only_if(|head| !head.headers.contains_key("x-flash")),
         |_, text| HttpResponse::Ok().insert_header(("x-flash", "1")).body(text),
     );
-    is_made_each_time(views(&memory()).unless(|req| req.path() == "/"), plain);
-    is_made_each_time(views(&memory()).key(|_| None), plain);
-    is_made_each_time(views(&memory()).lifetime(Lifetime::For(Duration::ZERO)), plain);
+    assert_uncacheable(views(&memory()).unless(|req| req.path() == "/"), plain);
+    assert_uncacheable(views(&memory()).key(|_| None), plain);
+    assert_uncacheable(views(&memory()).lifetime(Lifetime::For(Duration::ZERO)), plain);
 }
 
 #[test]
-fn a_request_with_authorization_or_a_bypass_cookie_neither_gets_nor_leaves_a_page() {
+fn requests_with_authorization_or_a_bypass_cookie_bypass_the_cache() {
     for secret in [
         ("authorization", "Basic eA=="),
         ("cookie", "flash=1"),
@@ -429,8 +430,12 @@ fn a_request_with_authorization_or_a_bypass_cookie_neither_gets_nor_leaves_a_pag
             ("page 1", "fwd=bypass"),
             "{secret:?}"
         );
-        assert_eq!(site.get("/").body.as_str(), "page 2", "nothing was left");
-        assert_eq!(site.get_with("/", &[secret]).body.as_str(), "page 3", "nothing is got");
+        assert_eq!(site.get("/").body.as_str(), "page 2", "the page was not stored");
+        assert_eq!(
+            site.get_with("/", &[secret]).body.as_str(),
+            "page 3",
+            "the page is not from the cache"
+        );
         assert_eq!(site.get("/").body.as_str(), "page 2");
         assert_eq!(site.get_with("/", &[("cookie", "flashy=1; x=flash")]).body.as_str(), "page 2");
     }
@@ -456,30 +461,30 @@ fn by_language(req: &HttpRequest, text: String) -> HttpResponse {
 }
 
 #[test]
-fn visitors_whose_headers_differ_never_see_each_others_page() {
+fn clients_with_different_values_of_a_vary_header_share_no_page() {
     on_every_backend(|cache| {
         let views = views(cache).build();
         let site = Site::start(&views, counting(by_language));
-        let speaking = |language| {
+        let page_in = |language| {
             site.get_with("/", &[("accept-language", language)]).body.as_str().to_owned()
         };
         let values = ["de", "en", "de,en", "de, en", "d", "e", "%64e", "de/", "de;q=1", "DE"];
         for value in values {
-            assert!(speaking(value).ends_with(&format!(" in {value}")));
+            assert!(page_in(value).ends_with(&format!(" in {value}")));
         }
         assert_eq!(site.get("/").body.as_str(), "page 11 in -");
         for (at, value) in values.iter().enumerate() {
-            assert_eq!(speaking(value), format!("page {} in {value}", at + 1));
+            assert_eq!(page_in(value), format!("page {} in {value}", at + 1));
         }
-        assert!(block_on(views.forget("/")), "all variants are forgotten together");
-        assert_eq!(speaking("en"), "page 12 in en");
-        assert_eq!(speaking("de"), "page 13 in de");
-        assert_eq!(speaking("en"), "page 12 in en");
+        assert!(block_on(views.forget("/")), "all variants are deleted");
+        assert_eq!(page_in("en"), "page 12 in en");
+        assert_eq!(page_in("de"), "page 13 in de");
+        assert_eq!(page_in("en"), "page 12 in en");
     });
 }
 
 #[test]
-fn a_page_that_varies_by_more_than_those_before_is_told_apart_too() {
+fn a_response_may_vary_by_more_headers_than_earlier_ones() {
     let handler = |req: &HttpRequest, text: String| {
         let value =
             |name: &str| req.headers().get(name).map_or("-", |v| v.to_str().unwrap()).to_owned();
@@ -494,13 +499,13 @@ fn a_page_that_varies_by_more_than_those_before_is_told_apart_too() {
     assert_eq!(seen("more", "1"), "page 2 more 1");
     assert_eq!(seen("more", "2"), "page 3 more 2");
     assert_eq!(seen("more", "1"), "page 4 more 1");
-    assert_eq!(seen("more", "1"), "page 4 more 1", "by then it has been learned");
+    assert_eq!(seen("more", "1"), "page 4 more 1", "the cache has learned the second header");
     assert_eq!(seen("more", "2"), "page 3 more 2");
 }
 
 #[test]
-fn forty_odd_requests_change_nobody_elses_page() {
-    let odd_queries = [
+fn forty_unusual_requests_do_not_change_the_page_for_others() {
+    let unusual_queries = [
         "?x=1",
         "?",
         "?&",
@@ -522,7 +527,7 @@ fn forty_odd_requests_change_nobody_elses_page() {
         "?cb=1&cb=2",
         "?=",
     ];
-    let odd_headers = [
+    let unusual_headers = [
         ("host", "evil.example"),
         ("x-forwarded-host", "evil.example"),
         ("x-forwarded-for", "1.1.1.1"),
@@ -555,23 +560,23 @@ fn forty_odd_requests_change_nobody_elses_page() {
             .body(body)
     };
     let site = || Site::start(&views(&memory()).query(["page"]).build(), counting(page));
-    let usual = site().get("/");
-    assert_eq!(usual.status, 200);
-    let odd_queries = odd_queries.map(|query| (format!("/{query}"), None));
-    let odd_headers = odd_headers.map(|header| ("/".to_owned(), Some(header)));
-    for (target, header) in odd_queries.into_iter().chain(odd_headers) {
+    let expected = site().get("/");
+    assert_eq!(expected.status, 200);
+    let unusual_queries = unusual_queries.map(|query| (format!("/{query}"), None));
+    let unusual_headers = unusual_headers.map(|header| ("/".to_owned(), Some(header)));
+    for (target, header) in unusual_queries.into_iter().chain(unusual_headers) {
         let site = site();
         site.get_with(&target, header.as_slice());
         let seen = site.get("/");
-        assert_eq!((seen.status, &seen.bytes), (200, &usual.bytes), "{target} {header:?}");
+        assert_eq!((seen.status, &seen.bytes), (200, &expected.bytes), "{target} {header:?}");
         for name in ["etag", "vary", "content-type", "content-encoding", "cache-control"] {
-            assert_eq!(seen.header(name), usual.header(name), "{target} {header:?}");
+            assert_eq!(seen.header(name), expected.header(name), "{target} {header:?}");
         }
     }
 }
 
 #[test]
-fn a_key_of_the_apps_own_takes_the_place_of_the_path() {
+fn a_key_function_replaces_the_path_as_the_key() {
     let key = |req: &actix_web::dev::ServiceRequest| Some(req.query_string().len().to_string());
     let views = views(&memory()).key(key).build();
     let reflect = |req: &HttpRequest, text| plain(req, format!("{text} {}", req.query_string()));
@@ -580,7 +585,7 @@ fn a_key_of_the_apps_own_takes_the_place_of_the_path() {
 }
 
 #[tokio::test]
-async fn a_lifetime_ends_whoever_sets_it() {
+async fn a_page_expires_after_its_lifetime() {
     let by_header = |_: &HttpRequest, text| {
         HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "max-age=2")).body(text)
     };
@@ -596,13 +601,13 @@ async fn a_lifetime_ends_whoever_sets_it() {
         Site::start(&views(&memory()).lifetime(two_seconds).build(), counting(plain)),
     ] {
         assert_eq!(site.texts(["/", "/"]), ["page 1", "page 1"]);
-        eventually("the page is made again", async || site.get("/").body.as_str() == "page 2")
+        eventually("the page is computed again", async || site.get("/").body.as_str() == "page 2")
             .await;
     }
 }
 
 #[test]
-fn what_was_read_before_a_page_was_forgotten_is_sent_but_not_kept() {
+fn a_page_computed_before_a_delete_is_sent_but_not_stored() {
     on_every_backend(|cache| {
         let views = views(cache).build();
         let (has_read, may_answer) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
@@ -635,7 +640,7 @@ fn what_was_read_before_a_page_was_forgotten_is_sent_but_not_kept() {
     });
 }
 
-/// Lets all who wait go on, also when a test fails half way.
+/// Releases all waiting handlers when dropped, also when a test fails.
 struct Release<'a>(&'a Semaphore);
 
 impl Drop for Release<'_> {
@@ -645,16 +650,16 @@ impl Drop for Release<'_> {
 }
 
 #[test]
-fn five_hundred_visitors_of_a_cold_page_have_it_made_once() {
+fn five_hundred_concurrent_requests_compute_a_page_once() {
     on_every_backend(|cache| {
-        let made = Arc::new(AtomicU32::new(0));
+        let calls = Arc::new(AtomicU32::new(0));
         let may_answer = Arc::new(Semaphore::new(0));
         let handler = {
-            let (made, may_answer) = (made.clone(), may_answer.clone());
+            let (calls, may_answer) = (calls.clone(), may_answer.clone());
             move |_: HttpRequest| {
-                let (made, may_answer) = (made.clone(), may_answer.clone());
+                let (calls, may_answer) = (calls.clone(), may_answer.clone());
                 async move {
-                    made.fetch_add(1, Ordering::SeqCst);
+                    calls.fetch_add(1, Ordering::SeqCst);
                     may_answer.acquire().await.unwrap().forget();
                     HttpResponse::Ok().body("page")
                 }
@@ -664,19 +669,19 @@ fn five_hundred_visitors_of_a_cold_page_have_it_made_once() {
         let release = Release(&may_answer);
         thread::scope(|scope| {
             let release = release;
-            let visitors: Vec<_> =
+            let clients: Vec<_> =
                 (0..500).map(|_| scope.spawn(|| site.get("/").body.as_str().to_owned())).collect();
-            // All of them have missed, but for the one that computes they wait.
-            block_on(eventually("all have come", async || cache.stats()["cache"].waits >= 499));
+            // One request computes; the other 499 wait for it.
+            block_on(eventually("all requests wait", async || cache.stats()["cache"].waits >= 499));
             drop(release);
-            assert!(visitors.into_iter().all(|visitor| visitor.join().unwrap() == "page"));
+            assert!(clients.into_iter().all(|client| client.join().unwrap() == "page"));
         });
-        assert_eq!(made.load(Ordering::SeqCst), 1);
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
     });
 }
 
 #[test]
-fn a_page_is_made_again_when_whoever_asked_first_goes_away() {
+fn if_the_first_client_disconnects_the_next_one_computes_the_page() {
     let (has_come, may_answer) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let handler = {
         let (has_come, may_answer) = (has_come.clone(), may_answer.clone());
@@ -697,7 +702,7 @@ fn a_page_is_made_again_when_whoever_asked_first_goes_away() {
         let release = Release(&may_answer);
         let second = scope.spawn(|| site.get("/").body.as_str().to_owned());
         drop(first);
-        // The second has waited for the first, and is now on its own.
+        // The second request waited for the first, and now computes the page itself.
         block_on(has_come.acquire()).unwrap().forget();
         drop(release);
         assert_eq!(second.join().unwrap(), "page");
@@ -705,13 +710,13 @@ fn a_page_is_made_again_when_whoever_asked_first_goes_away() {
 }
 
 #[test]
-fn a_hit_is_one_small_round_trip_however_large_the_page() {
+fn a_hit_takes_one_small_round_trip_for_a_page_of_any_size() {
     let proxy = CountingProxy::start();
     let large =
         |_: &HttpRequest, text: String| HttpResponse::Ok().body(text + &"x".repeat(300_000));
     let cache = Cache::memcached(proxy.client()).build();
     let site = Site::start(&views(&cache).build(), counting(large));
-    // Each worker has its own connection, and the first request of each makes it.
+    // Each worker opens a connection of its own with its first request.
     for _ in 0..20 {
         site.get("/");
     }
@@ -733,7 +738,7 @@ fn a_hit_is_one_small_round_trip_however_large_the_page() {
 }
 
 #[test]
-fn a_page_over_the_servers_limit_is_kept_by_each_process() {
+fn a_page_over_the_servers_size_limit_is_cached_in_each_process() {
     let server = Memcached::start(Kind::Plain);
     let large =
         |_: &HttpRequest, text: String| HttpResponse::Ok().body(text + &"x".repeat(2_000_000));
@@ -746,14 +751,14 @@ fn a_page_over_the_servers_limit_is_kept_by_each_process() {
         assert_eq!(site.get("/").status, 200);
         assert_eq!(site.get("/").cache_status(), "hit");
     }
-    let none = process(0);
+    let without_memory = process(0);
     for number in 1..4 {
-        assert!(none.get("/").body.as_str().starts_with(&format!("page {number}x")));
+        assert!(without_memory.get("/").body.as_str().starts_with(&format!("page {number}x")));
     }
 }
 
 #[test]
-fn a_damaged_page_is_made_again() {
+fn a_damaged_page_is_computed_again() {
     let server = Memcached::start(Kind::Plain);
     let cache = Cache::memcached(server.client(Protocol::Binary)).build();
     let site = Site::start(&views(&cache).local_bytes(0).build(), counting(plain));
@@ -763,9 +768,9 @@ fn a_damaged_page_is_made_again() {
         |bytes| bytes[20..24].fill(0xff),
         Vec::clear,
     ];
-    for (made, damage) in damages.into_iter().enumerate() {
+    for (number, damage) in damages.into_iter().enumerate() {
         let whole = site.get("/");
-        assert_eq!(whole.body.as_str(), format!("page {}", made + 1));
+        assert_eq!(whole.body.as_str(), format!("page {}", number + 1));
         assert_eq!(site.get("/").cache_status(), "hit");
         block_on(async {
             let key = format!("view-page/{}", whole.header("etag").replace('"', ""));
@@ -774,12 +779,12 @@ fn a_damaged_page_is_made_again() {
             damage(&mut bytes);
             client.set(&key, &bytes[..]).await.unwrap();
         });
-        assert_eq!(site.get("/").body.as_str(), format!("page {}", made + 2));
+        assert_eq!(site.get("/").body.as_str(), format!("page {}", number + 2));
     }
 }
 
 #[test]
-fn foreign_bytes_under_a_pages_key_are_a_miss_and_replaced() {
+fn an_entry_that_is_not_a_page_is_replaced() {
     on_every_backend(|cache| {
         block_on(cache.set(&view_key("/"), &"something else", Lifetime::Forever));
         let site = Site::start(&views(cache).build(), counting(plain));
@@ -791,18 +796,18 @@ fn foreign_bytes_under_a_pages_key_are_a_miss_and_replaced() {
 fn an_entry_of_another_version_is_not_served() {
     let server = Memcached::start(Kind::Plain);
     let cache = || Cache::memcached(server.client(Protocol::Binary)).build();
-    let became = |version| {
+    let cache_status = |version| {
         let views = views(&cache()).version(version).build();
         Site::start(&views, counting(plain)).get("/").cache_status()
     };
     assert_eq!(
-        [1, 1, 2, 1].map(became),
+        [1, 1, 2, 1].map(cache_status),
         ["fwd=uri-miss; stored", "hit", "fwd=uri-miss; stored", "fwd=uri-miss; stored",]
     );
 }
 
 #[test]
-fn with_the_cache_away_pages_are_made_each_time() {
+fn without_a_working_backend_pages_are_computed_each_time() {
     for cache in [Cache::failing().build(), Cache::null().build()] {
         let site = Site::start(&views(&cache).build(), counting(plain));
         assert_eq!(site.texts(["/", "/"]), ["page 1", "page 2"]);
@@ -810,7 +815,7 @@ fn with_the_cache_away_pages_are_made_each_time() {
 }
 
 #[test]
-fn those_who_ask_for_a_page_that_is_never_kept_do_not_wait_for_each_other() {
+fn requests_for_an_uncacheable_page_do_not_wait_for_each_other() {
     let (has_come, may_answer) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let handler = {
         let (has_come, may_answer) = (has_come.clone(), may_answer.clone());
@@ -830,24 +835,24 @@ fn those_who_ask_for_a_page_that_is_never_kept_do_not_wait_for_each_other() {
     block_on(has_come.acquire()).unwrap().forget();
     thread::scope(|scope| {
         let release = Release(&may_answer);
-        let visitors: Vec<_> =
+        let clients: Vec<_> =
             (0..8).map(|_| scope.spawn(|| site.get("/?x=1").body.as_str().to_owned())).collect();
-        // All are in the handler at once.
+        // All eight requests are in the handler at the same time.
         block_on(has_come.acquire_many(8)).unwrap().forget();
         drop(release);
-        for visitor in visitors {
-            assert_eq!(visitor.join().unwrap(), "", "and sees what the key is made of");
+        for client in clients {
+            assert_eq!(client.join().unwrap(), "", "the handler sees no query");
         }
     });
 }
 
 #[test]
-fn one_visitors_page_that_is_not_kept_disturbs_no_other() {
+fn one_clients_uncacheable_page_does_not_affect_others() {
     let by_cookie = |req: &HttpRequest, text| {
         let mut res = HttpResponse::Ok();
         res.insert_header((header::VARY, "cookie"));
         if req.headers().contains_key(header::COOKIE) {
-            // The visitor forgets it at once, so that the next request has none.
+            // The cookie expires at once, so that the next request does not send it.
             let ended = actix_web::cookie::time::Duration::ZERO;
             res.cookie(Cookie::build("id", "").max_age(ended).finish());
         }

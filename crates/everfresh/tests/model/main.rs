@@ -1,12 +1,18 @@
-//! The rules of freshness as a model, searched for every order of events.
+//! A model of the rules of freshness. A model checker searches every order of events.
 //!
-//! A page is made of a query, and perhaps of a fragment; the query of the database. Writers, readers and drainers take their
-//! steps in any order, and things go wrong in between: a delete fails or its answer is lost, the
-//! cache server restarts or evicts, a lease expires, a process is killed. In every state it holds
-//! that whoever asked after an invalidation had been confirmed sees that write, or a later one.
+//! A page is computed from a query and, in some tests, from a fragment; the query is computed from
+//! the database. Readers request the page, writers change the database and invalidate the cache,
+//! and drainers repeat the invalidations that are left in the ledger.
 //!
-//! Each rule can be switched off, and then the search must find a violation: otherwise the model
-//! would prove nothing.
+//! Their steps are interleaved in every order, with a limited number of faults in between: a delete
+//! or its confirmation is lost, the cache server restarts or evicts an entry, a lease expires, a
+//! process is killed.
+//!
+//! The property `fresh` must hold in every state: a reader that begins after the invalidation of a
+//! write has been confirmed gets a page that contains that write or a later one.
+//!
+//! Each rule can be switched off. Then the search must find a violation; otherwise the property
+//! would not depend on the rule, and the other results would be no proof.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::unwrap_used)]
 
@@ -15,9 +21,10 @@ mod system;
 use stateright::{Checker, Model};
 use system::{Rule, System};
 
-/// Searches all of it; panics with the steps that lead to a violation. Prints how often each kind
-/// of step was taken, and panics if one of `expected` never was.
-fn is_always_fresh(name: &str, system: System, expected: &[&str]) {
+/// Searches all states of a system. If there is a violation, panics with the steps that lead to it.
+/// Prints how often each kind of step was taken, and panics if one of `expected` was never taken,
+/// because then the search would not cover it.
+fn assert_always_fresh(name: &str, system: System, expected: &[&str]) {
     let taken = system.taken.clone();
     let checker = system.checker().threads(2).spawn_dfs().join();
     checker.assert_properties();
@@ -28,16 +35,18 @@ fn is_always_fresh(name: &str, system: System, expected: &[&str]) {
     }
 }
 
+/// Searches a system until a state violates the property `fresh`. Returns whether there is one.
 fn finds_a_violation(system: System) -> bool {
     let checker = system.checker().threads(2).spawn_dfs().join();
     checker.discovery("fresh").is_some()
 }
 
-/// A writer and two readers, and so many things that go wrong.
+/// A system with one writer, two readers and at most this many faults.
 fn with_faults(faults: u8) -> System {
     System { writers: 1, readers: 2, faults, ..System::default() }
 }
 
+/// The steps that occur without faults.
 const ORDINARY: [&str; 12] = [
     "ask",
     "get page",
@@ -53,9 +62,10 @@ const ORDINARY: [&str; 12] = [
     "answer",
 ];
 
+/// The faults that occur in a system with leases, a writer and a drainer.
 const FAULTS: [&str; 8] = [
     "delete fails",
-    "delete is confirmed to nobody",
+    "confirmation of a delete is lost",
     "server restarts",
     "entry is evicted",
     "lease expires",
@@ -65,91 +75,93 @@ const FAULTS: [&str; 8] = [
 ];
 
 #[test]
-fn two_writers_and_two_readers_in_two_processes_without_faults() {
+fn two_writers_and_two_readers_in_two_processes_are_fresh() {
     let system = System { writers: 2, readers: 2, ..System::default() };
-    is_always_fresh("two processes", system, &ORDINARY);
+    assert_always_fresh("two processes", system, &ORDINARY);
 }
 
 #[test]
-fn two_writers_and_two_readers_in_one_process_without_faults() {
+fn two_writers_and_two_readers_in_one_process_are_fresh() {
     let system = System { writers: 2, readers: 2, one_process: true, ..System::default() };
-    is_always_fresh("one process", system, &[&ORDINARY[..], &["join", "take"]].concat());
+    assert_always_fresh("one process", system, &[&ORDINARY[..], &["join", "take"]].concat());
 }
 
 #[test]
-fn a_writer_two_readers_in_two_processes_and_a_drainer_with_a_fault() {
+fn a_writer_a_drainer_and_readers_in_two_processes_are_fresh_despite_a_fault() {
     let system = System { drainers: 1, ..with_faults(1) };
     let expected = [&ORDINARY[..], &FAULTS[..], &["drain", "drained"]].concat();
-    is_always_fresh("two processes and a fault", system, &expected);
+    assert_always_fresh("two processes and a fault", system, &expected);
 }
 
 #[test]
-fn a_writer_two_readers_in_one_process_and_a_drainer_with_a_fault() {
+fn a_writer_a_drainer_and_readers_in_one_process_are_fresh_despite_a_fault() {
     let system = System { one_process: true, drainers: 1, ..with_faults(1) };
     let expected = [&ORDINARY[..], &FAULTS[..], &["join", "take", "drained"]].concat();
-    is_always_fresh("one process and a fault", system, &expected);
+    assert_always_fresh("one process and a fault", system, &expected);
 }
 
 #[test]
-fn two_writers_a_reader_and_a_drainer_with_a_fault() {
+fn two_writers_a_reader_and_a_drainer_are_fresh_despite_a_fault() {
     let system = System { writers: 2, readers: 1, drainers: 1, faults: 1, ..System::default() };
-    is_always_fresh("two writers and a fault", system, &FAULTS);
+    assert_always_fresh("two writers and a fault", system, &FAULTS);
 }
 
 #[test]
-fn a_writer_a_reader_and_two_drainers_with_two_faults() {
+fn a_writer_a_reader_and_two_drainers_are_fresh_despite_two_faults() {
     let system = System { readers: 1, drainers: 2, ..with_faults(2) };
-    is_always_fresh("two drainers and two faults", system, &FAULTS);
+    assert_always_fresh("two drainers and two faults", system, &FAULTS);
 }
 
 #[test]
-fn pages_made_of_fragments_that_no_write_deletes() {
+fn pages_with_fragments_that_no_write_deletes_are_fresh_despite_a_fault() {
     let system = System { fragments: true, ..with_faults(1) };
-    is_always_fresh("fragments and a fault", system, &["get fragment", "store fragment"]);
+    assert_always_fresh("fragments and a fault", system, &["get fragment", "store fragment"]);
 }
 
 #[test]
-fn without_leases_something_stale_is_found() {
+fn without_leases_a_page_can_be_stale() {
     let system = System { without: Some(Rule::Lease), ..with_faults(0) };
     assert!(finds_a_violation(system));
 }
 
 #[test]
-fn with_a_lease_that_outlives_its_connection_something_stale_is_found() {
+fn with_a_lease_that_outlives_its_connection_a_page_can_be_stale() {
     let without = Some(Rule::LeaseEndsWithConnection);
-    // The third sees what the first has stored over the second's lease.
+    // The third reader gets the page that the first one has stored over the second one's lease:
+    // after the restart the server numbers its changes from the beginning.
     let system = System { without, readers: 3, ..with_faults(1) };
     assert!(finds_a_violation(system));
 }
 
 #[test]
-fn without_a_ledger_something_stale_is_found() {
+fn without_a_ledger_a_page_can_be_stale() {
     let system = System { without: Some(Rule::Ledger), ..with_faults(1) };
     assert!(finds_a_violation(system));
 }
 
 #[test]
-fn with_the_page_deleted_before_the_query_something_stale_is_found() {
-    // The first fills the query, the second the page, and the third sees it.
+fn if_the_page_is_deleted_before_the_query_a_page_can_be_stale() {
+    // The first reader stores the query, the second one stores a page from it, and the third one
+    // gets that page.
     let system = System { without: Some(Rule::InnerFirst), readers: 3, ..with_faults(0) };
     assert!(finds_a_violation(system));
 }
 
 #[test]
-fn with_the_page_leased_after_the_query_was_read_something_stale_is_found() {
+fn if_the_page_is_leased_after_the_query_is_read_a_page_can_be_stale() {
     let system = System { without: Some(Rule::LeaseBeforeReading), ..with_faults(0) };
     assert!(finds_a_violation(system));
 }
 
 #[test]
-fn with_joiners_that_take_whatever_was_computed_something_stale_is_found() {
+fn if_joiners_accept_every_result_a_page_can_be_stale() {
     let without = Some(Rule::Joiner);
     let system = System { without, one_process: true, ..with_faults(0) };
     assert!(finds_a_violation(system));
 }
 
 #[test]
-fn with_fragments_that_serve_whatever_they_are_asked_for_something_stale_is_found() {
+fn without_fingerprints_of_fragments_a_page_can_be_stale() {
     let without = Some(Rule::Fingerprint);
     assert!(finds_a_violation(System { without, fragments: true, ..with_faults(0) }));
 }

@@ -1,4 +1,4 @@
-//! The system: its state, the steps that can be taken, and what each does.
+//! The modelled system: its state, its possible steps, and the effect of each step.
 
 use std::{
     collections::BTreeMap,
@@ -10,135 +10,153 @@ use stateright::{Model, Property};
 /// A rule that can be switched off.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Rule {
-    /// What was computed is stored only if the lease is untouched.
+    /// A computed value is stored only if the lease under its key is unchanged.
     Lease,
-    /// A lease is worth nothing on another connection.
+    /// A lease is valid only for the connection on which it was taken.
     LeaseEndsWithConnection,
-    /// The page's lease is taken before the query is read.
+    /// The lease of the page is taken before the query is read.
     LeaseBeforeReading,
-    /// A write leaves a row until its deletes have been confirmed.
+    /// A write adds a row to the ledger, which stays until both deletes have been confirmed.
     Ledger,
     /// The query is deleted before the page.
     InnerFirst,
-    /// A fragment serves only the data that it was rendered from.
+    /// A cached fragment is used only for the version of the data that it was rendered from.
     Fingerprint,
-    /// A joiner takes what was begun, or stored, after it had joined.
+    /// A joiner accepts a result only if the computation began, or the result was stored, after it
+    /// had joined.
     Joiner,
 }
 
-/// How much of everything there is.
+/// The size of a system, and its rules.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct System {
     pub(crate) writers: usize,
-    /// Each asks once.
+    /// The number of readers. Each requests the page once.
     pub(crate) readers: usize,
-    /// Whether the readers share computations.
+    /// Whether all readers are in one process, where they share computations. Otherwise each is in
+    /// a process of its own.
     pub(crate) one_process: bool,
-    /// Whether pages are made of a fragment, which no write deletes.
+    /// Whether the page contains a fragment. No write deletes the fragment's key.
     pub(crate) fragments: bool,
     pub(crate) drainers: usize,
-    /// So many things go wrong, in all.
+    /// The largest number of faults on one path of the search.
     pub(crate) faults: u8,
+    /// The rule that is switched off.
     pub(crate) without: Option<Rule>,
-    /// How often each kind of step has been taken.
+    /// How often the search has taken each kind of step.
     pub(crate) taken: Arc<Mutex<BTreeMap<&'static str, u64>>>,
 }
 
+// The keys, as indices of `State::slots`.
 const QUERY: usize = 0;
 const PAGE: usize = 1;
 const FRAGMENT: usize = 2;
 
-/// A version of the database: how many writes it has seen.
+/// A version of the database: the number of writes that have been committed. A value has the
+/// version that it was computed from.
 type Version = u8;
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum Content {
-    Nothing,
+    Empty,
     Lease,
     Value(Version),
 }
 
-/// A key's entry on the server, and the number of its last change.
+/// A key on the server: its content, and the CAS token of its last change.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 struct Slot {
     content: Content,
     cas: u8,
 }
 
-/// A lease as its holder knows it.
+/// A lease as its holder knows it: the key's CAS token, and the number of the connection on which
+/// it was taken.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-struct Held {
+struct HeldLease {
     cas: u8,
     connection: u8,
 }
 
+/// The next step of a reader. `page` and `query` are the leases that it holds; `version` is the
+/// version of the data that it has read.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum Reader {
     Idle,
+    /// With `alone` it does not share its computation with other readers.
     GetPage {
         alone: bool,
     },
-    /// It leads, in its process.
+    /// Without `alone` it leads the shared computation.
     LeasePage {
         alone: bool,
     },
     GetQuery {
-        page: Option<Held>,
+        page: Option<HeldLease>,
     },
     LeaseQuery {
-        page: Option<Held>,
+        page: Option<HeldLease>,
     },
     ReadDatabase {
-        page: Option<Held>,
-        query: Option<Held>,
+        page: Option<HeldLease>,
+        query: Option<HeldLease>,
     },
     StoreQuery {
-        page: Option<Held>,
-        query: Option<Held>,
+        page: Option<HeldLease>,
+        query: Option<HeldLease>,
         version: Version,
     },
     GetFragment {
-        page: Option<Held>,
+        page: Option<HeldLease>,
         version: Version,
     },
     StoreFragment {
-        page: Option<Held>,
+        page: Option<HeldLease>,
         version: Version,
     },
-    /// With [`Rule::LeaseBeforeReading`] switched off.
+    /// It takes the lease of the page only now, after reading: with
+    /// [`Rule::LeaseBeforeReading`] switched off.
     LeasePageLate {
         version: Version,
     },
-    Close {
-        page: Option<Held>,
+    /// After this step no reader can join.
+    CloseFlight {
+        page: Option<HeldLease>,
         version: Version,
     },
     StorePage {
-        page: Option<Held>,
+        page: Option<HeldLease>,
         version: Version,
     },
+    /// It waits for the leader's result. `early`: it joined before the computation began.
     Joined {
         early: bool,
     },
-    Gone,
+    Finished,
 }
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum Writer {
     Idle,
-    /// So many of its two deletes have been sent, and whether all were confirmed.
+    /// `sent` of the two deletes have been sent, and `confirmed` is whether all of these were
+    /// confirmed.
     Deleting {
         version: Version,
         sent: u8,
         confirmed: bool,
     },
-    Gone,
+    Finished,
 }
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum Drainer {
     Idle,
-    Deleting { version: Version, sent: u8, confirmed: bool },
+    /// It repeats the deletes of the write `version`. The other fields are as for a writer.
+    Deleting {
+        version: Version,
+        sent: u8,
+        confirmed: bool,
+    },
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -146,34 +164,40 @@ pub(crate) struct State {
     database: Version,
     slots: [Slot; 3],
     next_cas: u8,
+    /// The number of the current connection, which changes when the server restarts.
     connection: u8,
     readers: Vec<Reader>,
-    /// What a reader must see at least.
+    /// For each reader, the oldest version that it may get: `confirmed` when it began.
     required: Vec<Version>,
-    /// Who computes the page in the one process, whether that has begun, and its result.
+    /// The reader that leads the shared computation of the page, and whether the computation has
+    /// begun.
     flight: Option<(usize, bool)>,
     writers: Vec<Writer>,
     drainers: Vec<Drainer>,
-    /// Versions of writes whose invalidation has not been confirmed.
+    /// The versions of the writes without a confirmed invalidation.
     ledger: Vec<Version>,
-    /// The last write whose invalidation has been confirmed.
+    /// The latest version with a confirmed invalidation.
     confirmed: Version,
+    /// The number of faults that may still occur.
     faults: u8,
+    /// Whether a reader has got an older version than it may.
     stale: bool,
 }
 
+/// The outcome of a delete.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Delete {
     Confirmed,
+    /// The key is not deleted, and the sender gets no confirmation.
     Failed,
-    /// Done, but nobody is told.
+    /// The key is deleted, but the sender gets no confirmation.
     Unconfirmed,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Step {
     Read(usize),
-    /// A reader that finds another's lease does not wait any longer.
+    /// A reader that finds the lease of another reader stops waiting.
     GiveUpWaiting(usize),
     Write(usize, Delete),
     Drain(usize, Delete),
@@ -190,7 +214,7 @@ impl Model for System {
     type Action = Step;
 
     fn init_states(&self) -> Vec<State> {
-        let empty = Slot { content: Content::Nothing, cas: 0 };
+        let empty = Slot { content: Content::Empty, cas: 0 };
         vec![State {
             database: 0,
             slots: [empty; 3],
@@ -215,14 +239,14 @@ impl Model for System {
         };
         for (n, reader) in state.readers.iter().enumerate() {
             match reader {
-                Reader::Gone | Reader::Joined { .. } => {}
+                Reader::Finished | Reader::Joined { .. } => {}
                 Reader::GetPage { .. } => steps.extend([Step::Read(n), Step::GiveUpWaiting(n)]),
                 _ => steps.push(Step::Read(n)),
             }
         }
         for (n, writer) in state.writers.iter().enumerate() {
             match writer {
-                Writer::Gone => {}
+                Writer::Finished => {}
                 Writer::Deleting { sent: 0 | 1, .. } => {
                     steps.extend(outcomes.iter().map(|outcome| Step::Write(n, *outcome)));
                 }
@@ -250,7 +274,7 @@ impl Model for System {
             Step::GiveUpWaiting(n) => self.read(&mut next, n, false)?,
             Step::Write(n, outcome) => self.write(&mut next, n, outcome),
             Step::Drain(n, outcome) => drain(&mut next, n, outcome),
-            fault => go_wrong(&mut next, fault),
+            fault => apply_fault(&mut next, fault),
         };
         *self.taken.lock().unwrap().entry(kind).or_insert(0) += 1;
         Some(next)
@@ -266,16 +290,17 @@ impl System {
         self.without != Some(rule)
     }
 
+    /// Adds all faults that can occur in a state, except those of deletes.
     fn faults(&self, state: &State, steps: &mut Vec<Step>) {
         steps.push(Step::Restart);
         for (n, slot) in state.slots.iter().enumerate() {
             match slot.content {
-                Content::Nothing => {}
+                Content::Empty => {}
                 Content::Lease => steps.extend([Step::Evict(n), Step::Expire(n)]),
                 Content::Value(_) => steps.push(Step::Evict(n)),
             }
         }
-        let alive = |reader: &Reader| !matches!(reader, Reader::Idle | Reader::Gone);
+        let alive = |reader: &Reader| !matches!(reader, Reader::Idle | Reader::Finished);
         let readers = (0..self.readers).filter(|n| alive(&state.readers[*n]));
         steps.extend(readers.map(Step::KillReader));
         let writing = |writer: &Writer| matches!(writer, Writer::Deleting { .. });
@@ -286,14 +311,15 @@ impl System {
         steps.extend(drainers.map(Step::KillDrainer));
     }
 
-    /// One step of a reader; `None` if it can only wait.
-    fn read(&self, state: &mut State, n: usize, patient: bool) -> Option<&'static str> {
+    /// Takes the next step of a reader and returns its kind, or `None` if the reader must wait.
+    fn read(&self, state: &mut State, n: usize, may_wait: bool) -> Option<&'static str> {
         let (reader, kind) = match state.readers[n] {
             Reader::Idle => {
+                // From now on, older versions are stale for this reader.
                 state.required[n] = state.confirmed;
                 (Reader::GetPage { alone: false }, "ask")
             }
-            Reader::GetPage { alone } => (self.get_page(state, n, alone, patient)?, "get page"),
+            Reader::GetPage { alone } => (self.get_page(state, n, alone, may_wait)?, "get page"),
             Reader::LeasePage { alone } => {
                 let page = self.has(Rule::LeaseBeforeReading).then(|| state.lease(PAGE)).flatten();
                 if let (false, Some((_, begun))) = (alone, &mut state.flight) {
@@ -301,7 +327,7 @@ impl System {
                 }
                 (Reader::GetQuery { page }, "lease page")
             }
-            Reader::GetQuery { page } => (self.get_query(state, page, patient), "get query"),
+            Reader::GetQuery { page } => (self.get_query(state, page, may_wait), "get query"),
             Reader::LeaseQuery { page } => {
                 (Reader::ReadDatabase { page, query: state.lease(QUERY) }, "lease query")
             }
@@ -320,33 +346,37 @@ impl System {
                 (self.before_page(page, version), "store fragment")
             }
             Reader::LeasePageLate { version } => {
-                (Reader::Close { page: state.lease(PAGE), version }, "lease page")
+                (Reader::CloseFlight { page: state.lease(PAGE), version }, "lease page")
             }
-            Reader::Close { page, version } => (Reader::StorePage { page, version }, "close"),
+            Reader::CloseFlight { page, version } => (Reader::StorePage { page, version }, "close"),
             Reader::StorePage { page, version } => {
                 let stored = self.store(state, PAGE, page, version);
                 self.land(state, n, version, stored);
                 state.serve(n, version);
-                (Reader::Gone, "store page")
+                (Reader::Finished, "store page")
             }
-            Reader::Joined { .. } | Reader::Gone => return None,
+            Reader::Joined { .. } | Reader::Finished => return None,
         };
         state.readers[n] = reader;
         Some(kind)
     }
 
-    fn get_page(&self, state: &mut State, n: usize, alone: bool, patient: bool) -> Option<Reader> {
+    /// Gets the page, joins or leads its computation, or, by `None`, waits for the lease of another
+    /// process.
+    fn get_page(&self, state: &mut State, n: usize, alone: bool, may_wait: bool) -> Option<Reader> {
         match state.slots[PAGE].content {
             Content::Value(version) => {
                 state.serve(n, version);
-                return Some(Reader::Gone);
+                return Some(Reader::Finished);
             }
-            Content::Lease if patient && !self.one_process => return None,
-            Content::Lease | Content::Nothing => {}
+            Content::Lease if may_wait && !self.one_process => return None,
+            Content::Lease | Content::Empty => {}
         }
         if alone || !self.one_process {
             return Some(Reader::LeasePage { alone: true });
         }
+        // Once the result is on its way to the server, no reader can join: in reality the server
+        // may already have stored it, that is, before the reader joined.
         let is_open = |leader: usize| !matches!(state.readers[leader], Reader::StorePage { .. });
         match state.flight {
             Some((leader, begun)) if is_open(leader) => {
@@ -360,16 +390,17 @@ impl System {
         }
     }
 
-    fn get_query(&self, state: &State, page: Option<Held>, patient: bool) -> Reader {
+    fn get_query(&self, state: &State, page: Option<HeldLease>, may_wait: bool) -> Reader {
         match state.slots[QUERY].content {
             Content::Value(version) => self.after_query(page, version),
-            // Another's lease: it is waited for at most so long, then computed and not stored.
-            Content::Lease if patient => Reader::ReadDatabase { page, query: None },
-            Content::Lease | Content::Nothing => Reader::LeaseQuery { page },
+            // The lease of another reader. The wait for it is bounded and not a step of the model;
+            // afterwards the reader computes without a lease and stores no query.
+            Content::Lease if may_wait => Reader::ReadDatabase { page, query: None },
+            Content::Lease | Content::Empty => Reader::LeaseQuery { page },
         }
     }
 
-    fn after_query(&self, page: Option<Held>, version: Version) -> Reader {
+    fn after_query(&self, page: Option<HeldLease>, version: Version) -> Reader {
         if self.fragments {
             Reader::GetFragment { page, version }
         } else {
@@ -377,8 +408,8 @@ impl System {
         }
     }
 
-    /// The page shows what the fragment does.
-    fn get_fragment(&self, state: &State, page: Option<Held>, version: Version) -> Reader {
+    /// Gets the fragment. The page then has the version of the fragment.
+    fn get_fragment(&self, state: &State, page: Option<HeldLease>, version: Version) -> Reader {
         match state.slots[FRAGMENT].content {
             Content::Value(found) if found == version || !self.has(Rule::Fingerprint) => {
                 self.before_page(page, found)
@@ -387,24 +418,30 @@ impl System {
         }
     }
 
-    fn before_page(&self, page: Option<Held>, version: Version) -> Reader {
+    fn before_page(&self, page: Option<HeldLease>, version: Version) -> Reader {
         if self.has(Rule::LeaseBeforeReading) {
-            Reader::Close { page, version }
+            Reader::CloseFlight { page, version }
         } else {
             Reader::LeasePageLate { version }
         }
     }
 
-    /// Whether it was stored.
-    fn store(&self, state: &mut State, key: usize, held: Option<Held>, version: Version) -> bool {
+    /// Stores a value if the rules allow it. Returns whether it was stored.
+    fn store(
+        &self,
+        state: &mut State,
+        key: usize,
+        held: Option<HeldLease>,
+        version: Version,
+    ) -> bool {
         let slot = state.slots[key];
-        let same_connection = |held: Held| {
+        let same_connection = |held: HeldLease| {
             held.connection == state.connection || !self.has(Rule::LeaseEndsWithConnection)
         };
         let allowed = match held {
             _ if !self.has(Rule::Lease) => true,
             Some(held) => {
-                held.cas == slot.cas && slot.content != Content::Nothing && same_connection(held)
+                held.cas == slot.cas && slot.content != Content::Empty && same_connection(held)
             }
             None => false,
         };
@@ -414,7 +451,8 @@ impl System {
         allowed
     }
 
-    /// Those who have joined a reader take its result, or go on by themselves.
+    /// Ends the computation that a reader leads. Each joiner accepts the result, or requests the
+    /// page alone.
     fn land(&self, state: &mut State, leader: usize, version: Version, stored: bool) {
         if state.flight.is_none_or(|(n, _)| n != leader) {
             return;
@@ -425,13 +463,14 @@ impl System {
             if stored || early || !self.has(Rule::Joiner) {
                 self.note("take");
                 state.serve(n, version);
-                state.readers[n] = Reader::Gone;
+                state.readers[n] = Reader::Finished;
             } else {
                 state.readers[n] = Reader::GetPage { alone: true };
             }
         }
     }
 
+    /// Takes the next step of a writer: commit, two deletes, answer.
     fn write(&self, state: &mut State, n: usize, outcome: Delete) -> &'static str {
         let (writer, kind) = match state.writers[n] {
             Writer::Idle => {
@@ -446,10 +485,11 @@ impl System {
                 if confirmed {
                     state.confirm(version);
                 } else if !self.has(Rule::Ledger) {
-                    // Answered, and nobody remembers that a delete is missing.
+                    // The writer answers as if the invalidation were confirmed, and no record of
+                    // the missing delete is left.
                     state.confirmed = state.confirmed.max(version);
                 }
-                (Writer::Gone, "answer")
+                (Writer::Finished, "answer")
             }
             Writer::Deleting { version, sent, confirmed } => {
                 let inner_first = self.has(Rule::InnerFirst);
@@ -458,17 +498,19 @@ impl System {
                 let confirmed = confirmed && done;
                 (Writer::Deleting { version, sent: sent + 1, confirmed }, kind)
             }
-            Writer::Gone => (Writer::Gone, "nothing"),
+            Writer::Finished => (Writer::Finished, "nothing"),
         };
         state.writers[n] = writer;
         kind
     }
 
+    /// Counts a step that is part of another one.
     fn note(&self, kind: &'static str) {
         *self.taken.lock().unwrap().entry(kind).or_insert(0) += 1;
     }
 }
 
+/// Takes the next step of a drainer: choose a row of the ledger, two deletes, remove the row.
 fn drain(state: &mut State, n: usize, outcome: Delete) -> &'static str {
     let (drainer, kind) = match state.drainers[n] {
         Drainer::Idle => {
@@ -491,25 +533,27 @@ fn drain(state: &mut State, n: usize, outcome: Delete) -> &'static str {
     kind
 }
 
-fn go_wrong(state: &mut State, fault: Step) -> &'static str {
+fn apply_fault(state: &mut State, fault: Step) -> &'static str {
     state.faults -= 1;
     match fault {
         Step::Restart => {
-            let empty = Slot { content: Content::Nothing, cas: 0 };
+            let empty = Slot { content: Content::Empty, cas: 0 };
+            // A restarted server begins to number its changes anew, so CAS tokens recur.
             (state.slots, state.next_cas) = ([empty; 3], 1);
             state.connection += 1;
             "server restarts"
         }
         Step::Evict(key) => {
-            state.change(key, Content::Nothing);
+            state.change(key, Content::Empty);
             "entry is evicted"
         }
         Step::Expire(key) => {
-            state.change(key, Content::Nothing);
+            state.change(key, Content::Empty);
             "lease expires"
         }
         Step::KillReader(n) => {
-            state.readers[n] = Reader::Gone;
+            state.readers[n] = Reader::Finished;
+            // The joiners of a killed leader begin again.
             if state.flight.is_some_and(|(leader, _)| leader == n) {
                 state.flight = None;
                 for reader in &mut state.readers {
@@ -521,7 +565,7 @@ fn go_wrong(state: &mut State, fault: Step) -> &'static str {
             "reader is killed"
         }
         Step::KillWriter(n) => {
-            state.writers[n] = Writer::Gone;
+            state.writers[n] = Writer::Finished;
             "writer is killed"
         }
         Step::KillDrainer(n) => {
@@ -538,37 +582,39 @@ impl State {
         self.next_cas += 1;
     }
 
-    /// Reserves a key, if there is nothing.
-    fn lease(&mut self, key: usize) -> Option<Held> {
-        if self.slots[key].content != Content::Nothing {
+    /// Takes the lease of a key, if the key is empty.
+    fn lease(&mut self, key: usize) -> Option<HeldLease> {
+        if self.slots[key].content != Content::Empty {
             return None;
         }
         self.change(key, Content::Lease);
-        Some(Held { cas: self.slots[key].cas, connection: self.connection })
+        Some(HeldLease { cas: self.slots[key].cas, connection: self.connection })
     }
 
-    /// Whether the writer knows that it is done.
+    /// Deletes a key with this outcome. Returns whether the sender gets a confirmation.
     fn delete(&mut self, key: usize, outcome: Delete) -> (bool, &'static str) {
         if outcome != Delete::Failed {
-            self.change(key, Content::Nothing);
+            self.change(key, Content::Empty);
         }
         if outcome != Delete::Confirmed {
             self.faults -= 1;
         }
         let kind = match (outcome, key) {
             (Delete::Failed, _) => "delete fails",
-            (Delete::Unconfirmed, _) => "delete is confirmed to nobody",
+            (Delete::Unconfirmed, _) => "confirmation of a delete is lost",
             (Delete::Confirmed, QUERY) => "delete query",
             (Delete::Confirmed, _) => "delete page",
         };
         (outcome == Delete::Confirmed, kind)
     }
 
+    /// Notes that both deletes of a write have been confirmed.
     fn confirm(&mut self, version: Version) {
         self.ledger.retain(|row| *row != version);
         self.confirmed = self.confirmed.max(version);
     }
 
+    /// Gives a page to a reader, and checks its version.
     fn serve(&mut self, reader: usize, version: Version) {
         self.stale |= version < self.required[reader];
     }

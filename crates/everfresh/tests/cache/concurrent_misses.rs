@@ -1,4 +1,4 @@
-//! Many who miss one key at once.
+//! Many concurrent misses of one key.
 
 use std::{
     sync::{
@@ -17,11 +17,11 @@ use test_support::{
 };
 
 const WORKERS: usize = 4;
-const ASKERS: usize = 125;
+const CALLERS_PER_WORKER: usize = 125;
 
-/// Runs so many askers on each of several runtimes, each on its own thread, all at once; returns
-/// how often the value was computed.
-fn ask_on_all_workers(caches: &[Cache], first: FirstAsker) -> u32 {
+/// Starts, for each cache, several runtimes on threads of their own, each with many callers, all at
+/// the same time. Returns how often the value was computed.
+fn call_on_all_workers(caches: &[Cache], first: FirstCaller) -> u32 {
     let computed = Arc::new(AtomicU32::new(0));
     let barrier = Arc::new(std::sync::Barrier::new(WORKERS * caches.len()));
     thread::scope(|scope| {
@@ -33,7 +33,7 @@ fn ask_on_all_workers(caches: &[Cache], first: FirstAsker) -> u32 {
                         tokio::runtime::Builder::new_current_thread().enable_all().build();
                     let set = tokio::task::LocalSet::new();
                     barrier.wait();
-                    set.block_on(&runtime.unwrap(), askers(cache, computed, first));
+                    set.block_on(&runtime.unwrap(), run_callers(cache, computed, first));
                 });
             }
         }
@@ -41,43 +41,44 @@ fn ask_on_all_workers(caches: &[Cache], first: FirstAsker) -> u32 {
     computed.load(Ordering::Relaxed)
 }
 
+/// The behaviour of the caller that computes first.
 #[derive(Clone, Copy)]
-enum FirstAsker {
-    Stays,
+enum FirstCaller {
+    Finishes,
     IsDropped,
     Panics,
 }
 
-/// `None` if it was dropped half way, as it wished.
-async fn ask(
+/// Returns `None` if the call was dropped while it computed.
+async fn call(
     cache: Cache,
     computed: Arc<AtomicU32>,
-    first: FirstAsker,
+    first: FirstCaller,
 ) -> Option<Result<String, ()>> {
     let drop_me = tokio::sync::Notify::new();
     let compute = async || {
         let number = computed.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(30)).await;
         match first {
-            FirstAsker::IsDropped if number == 0 => {
+            FirstCaller::IsDropped if number == 0 => {
                 drop_me.notify_one();
                 std::future::pending().await
             }
-            FirstAsker::Panics if number == 0 => panic!("the first asker panics, as it should"),
+            FirstCaller::Panics if number == 0 => panic!("the first caller panics on purpose"),
             _ => Ok("value".to_owned()),
         }
     };
-    let asking = cache.get_or_compute("cold", Lifetime::Forever, compute);
+    let calling = cache.get_or_compute("cold", Lifetime::Forever, compute);
     tokio::select! {
-        value = asking => Some(value),
+        value = calling => Some(value),
         () = drop_me.notified() => None,
     }
 }
 
-async fn askers(cache: Cache, computed: Arc<AtomicU32>, first: FirstAsker) {
+async fn run_callers(cache: Cache, computed: Arc<AtomicU32>, first: FirstCaller) {
     let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..ASKERS {
-        tasks.spawn_local(ask(cache.clone(), computed.clone(), first));
+    for _ in 0..CALLERS_PER_WORKER {
+        tasks.spawn_local(call(cache.clone(), computed.clone(), first));
     }
     let mut lost = 0;
     while let Some(task) = tasks.join_next().await {
@@ -86,7 +87,7 @@ async fn askers(cache: Cache, computed: Arc<AtomicU32>, first: FirstAsker) {
             _ => lost += 1,
         }
     }
-    assert!(lost <= 1, "only the first asker may go away, and {lost} did");
+    assert!(lost <= 1, "only the first caller may be dropped, but {lost} were");
 }
 
 fn memcached(server: &Memcached) -> Cache {
@@ -94,19 +95,19 @@ fn memcached(server: &Memcached) -> Cache {
 }
 
 #[test]
-fn five_hundred_misses_in_one_process_are_one_computation() {
+fn five_hundred_misses_in_one_process_cause_one_computation() {
     let server = Memcached::start(Kind::Plain);
     for cache in [Cache::memory(1 << 20).build(), memcached(&server)] {
-        assert_eq!(ask_on_all_workers(&[cache], FirstAsker::Stays), 1);
+        assert_eq!(call_on_all_workers(&[cache], FirstCaller::Finishes), 1);
     }
 }
 
 #[test]
-fn when_the_first_asker_goes_away_one_other_computes() {
+fn if_the_first_caller_is_dropped_another_one_computes() {
     let server = Memcached::start(Kind::Plain);
-    for first in [FirstAsker::IsDropped, FirstAsker::Panics] {
+    for first in [FirstCaller::IsDropped, FirstCaller::Panics] {
         for cache in [Cache::memory(1 << 20).build(), memcached(&server)] {
-            assert_eq!(ask_on_all_workers(std::slice::from_ref(&cache), first), 2);
+            assert_eq!(call_on_all_workers(std::slice::from_ref(&cache), first), 2);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             assert!(runtime.unwrap().block_on(cache.clear()));
         }
@@ -114,21 +115,21 @@ fn when_the_first_asker_goes_away_one_other_computes() {
 }
 
 #[test]
-fn in_two_processes_it_is_computed_at_most_twice_and_stored_once() {
+fn two_processes_compute_at_most_twice_and_store_once() {
     let server = Memcached::start(Kind::Plain);
-    // Two clients and two caches share nothing in this process, as if there were two.
+    // Caches with clients of their own share no state, like two processes.
     let caches = [memcached(&server), memcached(&server)];
-    assert!(ask_on_all_workers(&caches, FirstAsker::Stays) <= 2);
+    assert!(call_on_all_workers(&caches, FirstCaller::Finishes) <= 2);
     let fills = caches.iter().map(|cache| cache.stats()["cache"].fills);
     assert_eq!(fills.sum::<u64>(), 1);
 }
 
 #[tokio::test]
-async fn while_the_cache_is_away_nobody_waits_for_another() {
+async fn without_a_working_backend_callers_do_not_wait_for_each_other() {
     let cache = Cache::failing().build();
     let barrier = Arc::new(tokio::sync::Barrier::new(5));
-    // Each comes when the one before computes already.
-    let all = (0..5).map(|n| {
+    // The barrier opens only when all five compute at the same time.
+    let calls = (0..5).map(|n| {
         let (cache, barrier) = (cache.clone(), barrier.clone());
         async move {
             let compute = async || {
@@ -138,12 +139,12 @@ async fn while_the_cache_is_away_nobody_waits_for_another() {
             cache.get_or_compute("k", Lifetime::Forever, compute).await
         }
     });
-    let values = futures_util::future::join_all(all).await;
+    let values = futures_util::future::join_all(calls).await;
     assert_eq!(values, (0..5).map(Ok).collect::<Vec<_>>());
 }
 
 #[tokio::test]
-async fn after_an_error_or_a_delete_in_between_those_who_waited_compute_together() {
+async fn after_an_error_or_a_delete_the_joiners_share_one_computation() {
     for is_error in [true, false] {
         let cache = Cache::memory(1 << 20).build();
         let computed = AtomicU32::new(0);
@@ -152,7 +153,7 @@ async fn after_an_error_or_a_delete_in_between_those_who_waited_compute_together
             let compute = async || {
                 computed.fetch_add(1, Ordering::Relaxed);
                 has_begun.notify_one();
-                eventually("all wait", async || cache.stats()["cache"].waits >= 100).await;
+                eventually("all callers wait", async || cache.stats()["cache"].waits >= 100).await;
                 cache.delete("k").await;
                 if is_error { Err("no database") } else { Ok(1) }
             };
@@ -165,17 +166,21 @@ async fn after_an_error_or_a_delete_in_between_those_who_waited_compute_together
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 Ok::<_, &str>(2)
             };
-            let all = (0..100).map(|_| cache.get_or_compute("k", Lifetime::Forever, compute));
-            futures_util::future::join_all(all).await
+            let calls = (0..100).map(|_| cache.get_or_compute("k", Lifetime::Forever, compute));
+            futures_util::future::join_all(calls).await
         };
         let (_, others) = futures_util::future::join(first, others).await;
         assert!(others.iter().all(|value| *value == Ok(2)), "{others:?}");
-        assert_eq!(computed.load(Ordering::Relaxed), 2, "the first, and one for all others");
+        assert_eq!(
+            computed.load(Ordering::Relaxed),
+            2,
+            "one for the first caller, one for all others"
+        );
     }
 }
 
 #[tokio::test]
-async fn another_process_that_computes_is_waited_for() {
+async fn a_process_waits_for_another_one_that_computes() {
     let server = Memcached::start(Kind::Plain);
     let (one, other) = (memcached(&server), memcached(&server));
     let begun = Arc::new(tokio::sync::Notify::new());
@@ -184,19 +189,19 @@ async fn another_process_that_computes_is_waited_for() {
         let compute = async || {
             signal.notify_one();
             tokio::time::sleep(Duration::from_millis(20)).await;
-            Ok::<_, ()>("by the one".to_owned())
+            Ok::<_, ()>("by the first process".to_owned())
         };
         cache.get_or_compute("k", Lifetime::Forever, compute).await
     });
     begun.notified().await;
-    let compute = async || Ok::<_, ()>("by the other".to_owned());
+    let compute = async || Ok::<_, ()>("by the second process".to_owned());
     let value = other.get_or_compute("k", Lifetime::Forever, compute).await.unwrap();
-    assert_eq!(value, "by the one");
+    assert_eq!(value, "by the first process");
     computing.await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn another_process_that_never_comes_to_an_end_is_waited_for_once() {
+async fn a_process_waits_only_once_for_another_one_that_is_stuck() {
     let server = Memcached::start(Kind::Plain);
     let (one, other) = (memcached(&server), memcached(&server));
     let stuck = tokio::spawn(async move {
@@ -206,7 +211,7 @@ async fn another_process_that_never_comes_to_an_end_is_waited_for_once() {
     eventually("the lease is taken", async || server.stat("curr_items") == 1).await;
     for n in 0..3 {
         let value = other.get_or_compute("k", Lifetime::Forever, async || Ok::<_, ()>(n)).await;
-        assert_eq!(value, Ok(n), "computed, and not stored");
+        assert_eq!(value, Ok(n), "computed each time, and not stored");
     }
     assert_eq!(other.stats()["cache"].waits, 1);
     stuck.abort();

@@ -1,0 +1,293 @@
+//! Renders a page with Tera, with placeholders for its fragments.
+//!
+//! Tera's functions cannot await, and a page has many fragments, which are to be fetched together.
+//! So a page is rendered with a placeholder for each fragment that has not been fetched yet. Then
+//! all of these fragments are fetched at once and take the places of their placeholders. If some
+//! are missing from the cache, the page is rendered again with the fragments that are known by
+//! then. The bodies of the missing fragments may contain further fragments, which get placeholders
+//! in that run.
+//!
+//! This module does not access a cache.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tera::{Error, Kwargs, State, Tera, TeraResult, Value};
+
+use super::{
+    digest,
+    key::append_key,
+    lower::{CacheTag, LOOKUP, MISSED, STORE},
+    page::{CachedFragment, FragmentRequest, RenderedFragment, RenderedPage},
+    placeholder::Placeholders,
+};
+use crate::{backend::frame::Stamp, cache::lifetime::Lifetime};
+
+/// A `{% cache %}` tag in a template.
+#[derive(Clone, Debug)]
+pub(super) struct Site {
+    pub(super) template: String,
+    line: usize,
+    has_fingerprint: bool,
+    /// The digest of the template, which entries must match to be served.
+    pub(super) schema: u64,
+}
+
+impl Site {
+    pub(super) fn new(template: &str, tag: &CacheTag) -> Self {
+        let CacheTag { line, has_fingerprint } = *tag;
+        Self { template: template.to_owned(), line, has_fingerprint, schema: 0 }
+    }
+
+    pub(super) fn versioned_by(&self, version: &str) -> Self {
+        Self { schema: digest::versioned(self.schema, version), ..self.clone() }
+    }
+
+    fn error(&self, message: &str) -> Error {
+        Error::message(format!("template {:?}, line {}: {message}", self.template, self.line))
+    }
+}
+
+/// Renders one page, as often as it takes, and remembers the fragments that it has learned.
+#[derive(Debug)]
+pub(super) struct Renderer {
+    sites: Arc<[Site]>,
+    /// The cache's prefix for keys.
+    prefix: String,
+    /// The cache's replies so far, by key.
+    known: HashMap<String, CachedFragment>,
+    placeholders: Placeholders,
+    /// Whether a fragment that is not known gets a placeholder. Otherwise its body is rendered.
+    may_defer: bool,
+    /// Whether the body of the fragment that was looked up last must be rendered.
+    missed: bool,
+    /// The fragments that are being rendered, the innermost last; `None` for a fragment
+    /// that will not be stored.
+    in_progress: Vec<Option<(FragmentRequest, Instant)>>,
+    requests: Vec<FragmentRequest>,
+    fragments: Vec<RenderedFragment>,
+    deleted: Vec<String>,
+}
+
+thread_local! {
+    /// The renderer of the page that this thread is rendering. Tera hands no state of ours to
+    /// filters and functions; rendering contains no await, so that one page is finished or has
+    /// failed before the thread begins another.
+    static CURRENT: RefCell<Option<Renderer>> = const { RefCell::new(None) };
+}
+
+/// Puts the previous renderer back into [`CURRENT`] when dropped, also if rendering panics.
+struct Restore(Option<Renderer>);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        CURRENT.replace(self.0.take());
+    }
+}
+
+impl Renderer {
+    pub(super) fn new(sites: Arc<[Site]>, prefix: String) -> Self {
+        Self {
+            sites,
+            prefix,
+            known: HashMap::new(),
+            placeholders: Placeholders::new(),
+            may_defer: true,
+            missed: true,
+            in_progress: Vec::new(),
+            requests: Vec::new(),
+            fragments: Vec::new(),
+            deleted: Vec::new(),
+        }
+    }
+
+    /// Renders the page once. With `may_defer`, fragments that are not known get placeholders.
+    pub(super) fn run(
+        &mut self,
+        may_defer: bool,
+        render: impl FnOnce() -> TeraResult<String>,
+    ) -> RenderedPage {
+        // The filters and functions reach this renderer through CURRENT only.
+        let empty = Self::new(Arc::clone(&self.sites), String::new());
+        let current = Self { may_defer, ..std::mem::replace(self, empty) };
+        let restore = Restore(CURRENT.replace(Some(current)));
+        let page = render();
+        if let Some(current) = CURRENT.take() {
+            *self = current;
+        }
+        drop(restore);
+        // After an error some bodies are unfinished; the next run must not see them.
+        self.in_progress.clear();
+        RenderedPage {
+            page,
+            placeholders: self.placeholders.clone(),
+            requests: std::mem::take(&mut self.requests),
+            fragments: std::mem::take(&mut self.fragments),
+            deleted: std::mem::take(&mut self.deleted),
+        }
+    }
+
+    /// Remembers the cache's replies for the next run.
+    pub(super) fn learn(&mut self, requests: Vec<FragmentRequest>, found: Vec<CachedFragment>) {
+        self.known.extend(requests.into_iter().map(|request| request.key).zip(found));
+    }
+
+    /// Returns the fragment if it is known, a placeholder if it can be fetched later, and an empty
+    /// value if its body must be rendered.
+    fn look_up(&mut self, arguments: &[Value], state: &State) -> TeraResult<Value> {
+        let TagValues { key, stamp, timeout } =
+            TagValues::read(arguments, &self.sites, &self.prefix, state)?;
+        self.missed = true;
+        let lifetime = match timeout {
+            Timeout::Lifetime(Lifetime::For(Duration::ZERO)) => return Ok(self.begin_body(None)),
+            Timeout::Lifetime(lifetime) => lifetime,
+            Timeout::Delete => {
+                self.deleted.push(key);
+                return Ok(self.begin_body(None));
+            }
+        };
+        let request = FragmentRequest { key, stamp, lifetime };
+        match self.known.get(&request.key) {
+            Some(cached @ CachedFragment::Found(_)) => match cached.content(stamp) {
+                Some(content) => {
+                    self.missed = false;
+                    Ok(Value::safe_string(content))
+                }
+                None => Ok(self.begin_body(Some(request))),
+            },
+            None if self.may_defer => {
+                self.missed = false;
+                let placeholder = self.placeholders.numbered(self.requests.len());
+                self.requests.push(request);
+                Ok(placeholder)
+            }
+            // The backend failed, or this is the last run, after which no more fragments are
+            // fetched: the fragment is rendered and not stored.
+            None | Some(CachedFragment::Unavailable) => Ok(self.begin_body(None)),
+        }
+    }
+
+    /// Notes that the body of a fragment is rendered next, and returns the empty value that
+    /// stands for it. The fragment is stored if there is a request.
+    fn begin_body(&mut self, request: Option<FragmentRequest>) -> Value {
+        self.in_progress.push(request.map(|request| (request, Instant::now())));
+        Value::from("")
+    }
+
+    fn end_body(&mut self, body: &Value) {
+        if let Some((request, begun)) = self.in_progress.pop().flatten() {
+            let body = body.as_str().unwrap_or_default().to_owned();
+            self.fragments.push(RenderedFragment { request, body, took: begun.elapsed() });
+        }
+    }
+}
+
+/// The values of a tag's arguments at one execution of the tag.
+struct TagValues {
+    key: String,
+    stamp: Stamp,
+    timeout: Timeout,
+}
+
+enum Timeout {
+    Lifetime(Lifetime),
+    Delete,
+}
+
+impl TagValues {
+    /// Reads the list that [`lower`](super::lower::lower) passes to the lookup filter: the tag's
+    /// number, the timeout, the name, the VARY values and, if the tag has it, the value of `of`.
+    fn read(arguments: &[Value], sites: &[Site], prefix: &str, state: &State) -> TeraResult<Self> {
+        let number = arguments.first().and_then(Value::as_u64);
+        let site = number.and_then(|number| sites.get(usize::try_from(number).ok()?));
+        let (Some(site), [_, timeout, name, rest @ ..]) = (site, arguments) else {
+            return Err(Error::message(format!(
+                "the filter `{LOOKUP}` is for internal use; write `{{% cache %}}`"
+            )));
+        };
+        let (vary, of) = match rest {
+            [vary @ .., of] if site.has_fingerprint => (vary, Some(of)),
+            vary => (vary, None),
+        };
+
+        // An undefined value would give one key to fragments that differ.
+        let undefined =
+            |argument: &str| site.error(&format!("{argument} of `{{% cache %}}` is undefined"));
+        if name.is_undefined() {
+            return Err(undefined("NAME"));
+        }
+        if let Some(at) = vary.iter().position(Value::is_undefined) {
+            return Err(undefined(&format!("VARY value {}", at + 1)));
+        }
+        if of.is_some_and(Value::is_undefined) {
+            return Err(undefined("the value of argument `of`"));
+        }
+        let timeout = parse_timeout(timeout).ok_or_else(|| {
+            site.error(&format!(
+                "`{timeout}` is not a timeout for `{{% cache %}}`; use seconds, none (forever), \
+                 \"default\" or \"del\""
+            ))
+        })?;
+
+        let mut key = String::with_capacity(prefix.len() + 32);
+        key.push_str(prefix);
+        append_key(&mut key, std::iter::once(name).chain(vary));
+        // An escaped fragment is wrong on a page without autoescaping, and an unescaped one on a
+        // page with autoescaping would be a hole: the two have different schemas.
+        let schema = if state.autoescaping_enabled() { site.schema } else { !site.schema };
+        let fingerprint = of.map_or(0, digest::of_value);
+        Ok(Self { key, stamp: Stamp { schema, fingerprint }, timeout })
+    }
+}
+
+fn parse_timeout(value: &Value) -> Option<Timeout> {
+    let lifetime = match value.as_str() {
+        Some("del") => return Some(Timeout::Delete),
+        Some("default") => Lifetime::Default,
+        None if value.is_none() => Lifetime::Forever,
+        None if value.is_number() => {
+            Lifetime::For(Duration::try_from_secs_f64(value.as_f64()?).ok()?)
+        }
+        _ => return None,
+    };
+    Some(Timeout::Lifetime(lifetime))
+}
+
+/// Adds the filters and the function that lowered templates call. When a template is rendered
+/// directly by Tera, not by [`Templates`](super::Templates), every body is rendered and no
+/// fragment is stored.
+pub(super) fn register(tera: &mut Tera) {
+    tera.register_filter(LOOKUP, |arguments: &[Value], _: Kwargs, state: &State| {
+        CURRENT.with_borrow_mut(|current| match current {
+            Some(renderer) => renderer.look_up(arguments, state),
+            None => Ok(Value::from("")),
+        })
+    });
+    tera.register_function(MISSED, |_: Kwargs, _: &State| {
+        CURRENT.with_borrow(|current| current.as_ref().is_none_or(|renderer| renderer.missed))
+    });
+    tera.register_filter(STORE, |body: Value, _: Kwargs, _: &State| {
+        CURRENT.with_borrow_mut(|current| {
+            if let Some(renderer) = current {
+                renderer.end_body(&body);
+            }
+        });
+        body
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_may_be_a_fraction_of_a_second() {
+        let half = Duration::from_millis(500);
+        let timeout = parse_timeout(&Value::from(0.5));
+        assert!(matches!(timeout, Some(Timeout::Lifetime(Lifetime::For(time))) if time == half));
+    }
+}
