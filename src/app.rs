@@ -9,7 +9,7 @@ use actix_web::{
     rt,
     web::{Data, ServiceConfig},
 };
-use everfresh::{Cache, TemplatesError, ViewCache, replay};
+use everfresh::{Cache, TemplatesError, ViewCache, ViewCacheBuilder, replay};
 use secrecy::ExposeSecret;
 use thiserror::Error;
 
@@ -180,7 +180,7 @@ impl Parts {
             .version(views.version() ^ headers::version(production))
             .bypass_cookie(flash::MARKER)
             .unless(request_body::is_announced);
-        let pages = routes::cached_pages().fold(pages, |pages, path| pages.path(path)).build();
+        let pages = routes::cached_pages().fold(pages, ViewCacheBuilder::path).build();
         let routes = RouteTable::new(ROUTES);
         let (metrics, history) =
             (Data::new(Metrics::new(routes.labels())), Data::new(History::default()));

@@ -11,7 +11,7 @@ pub mod config;
 pub mod db;
 pub mod http;
 mod monitor;
-mod routes;
+pub mod routes;
 mod session;
 pub mod tasks;
 mod views;

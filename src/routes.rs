@@ -29,8 +29,8 @@ pub(crate) const ROUTES: &[Route] = &[
     route!(Get "/readyz" => |r| read(r, health::readyz)).probe(),
 ];
 
-/// The paths of all pages in the view cache.
-pub(crate) fn cached_pages() -> impl Iterator<Item = &'static str> {
+/// Returns the paths of all pages in the view cache.
+pub fn cached_pages() -> impl Iterator<Item = &'static str> {
     ROUTES.iter().filter(|route| route.is_cached).map(|route| route.path)
 }
 

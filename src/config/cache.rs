@@ -15,7 +15,8 @@ const MAX_PREFIX: usize = 100;
 /// The smallest useful in-process cache.
 const MIN_MEMORY: ByteSize = ByteSize::mib(1);
 
-const DEFAULT_MEMORY: ByteSize = ByteSize::mib(64);
+/// The default size of an in-process cache, in bytes.
+const DEFAULT_MEMORY: usize = 64 << 20;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -184,9 +185,7 @@ fn prefix(env: &Environment) -> Result<String, ConfigError> {
 }
 
 fn memory_bytes(env: &Environment) -> Result<usize, ConfigError> {
-    let Some(text) = env.get("CACHE_MEMORY_BYTES") else {
-        return Ok(DEFAULT_MEMORY.as_u64() as usize);
-    };
+    let Some(text) = env.get("CACHE_MEMORY_BYTES") else { return Ok(DEFAULT_MEMORY) };
     let size = text.trim().parse().ok().filter(|size: &ByteSize| *size >= MIN_MEMORY);
     size.and_then(|size| usize::try_from(size.as_u64()).ok()).ok_or_else(|| {
         let problem =

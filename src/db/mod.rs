@@ -106,6 +106,10 @@ impl Db {
     /// Prepares the database at the start of the app: migrates SQLite. Other databases are shared by
     /// several processes and migrated by a step of the deployment; if they are not up to date, logs
     /// that, in the background: they may be slow, or unavailable for a moment.
+    #[cfg_attr(
+        not(feature = "sqlite"),
+        expect(clippy::unnecessary_wraps, reason = "only SQLite is migrated here")
+    )]
     pub(crate) fn prepare(&self) -> Result<(), DbError> {
         match self.kind {
             #[cfg(feature = "sqlite")]

@@ -82,7 +82,7 @@ impl ResponseError for AppError {
     }
 }
 
-/// A middleware that adds a page to responses of 400 and above that have none. Middleware inside must
+/// A middleware that adds a page to responses of 400 and above without one. Middleware inside must
 /// return responses, not errors: errors would bypass this one and the log.
 pub(crate) async fn error_pages(
     req: ServiceRequest,

@@ -13,7 +13,7 @@ use actix_web::{
 use super::metrics::Metrics;
 use crate::http::{request_id::RequestId, route::RouteTable, trusted_proxies::TrustedProxies};
 
-/// An optional value; `-` if there is none.
+/// An optional value, printed as `-` if it is missing.
 struct OrDash<T>(Option<T>);
 
 impl<T: fmt::Display> fmt::Display for OrDash<T> {

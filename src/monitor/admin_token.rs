@@ -1,4 +1,4 @@
-//! `ADMIN_TOKEN`: who may see `/cache` and `/metrics`.
+//! `ADMIN_TOKEN`: access to `/cache` and `/metrics`.
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq;
 
 use crate::http::error_pages::AppError;
 
-/// Who may see the operators' pages.
+/// Access to the operators' pages.
 #[derive(Clone, Debug)]
 pub(crate) enum AdminAccess {
     Open,

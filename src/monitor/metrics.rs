@@ -1,4 +1,4 @@
-//! Metrics of requests, cache and database: `GET /metrics`, in the OpenMetrics text format, which
+//! Metrics of requests, cache and database: `GET /metrics`, in the `OpenMetrics` text format, which
 //! Prometheus reads.
 
 use std::{
@@ -26,7 +26,7 @@ use prometheus_client::{
 use super::admin_token::AdminAccess;
 use crate::{db::Db, http::error_pages::AppError, tasks::Tasks};
 
-/// The media type that OpenMetrics gives to the output of [`text::encode`].
+/// The media type that `OpenMetrics` gives to the output of [`text::encode`].
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The bounds of the buckets of durations, in seconds.

@@ -1,6 +1,6 @@
 //! Messages that the next page shows once, stored in the session.
 //!
-//! A visitor with a message also has a marker cookie, which holds nothing else. With the cookie a
+//! A visitor with a message also has a marker cookie without content. With the cookie a
 //! request bypasses the view cache; without it, no session is loaded for a cached page. The page that
 //! shows the messages removes the cookie.
 
@@ -65,7 +65,7 @@ pub(crate) fn peek(session: &Session) -> Vec<Flash> {
     session.get(KEY).ok().flatten().unwrap_or_default()
 }
 
-/// Removes the messages and returns them, oldest first. Ends a session that holds nothing else.
+/// Removes the messages and returns them, oldest first. Ends a session without other entries.
 pub(crate) fn take(session: &Session) -> Vec<Flash> {
     let messages = peek(session);
     if session.remove(KEY).is_some() && session.entries().is_empty() {

@@ -89,7 +89,7 @@ pub struct Grouped;
 /// ```
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Mode {
-    /// Returns the stored result; if there is none, computes and stores it.
+    /// Returns the stored result, or computes and stores it.
     #[default]
     Usual,
     /// Computes the result, without reading or storing.
@@ -167,7 +167,7 @@ impl<A: KeyParts + ?Sized, T: Serialize + DeserializeOwned, G: Grouping> Memo<A,
         join_key(self.name, parts)
     }
 
-    /// Returns the stored result for these arguments; if there is none, computes and stores it. See
+    /// Returns the stored result for these arguments, or computes and stores it. See
     /// [`Cache::get_or_compute`] for the duties of `compute`.
     pub async fn call<E>(
         &self,

@@ -22,7 +22,7 @@ use crate::{
     cache::{Cache, key::join_key, lifetime::Lifetime},
 };
 
-/// The entry of a session whose store could not be reached: look for it to tell such a session from
+/// The entry of a session that could not be loaded: look for it to tell such a session from
 /// one that is really empty.
 pub const UNAVAILABLE: &str = "everfresh/unavailable";
 
@@ -30,8 +30,8 @@ type State = HashMap<String, String>;
 
 /// A store, such as a table, in which sessions outlive the cache. Every write goes there first.
 ///
-/// An error is logged, and the session is empty. That includes [`DurableSessions::delete`]: an app
-/// whose log-out must not fail has to check by itself.
+/// An error is logged, and the session is empty. That includes [`DurableSessions::delete`]: if a
+/// log-out must not fail, the app has to check by itself.
 pub trait DurableSessions {
     /// Why the store cannot be read or written.
     type Error: Display;

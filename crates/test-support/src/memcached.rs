@@ -195,7 +195,11 @@ impl Memcached {
         stream.write_all(b"lru_crawler metadump all\r\n").unwrap();
         let lines = BufReader::new(stream).lines().map(Result::unwrap);
         let lines = lines.take_while(|line| line != "END");
-        let key = |line: String| line.strip_prefix("key=")?.split(' ').next().map(str::to_owned);
+        let key = |line: String| {
+            let escaped = line.strip_prefix("key=")?.split(' ').next()?;
+            let pairs: Vec<(String, String)> = serde_urlencoded::from_str(escaped).unwrap();
+            Some(pairs.into_iter().next()?.0)
+        };
         lines.filter_map(key).collect()
     }
 }

@@ -24,6 +24,28 @@ fn a_write_invalidates_all_layers_even_if_its_process_uses_none() {
     assert_eq!(reader.browser().get("/").task_names(), ["Milk"]);
 }
 
+/// Fails when a cached route reads a query, or has a page, that writes do not invalidate.
+#[test]
+fn a_write_invalidates_every_query_and_page_of_the_cached_routes() {
+    /// Entries that are checked by their content when they are read, and sessions.
+    const PROVEN: [&str; 3] = ["task-fragment/", "view-page/", "session/"];
+
+    let (app, server) = cached_app(TestDatabase::sqlite(), &[("CACHE_KEY_PREFIX", "")]);
+    app.with_tasks(&["Milk", "Tea"]);
+    for write in ["/", "/1/delete"] {
+        app.settle();
+        for page in tasklist::routes::cached_pages() {
+            assert_eq!(app.browser().get(page).status, 200);
+            let key = everfresh::view_key(page);
+            assert!(server.keys().contains(&key), "{page} is cached");
+        }
+        assert_eq!(app.browser().post_form(write, &[("name", "Bread")]).status, 303);
+        let mut left = server.keys();
+        left.retain(|key| !PROVEN.iter().any(|kind| key.starts_with(kind)));
+        assert_eq!(left, [""; 0], "{write} must invalidate these: see Tasks::query_keys");
+    }
+}
+
 #[test]
 fn pages_from_the_in_process_cache_are_fresh() {
     let app = TestApp::on_sqlite();

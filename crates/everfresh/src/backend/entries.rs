@@ -89,7 +89,7 @@ impl Entries {
         self.shared.backend.is_shared()
     }
 
-    /// Whether nothing is ever stored.
+    /// Whether this is the null backend, so that a lookup would be a waste.
     pub(crate) fn is_null(&self) -> bool {
         self.shared.backend.is_null()
     }

@@ -24,7 +24,7 @@ const SEAL_AT: usize = 3 + 1 + 8 + 8;
 pub(crate) struct Secret {
     /// `None`: only this process can write entries, and frames are not sealed.
     current: Option<SipKey>,
-    /// The key before a rotation; it opens frames but seals none.
+    /// The key before a rotation; it opens frames only.
     previous: Option<SipKey>,
 }
 

@@ -117,7 +117,7 @@ impl Backend {
         dispatch!(backend => backend.is_shared())
     }
 
-    /// Whether nothing is ever stored, so that a lookup is a waste.
+    /// Whether this is the null backend, so that a lookup would be a waste.
     fn is_null(&self) -> bool {
         matches!(self, Self::Null(_))
     }

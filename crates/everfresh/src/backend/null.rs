@@ -1,4 +1,4 @@
-//! A backend that stores nothing.
+//! A backend without entries.
 #![expect(clippy::unused_async, clippy::unused_self, reason = "every backend has these operations")]
 
 use std::time::Duration;

@@ -38,7 +38,7 @@ pub(crate) struct StoredBytes {
 pub(crate) enum SwapOutcome {
     /// The value was stored. Its new token, where the backend tells it.
     Stored(Option<CasToken>),
-    /// The entry had been changed or deleted; nothing was stored.
+    /// The entry had been changed or deleted; the value was not stored.
     Changed,
 }
 

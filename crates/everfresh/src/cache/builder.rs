@@ -41,19 +41,19 @@ impl CacheBuilder {
     }
 
     /// Sets a version, which becomes part of every key. Entries of other versions are neither seen
-    /// nor invalidated: while processes of two versions run, each has a cache of its own. Default:
-    /// none.
+    /// nor invalidated: while processes of two versions run, each has a cache of its own. Default: no
+    /// version.
     #[must_use]
     pub fn version(self, version: u64) -> Self {
         Self { version: Some(version), ..self }
     }
 
     /// Sets the secret key of the MAC (SipHash-2-4) that seals entries. Without that key, an attacker
-    /// who can write to the servers can delete entries and restore older ones, but can neither forge
-    /// an entry nor move one to another key.
+    /// with write access to the servers can delete entries and restore older ones, but can neither
+    /// forge an entry nor move one to another key.
     ///
     /// All processes must use the same key. Entries sealed with the `previous` key are still read.
-    /// Default: none, and the seal is only a checksum.
+    /// Default: no secret, and the seal is only a checksum.
     #[must_use]
     pub fn secret(self, key: [u8; 16], previous: Option<[u8; 16]>) -> Self {
         Self { secret: Secret::new(key, previous), ..self }

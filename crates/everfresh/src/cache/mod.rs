@@ -190,7 +190,7 @@ impl Cache {
         stored
     }
 
-    /// Stores a value if there is none. Returns whether it was stored.
+    /// Stores a value if the key is free. Returns whether it was stored.
     pub async fn add<T: Serialize>(&self, key: &str, value: &T, lifetime: Lifetime) -> bool {
         let lifetime = self.resolve(lifetime);
         let Some(body) = serialize(value).filter(|_| lifetime != Some(Duration::ZERO)) else {

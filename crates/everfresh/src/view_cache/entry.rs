@@ -85,7 +85,7 @@ impl PageKey {
         Self { main, query, variant: None }
     }
 
-    /// Returns the key of the variant, or of the page if it has none.
+    /// Returns the key of the variant, or of the page itself.
     pub(super) fn key(&self) -> &str {
         self.variant.as_ref().map_or(&self.main, |variant| &variant.key)
     }

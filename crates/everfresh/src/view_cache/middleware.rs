@@ -267,7 +267,7 @@ fn encode<B>(outcome: &HandlerOutcome<B>) -> Option<Encoded> {
     }
 }
 
-/// Builds the response of the request whose handler was called.
+/// Builds the response of the request that called its handler.
 async fn finish<B>(
     outcome: HandlerOutcome<B>,
     key: &PageKey,

@@ -187,7 +187,7 @@ impl ViewCacheBuilder {
     }
 
     /// Sets the parameters of the query that are part of the key. Each combination of values is a page
-    /// of its own, and clients can invent values. Default: none.
+    /// of its own, and clients can invent values. Default: no parameters.
     #[must_use]
     pub fn query<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.settings.query = names.into_iter().map(Into::into).collect();
@@ -195,14 +195,14 @@ impl ViewCacheBuilder {
     }
 
     /// Bypasses the cache for requests with a cookie of this name: they are not answered from it, and
-    /// their responses are not stored. Can be called several times. Default: none.
+    /// their responses are not stored. Can be called several times. Default: no cookies.
     #[must_use]
     pub fn bypass_cookie(mut self, name: impl Into<String>) -> Self {
         self.settings.bypass_cookies.push(name.into());
         self
     }
 
-    /// Bypasses the cache for requests that meet a condition. Default: none.
+    /// Bypasses the cache for requests that meet a condition. Default: no condition.
     #[must_use]
     pub fn unless(
         mut self,
@@ -213,7 +213,7 @@ impl ViewCacheBuilder {
     }
 
     /// Stores only responses that meet a condition, in addition to the rules of [`ViewCache`]. Default:
-    /// none.
+    /// no condition.
     #[must_use]
     pub fn only_if(
         mut self,

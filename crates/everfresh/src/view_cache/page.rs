@@ -55,8 +55,8 @@ const NOT_IN_NOT_MODIFIED: [HeaderName; 6] = [
     header::LAST_MODIFIED,
 ];
 
-/// The `Cache-Control` of a page whose handler sets none: browsers and proxies must revalidate it each
-/// time, because they cannot be told of a change.
+/// The default `Cache-Control` of a page: browsers and proxies must revalidate it each time, because
+/// they cannot be told of a change.
 const REVALIDATE: &str = "private, no-cache";
 
 /// The memory of a page without its body, in bytes.
