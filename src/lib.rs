@@ -13,5 +13,5 @@ pub mod http;
 mod monitor;
 pub mod routes;
 mod session;
-pub mod tasks;
+mod tasks;
 mod views;

@@ -61,7 +61,7 @@ pub(crate) struct Metrics {
     durations: Family<RouteLabel, Histogram, fn() -> Histogram>,
     /// One per label, found without a lock.
     routes: Vec<RouteMetrics>,
-    /// The longest duration since [`Metrics::take_slowest`], in microseconds.
+    /// The longest duration since the last reset, in microseconds.
     slowest: AtomicU64,
 }
 

@@ -15,7 +15,7 @@
 
 pub(crate) mod handlers;
 pub(crate) mod ledger;
-pub mod task;
+pub(crate) mod task;
 
 use std::sync::{Arc, OnceLock};
 

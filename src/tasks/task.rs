@@ -20,15 +20,15 @@ pub(crate) const SCHEMA: &str = "1";
 /// A stored task.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Queryable, Selectable, Serialize)]
 #[diesel(table_name = task)]
-pub struct Task {
-    pub id: i64,
-    pub name: String,
+pub(crate) struct Task {
+    pub(crate) id: i64,
+    pub(crate) name: String,
 }
 
 /// The id of a task: a positive 64-bit integer.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "i64")]
-pub struct TaskId(i64);
+pub(crate) struct TaskId(i64);
 
 impl TaskId {
     pub(crate) fn get(self) -> i64 {
@@ -46,14 +46,14 @@ impl TryFrom<i64> for TaskId {
 
 /// A valid name: trimmed, 1 to [`TaskName::MAX_LENGTH`] characters, without control characters.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct TaskName(String);
+pub(crate) struct TaskName(String);
 
 impl TaskName {
     /// The longest name, in characters (Unicode scalar values).
-    pub const MAX_LENGTH: usize = 500;
+    pub(crate) const MAX_LENGTH: usize = 500;
 
     /// Parses the text that a user typed.
-    pub fn parse(typed: &str) -> Result<Self, NameError> {
+    pub(crate) fn parse(typed: &str) -> Result<Self, NameError> {
         let name = typed.trim();
         let length = name.chars().count();
         if name.chars().all(is_invisible) {
@@ -68,7 +68,7 @@ impl TaskName {
     }
 
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -92,7 +92,7 @@ fn is_invisible(c: char) -> bool {
 
 /// Why a name is invalid, in words for the user.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-pub enum NameError {
+pub(crate) enum NameError {
     #[error("Task name is required.")]
     Missing,
     #[error("Task name must not contain line breaks, tabs or other control characters.")]

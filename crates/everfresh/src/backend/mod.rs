@@ -1,36 +1,31 @@
-//! Where entries are stored. A backend is one file with the operations below, and one line in
-//! `backends!`.
+//! Where entries are stored. A backend is one file with the operations below, registered by its `mod`
+//! and one line in `backends!`.
 //!
 //! Knows bytes and keys only; [`entries`] is the only caller.
 
 pub(crate) mod entries;
 #[cfg(feature = "testing")]
-mod failing;
+pub(crate) mod failing;
 pub(crate) mod frame;
 #[cfg(feature = "memcached")]
-mod memcached;
-mod memory;
-mod null;
+pub(crate) mod memcached;
+pub(crate) mod memory;
+pub(crate) mod null;
 pub(crate) mod types;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
-#[cfg(feature = "testing")]
-pub(crate) use self::failing::Failing;
-#[cfg(feature = "memcached")]
-pub(crate) use self::memcached::Memcached;
 use self::types::{BackendError, CasToken, Delta, StoredBytes, SwapOutcome};
-pub(crate) use self::{memory::Memory, null::Null};
 
 /// Declares [`Backend`] with one variant per backend, the name of each, and `dispatch!`, which calls
 /// a method of whichever backend there is. (`$d` stands for the `$` of that macro.)
 macro_rules! backends {
-    ($d:tt $($(#[$condition:meta])* $backend:ident => $name:literal),+ $(,)?) => {
+    ($d:tt $($(#[$condition:meta])* $backend:ident($type:ty) => $name:literal),+ $(,)?) => {
         #[derive(Debug)]
         pub(crate) enum Backend {
-            $($(#[$condition])* $backend($backend),)+
+            $($(#[$condition])* $backend($type),)+
         }
 
         macro_rules! dispatch {
@@ -49,8 +44,8 @@ macro_rules! backends {
             }
         }
 
-        $($(#[$condition])* impl From<$backend> for Backend {
-            fn from(backend: $backend) -> Self {
+        $($(#[$condition])* impl From<$type> for Backend {
+            fn from(backend: $type) -> Self {
                 Self::$backend(backend)
             }
         })+
@@ -58,12 +53,12 @@ macro_rules! backends {
 }
 
 backends! { $
-    Memory => "memory",
+    Memory(memory::Memory) => "memory",
     #[cfg(feature = "memcached")]
-    Memcached => "memcached",
-    Null => "none",
+    Memcached(memcached::Memcached) => "memcached",
+    Null(null::Null) => "none",
     #[cfg(feature = "testing")]
-    Failing => "failing",
+    Failing(failing::Failing) => "failing",
 }
 
 /// Declares each operation once: its name, arguments and result.

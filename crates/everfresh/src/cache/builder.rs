@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use sha2::{Digest, Sha256};
 
 use super::Cache;
-use crate::backend::{Backend, Memory, Null, frame::Secret};
+use crate::backend::{Backend, frame::Secret, memory::Memory, null::Null};
 
 /// Builds a [`Cache`]: start from a backend, such as [`Cache::memory`]; all other settings have
 /// defaults.
@@ -102,7 +102,7 @@ impl Cache {
     #[cfg(feature = "memcached")]
     #[must_use]
     pub fn memcached(client: memcached_client::Client) -> CacheBuilder {
-        CacheBuilder::new(move |_| crate::backend::Memcached::from(client))
+        CacheBuilder::new(move |_| crate::backend::memcached::Memcached::from(client))
     }
 
     /// Stores entries in memcached servers, and keeps a server that was down out of use until the
@@ -126,7 +126,7 @@ impl Cache {
                 let (ledger, prefix) = (Arc::clone(&ledger), prefix.clone());
                 async move { crate::freshness::replay::catch_up(&client, &prefix, &*ledger).await }
             });
-            crate::backend::Memcached::from(client)
+            crate::backend::memcached::Memcached::from(client)
         })
     }
 
@@ -140,7 +140,7 @@ impl Cache {
     #[cfg(feature = "testing")]
     #[must_use]
     pub fn failing() -> CacheBuilder {
-        CacheBuilder::new(|_| crate::backend::Failing)
+        CacheBuilder::new(|_| crate::backend::failing::Failing)
     }
 }
 

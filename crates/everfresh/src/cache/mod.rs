@@ -41,6 +41,30 @@ const DEFAULT_LAYER: &str = "cache";
 ///
 /// No operation returns an error: a cache that cannot be reached is one without entries. Failures are
 /// counted ([`LayerStats::errors`]).
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use everfresh::{Cache, Lifetime};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = Cache::memory(1 << 20).prefix("app:").build();
+/// let hour = Lifetime::For(Duration::from_secs(3600));
+///
+/// assert!(cache.set("colour", &"blue", hour).await);
+/// assert!(!cache.add("colour", &"red", hour).await);
+/// assert_eq!(cache.get("colour").await, Some("blue".to_owned()));
+/// assert!(cache.touch("colour", Lifetime::Forever).await);
+///
+/// cache.set_many(&[("a", 1), ("b", 2)], Lifetime::Default).await;
+/// assert_eq!(cache.get_many(&["b", "missing"]).await, [Some(2), None]);
+/// assert!(cache.delete_many(&["a", "b"]).await);
+///
+/// let size = async || Ok::<_, std::io::Error>(42);
+/// assert_eq!(cache.get_or_compute("size", Lifetime::Forever, size).await.unwrap(), 42);
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Cache {
     inner: Arc<Inner>,

@@ -92,6 +92,38 @@ struct Settings {
 }
 
 /// Builds a [`ViewCache`].
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use actix_web::{HttpResponse, http::header};
+/// use everfresh::{Cache, Lifetime, ViewCache};
+///
+/// let cache = Cache::memory(64 << 20).build();
+/// let articles = ViewCache::builder(cache.layer("view"))
+///     .lifetime(Lifetime::For(Duration::from_secs(600)))
+///     // `/articles?page=2` is a page of its own, and `?utm_source=…` is not.
+///     .query(["page"])
+///     // Visitors who are logged in bypass the cache.
+///     .bypass_cookie("session")
+///     .unless(|req| req.headers().contains_key("x-preview"))
+///     .only_if(|res| res.headers().contains_key(header::LAST_MODIFIED))
+///     .build();
+///
+/// // A handler can choose another lifetime for its response.
+/// let mut response = HttpResponse::Ok().body("breaking news");
+/// ViewCache::set_lifetime(&mut response, Lifetime::For(Duration::from_secs(5)));
+///
+/// # async {
+/// articles.forget("/articles?page=2").await;
+/// # };
+///
+/// // Pages by host and path:
+/// let by_host = ViewCache::builder(cache.layer("view"))
+///     .key(|req| Some(format!("{}{}", req.headers().get("host")?.to_str().ok()?, req.path())))
+///     .build();
+/// assert_eq!(by_host.key("a.example/"), "view/a.example/");
+/// ```
 pub struct ViewCacheBuilder {
     settings: Settings,
     local_bytes: usize,
