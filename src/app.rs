@@ -17,9 +17,10 @@ use crate::{
     config::{CacheBackend, Config},
     db::{Db, DbError},
     http::{
+        allowed_hosts::{self, AllowedHosts},
         csrf::{self, PublicOrigins},
         error_pages, headers, https,
-        listen::{self, SocketFile},
+        listen::{self, ListenError, SocketFile},
         request_body,
         route::RouteTable,
         shutdown::{self, Draining},
@@ -61,8 +62,8 @@ pub enum StartupError {
         exists and is writable"
     )]
     Database { url: String, source: DbError },
-    #[error("cannot listen on {address}: {source}; {remedy}")]
-    Listen { address: String, source: io::Error, remedy: &'static str },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error("a template is invalid: {0}")]
     Template(#[from] TemplatesError),
 }
@@ -80,7 +81,6 @@ impl Application {
         let draining = Draining::default();
         let parts = Parts::new(&config, draining.clone())?;
         let production = config.server.production;
-
         let server = HttpServer::new(move || {
             // The last one is the outermost. Responses of each layer pass the layers outside: an
             // error gets its page, its headers and its line in the log. A cached page costs only the
@@ -88,6 +88,7 @@ impl Application {
             App::new()
                 .wrap(from_fn(request_body::read_within_limits))
                 .wrap(from_fn(csrf::refuse_cross_site))
+                .wrap(from_fn(allowed_hosts::refuse_other_hosts))
                 .wrap(from_fn(error_pages::error_pages))
                 .wrap(headers::security(production))
                 .wrap(parts.pages.clone())
@@ -107,10 +108,7 @@ impl Application {
             Some(path) => listen::bind_socket(path).and_then(|socket| server.listen_uds(socket)),
             None => server.bind((config.server.host.as_str(), config.server.port)),
         }
-        .map_err(|source| {
-            let (address, remedy) = listen::explain_failure(&config.server);
-            StartupError::Listen { address, source, remedy }
-        })?;
+        .map_err(|source| ListenError::new(&config.server, source))?;
         let address = server.addrs().first().copied();
         let summary = config.summary(&listen::describe(&config.server, address));
         let socket = config.server.uds.map(SocketFile::new);
@@ -148,6 +146,7 @@ struct Parts {
     db: Data<Db>,
     draining: Data<Draining>,
     history: Data<History>,
+    hosts: Data<AllowedHosts>,
     marker: Data<FlashMarker>,
     metrics: Data<Metrics>,
     origins: Data<PublicOrigins>,
@@ -176,10 +175,11 @@ impl Parts {
         let sessions = Sessions::new(&config.session, production, &cache, &db);
         let assets = Assets::load();
         let views = Views::load(assets.clone(), layer("fragment", layers.fragment))?;
+        let hosts = config.allowed_hosts.clone();
         let pages = ViewCache::builder(layer("view", layers.view))
             .version(views.version() ^ headers::version(production))
             .bypass_cookie(flash::MARKER)
-            .unless(request_body::is_announced);
+            .unless(move |req| request_body::is_announced(req) || !hosts.allow_request(req));
         let pages = routes::cached_pages().fold(pages, ViewCacheBuilder::path).build();
         let routes = RouteTable::new(ROUTES);
         let (metrics, history) =
@@ -192,6 +192,7 @@ impl Parts {
             db: Data::new(db),
             draining: Data::new(draining),
             history,
+            hosts: Data::new(config.allowed_hosts.clone()),
             marker: Data::new(FlashMarker::new(production)),
             metrics,
             origins: Data::new(PublicOrigins(config.public_origins.clone())),
@@ -212,6 +213,7 @@ impl Parts {
             .app_data(self.db.clone())
             .app_data(self.draining.clone())
             .app_data(self.history.clone())
+            .app_data(self.hosts.clone())
             .app_data(self.marker.clone())
             .app_data(self.metrics.clone())
             .app_data(self.origins.clone())

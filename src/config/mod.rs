@@ -19,7 +19,7 @@ pub use self::{
     environment::{ConfigError, Environment},
     session::{SessionConfig, SessionStoreKind},
 };
-pub use crate::http::trusted_proxies::TrustedProxies;
+pub use crate::http::{allowed_hosts::AllowedHosts, trusted_proxies::TrustedProxies};
 
 /// The largest number of workers that Actix starts.
 const MAX_WORKERS: u32 = 512;
@@ -42,6 +42,11 @@ pub struct Config {
     /// `PUBLIC_ORIGIN`: origins, separated by commas, from which forms are accepted in addition to
     /// the request's own host. Default: none.
     pub public_origins: Vec<String>,
+    /// `ALLOWED_HOSTS`: names and addresses, separated by commas, under which the app answers; a name
+    /// that begins with a dot includes its subdomains, and `*` allows any. Default: in development
+    /// loopback names and addresses; in production the hosts of `PUBLIC_ORIGIN`, or any host if that
+    /// is not set.
+    pub allowed_hosts: AllowedHosts,
     /// `TRUSTED_PROXIES`: addresses and networks, separated by commas, whose `X-Forwarded-For` and
     /// `X-Request-Id` are trusted; `unix` for clients of the unix socket. Default: none.
     pub trusted_proxies: TrustedProxies,
@@ -79,12 +84,14 @@ impl Config {
     pub fn from_environment(env: &Environment) -> Result<Self, ConfigError> {
         let server = ServerConfig::from_environment(env)?;
         let cache = CacheConfig::from_environment(env, server.production)?;
+        let public_origins = public_origins(env)?;
         Ok(Self {
+            allowed_hosts: allowed_hosts(env, server.production, &public_origins)?,
             database: DatabaseConfig::from_environment(env)?,
             session: SessionConfig::from_environment(env, server.production, &cache)?,
             admin_token: admin_token(env, server.production)?,
             cache,
-            public_origins: public_origins(env)?,
+            public_origins,
             trusted_proxies: trusted_proxies(env)?,
             log_filter: log_filter(env)?,
             server,
@@ -176,6 +183,42 @@ fn admin_token(env: &Environment, production: bool) -> Result<Option<SecretStrin
 fn public_origins(env: &Environment) -> Result<Vec<String>, ConfigError> {
     let listed = env.get("PUBLIC_ORIGIN").unwrap_or_default();
     listed.split(',').map(str::trim).filter(|origin| !origin.is_empty()).map(origin).collect()
+}
+
+fn allowed_hosts(
+    env: &Environment,
+    production: bool,
+    public_origins: &[String],
+) -> Result<AllowedHosts, ConfigError> {
+    let Some(listed) = env.get("ALLOWED_HOSTS") else {
+        let hosts = public_origins.iter().filter_map(|origin| origin.parse::<Uri>().ok());
+        let hosts: Vec<_> = hosts.filter_map(|uri| uri.host().map(str::to_owned)).collect();
+        return Ok(match production {
+            false => AllowedHosts::Local,
+            true if hosts.is_empty() => AllowedHosts::Any,
+            true => AllowedHosts::Listed(hosts),
+        });
+    };
+    let mut hosts = Vec::new();
+    for entry in listed.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+        if entry == "*" {
+            return Ok(AllowedHosts::Any);
+        }
+        let name = entry.strip_prefix('.').unwrap_or(entry);
+        let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let is_valid = name.parse::<IpAddr>().is_ok() || name.chars().all(is_name);
+        if name.is_empty() || !is_valid {
+            let problem = format!(
+                "{} is not a host without port, such as tasks.example.com, or *",
+                quoted(entry)
+            );
+            return Err(ConfigError::new("ALLOWED_HOSTS", problem));
+        }
+        let dot = if entry.starts_with('.') { "." } else { "" };
+        hosts.push(format!("{dot}{}", name.to_ascii_lowercase()));
+    }
+    Ok(AllowedHosts::Listed(hosts))
 }
 
 fn trusted_proxies(env: &Environment) -> Result<TrustedProxies, ConfigError> {

@@ -18,7 +18,10 @@ use actix_web::{
     web::Data,
 };
 
-use super::error_pages::AppError;
+use super::{
+    error_pages::AppError,
+    trusted_proxies::{Scheme, TrustedProxies},
+};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -39,21 +42,32 @@ pub(crate) async fn refuse_cross_site<B: MessageBody>(
 
 fn is_same_origin(req: &HttpRequest) -> bool {
     let listed = req.app_data::<Data<PublicOrigins>>().map_or(&[][..], |origins| &origins.0);
-    may_change_state(req.headers(), listed)
+    let scheme = req.app_data::<Data<TrustedProxies>>().and_then(|proxies| proxies.scheme(req));
+    may_change_state(req.headers(), scheme, listed)
 }
 
-/// Decides by the headers. Every value of a repeated header must be accepted.
-fn may_change_state(headers: &HeaderMap, public_origins: &[String]) -> bool {
+/// Decides by the headers, and by the scheme of the request where it is known. Every value of a
+/// repeated header must be accepted.
+fn may_change_state(
+    headers: &HeaderMap,
+    scheme: Option<Scheme>,
+    public_origins: &[String],
+) -> bool {
     if headers.contains_key(SEC_FETCH_SITE) {
         return headers
             .get_all(SEC_FETCH_SITE)
             .all(|site| matches!(site.as_bytes(), b"same-origin" | b"none"));
     }
     let host = headers.get(header::HOST);
-    headers.get_all(header::ORIGIN).all(|origin| is_own(origin, host, public_origins))
+    headers.get_all(header::ORIGIN).all(|origin| is_own(origin, host, scheme, public_origins))
 }
 
-fn is_own(origin: &HeaderValue, host: Option<&HeaderValue>, public_origins: &[String]) -> bool {
+fn is_own(
+    origin: &HeaderValue,
+    host: Option<&HeaderValue>,
+    own_scheme: Option<Scheme>,
+    public_origins: &[String],
+) -> bool {
     let Ok(origin) = origin.to_str().map(str::to_ascii_lowercase) else {
         return false;
     };
@@ -66,11 +80,14 @@ fn is_own(origin: &HeaderValue, host: Option<&HeaderValue>, public_origins: &[St
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return false;
     };
-    let default_port = match scheme {
-        "http" => ":80",
-        "https" => ":443",
+    let (scheme, default_port) = match scheme {
+        "http" => (Scheme::Http, ":80"),
+        "https" => (Scheme::Https, ":443"),
         _ => return false,
     };
+    if own_scheme.is_some_and(|own| own != scheme) {
+        return false;
+    }
     let without_port = |text: &str| text.strip_suffix(default_port).unwrap_or(text).to_owned();
     host.and_then(|host| host.to_str().ok()).is_some_and(|host| {
         without_port(&host.to_ascii_lowercase()) == without_port(authority.as_str())
@@ -91,7 +108,7 @@ mod tests {
     }
 
     fn passes(fields: &[(&str, &str)]) -> bool {
-        may_change_state(&headers(fields), &["https://tasks.example".to_owned()])
+        may_change_state(&headers(fields), None, &["https://tasks.example".to_owned()])
     }
 
     #[test]
@@ -111,6 +128,16 @@ mod tests {
     fn a_public_origin_does_not_overrule_the_browser() {
         let fields = [("origin", "https://tasks.example"), ("sec-fetch-site", "cross-site")];
         assert!(!passes(&fields));
+    }
+
+    #[test]
+    fn an_origin_of_another_scheme_is_another_site_where_the_scheme_is_known() {
+        let headers = headers(&[("host", "a.example"), ("origin", "http://a.example")]);
+        for (scheme, accepted) in
+            [(None, true), (Some(Scheme::Http), true), (Some(Scheme::Https), false)]
+        {
+            assert_eq!(may_change_state(&headers, scheme, &[]), accepted, "{scheme:?}");
+        }
     }
 
     #[test]

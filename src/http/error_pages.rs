@@ -38,6 +38,8 @@ pub(crate) enum AppError {
     Unauthorized,
     #[error("the request came from another site")]
     CrossSite,
+    #[error("the request is for another host")]
+    WrongHost,
     #[error("the body cannot be read")]
     BadRequest,
     #[error("the body is too large")]
@@ -58,6 +60,7 @@ impl ResponseError for AppError {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::CrossSite => StatusCode::FORBIDDEN,
+            Self::WrongHost => StatusCode::MISDIRECTED_REQUEST,
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -155,6 +158,11 @@ fn in_words(status: StatusCode) -> (&'static str, &'static str) {
         405 => ("Not possible here", "This address does not answer this kind of request."),
         408 => ("Too slow", "The request took too long to arrive. Nothing was changed."),
         413 => ("Too large", "The request was larger than this site accepts. Nothing was changed."),
+        421 => (
+            "Wrong address",
+            "This site does not answer under this name. If you run it, add the name to \
+             ALLOWED_HOSTS.",
+        ),
         503 => (
             "Back in a moment",
             "The task list cannot reach its database. Nothing is lost; please try again in a few \

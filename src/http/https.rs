@@ -9,7 +9,11 @@ use actix_web::{
     web::Data,
 };
 
-use super::{route::RouteTable, trusted_proxies::TrustedProxies};
+use super::{
+    allowed_hosts::AllowedHosts,
+    route::RouteTable,
+    trusted_proxies::{Scheme, TrustedProxies},
+};
 
 /// A middleware. The host is that of the request: a forged one redirects only its own sender.
 pub(crate) async fn redirect_plain_http<B: MessageBody>(
@@ -33,7 +37,9 @@ pub(crate) async fn redirect_plain_http<B: MessageBody>(
 fn secure_url(req: &ServiceRequest) -> Option<String> {
     let proxies = req.app_data::<Data<TrustedProxies>>()?;
     let routes = req.app_data::<Data<RouteTable>>()?;
-    if !proxies.is_plain_http(req.request()) || routes.is_probe(req.path()) {
+    let hosts = req.app_data::<Data<AllowedHosts>>()?;
+    let is_plain = proxies.scheme(req.request()) == Some(Scheme::Http);
+    if !is_plain || routes.is_probe(req.path()) || !hosts.allow_request(req) {
         return None;
     }
     let host = req.headers().get(header::HOST)?.to_str().ok()?;

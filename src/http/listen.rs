@@ -10,6 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use thiserror::Error;
+
 use crate::config::ServerConfig;
 
 /// Binds a unix socket. Replaces the file of a socket on which no server listens any more, and no
@@ -58,15 +60,27 @@ pub(crate) fn describe(config: &ServerConfig, address: Option<SocketAddr>) -> St
     }
 }
 
-/// Returns the address or path that cannot be bound, and the remedy.
-pub(crate) fn explain_failure(config: &ServerConfig) -> (String, &'static str) {
-    match &config.uds {
-        Some(path) => {
-            (path.display().to_string(), "name with --uds a free path in a folder that is writable")
-        }
-        None => (
-            format!("{}:{}", config.host, config.port),
-            "stop the program that uses this port, or set HOST and PORT to a free address",
-        ),
+/// Why the server cannot listen: cause and remedy.
+#[derive(Debug, Error)]
+#[error("cannot listen on {address}: {source}; {remedy}")]
+pub struct ListenError {
+    address: String,
+    source: io::Error,
+    remedy: &'static str,
+}
+
+impl ListenError {
+    pub(crate) fn new(config: &ServerConfig, source: io::Error) -> Self {
+        let (address, remedy) = match &config.uds {
+            Some(path) => (
+                path.display().to_string(),
+                "name with --uds a free path in a folder that is writable",
+            ),
+            None => (
+                format!("{}:{}", config.host, config.port),
+                "stop the program that uses this port, or set HOST and PORT to a free address",
+            ),
+        };
+        Self { address, source, remedy }
     }
 }

@@ -1,10 +1,11 @@
 //! The parts of HTTP that concern all routes: middleware, errors, listening and stopping.
 
+pub(crate) mod allowed_hosts;
 pub(crate) mod csrf;
 pub(crate) mod error_pages;
 pub(crate) mod headers;
 pub(crate) mod https;
-pub(crate) mod listen;
+pub mod listen;
 pub(crate) mod request_body;
 pub(crate) mod request_id;
 pub(crate) mod route;

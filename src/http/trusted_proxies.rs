@@ -72,10 +72,24 @@ impl TrustedProxies {
         client
     }
 
-    /// Returns whether a trusted proxy says that it received the request without TLS.
-    pub(crate) fn is_plain_http(&self, req: &HttpRequest) -> bool {
-        let scheme = req.headers().get("x-forwarded-proto");
-        self.trusts(peer(req)) && scheme.is_some_and(|scheme| scheme.as_bytes() == b"http")
+    /// Returns the scheme of the client's request, if a trusted proxy tells it. Proxies append to the
+    /// header, and write it in any case: the request was secure if any of them received it with TLS.
+    pub(crate) fn scheme(&self, req: &HttpRequest) -> Option<Scheme> {
+        if !self.trusts(peer(req)) {
+            return None;
+        }
+        let mut scheme = None;
+        for line in req.headers().get_all("x-forwarded-proto") {
+            for entry in line.to_str().ok()?.split(',').map(str::trim) {
+                if entry.eq_ignore_ascii_case("https") {
+                    return Some(Scheme::Https);
+                }
+                if entry.eq_ignore_ascii_case("http") {
+                    scheme = Some(Scheme::Http);
+                }
+            }
+        }
+        scheme
     }
 
     /// Returns the id that a trusted proxy gave to the request, if a log can hold it.
@@ -85,6 +99,13 @@ impl TrustedProxies {
         let is_id = (1..=MAX_ID_LENGTH).contains(&id.len()) && id.chars().all(is_valid);
         (is_id && self.trusts(peer(req))).then_some(id)
     }
+}
+
+/// The scheme of a client's request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Scheme {
+    Http,
+    Https,
 }
 
 /// Returns the address of the peer; `None` on the unix socket.
@@ -132,6 +153,27 @@ mod tests {
         assert_eq!(client(trusted, "10.0.0.1", &["evil"]), "10.0.0.1");
         assert_eq!(client(trusted, "10.0.0.1", &["203.0.113.7, evil"]), "10.0.0.1");
         assert_eq!(client(trusted, "10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn the_scheme_is_that_of_a_trusted_proxy_in_any_spelling() {
+        for (trusted, value, expected) in [
+            ("10.0.0.1", "http", Some(Scheme::Http)),
+            ("10.0.0.1", "HTTP", Some(Scheme::Http)),
+            ("10.0.0.1", "http, http", Some(Scheme::Http)),
+            ("10.0.0.1", "https", Some(Scheme::Https)),
+            ("10.0.0.1", "https, http", Some(Scheme::Https)),
+            ("10.0.0.1", "gopher", None),
+            ("10.0.0.1", "", None),
+            ("", "http", None),
+        ] {
+            let req = TestRequest::default()
+                .peer_addr("10.0.0.1:1".parse().unwrap())
+                .append_header(("x-forwarded-proto", value))
+                .to_http_request();
+            let trusted: TrustedProxies = trusted.parse().unwrap();
+            assert_eq!(trusted.scheme(&req), expected, "{value}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod concurrency;
 mod csrf;
+mod hosts;
 mod interface;
 mod shutdown;
 mod slow_visitors;

@@ -117,7 +117,8 @@ fn every_request_is_a_line_of_pairs_with_the_id_shown_on_the_error_page() {
 
 #[test]
 fn in_production_http_requests_through_a_trusted_proxy_are_redirected_to_https() {
-    let trusting = [("APP_ENV", "production"), ("TRUSTED_PROXIES", "127.0.0.1")];
+    let trusting =
+        [("APP_ENV", "production"), ("TRUSTED_PROXIES", "127.0.0.1"), ("ALLOWED_HOSTS", "*")];
     let ask = |settings: &[(&str, &str)], path: &str, scheme: &str| {
         let app = TestApp::with(TestDatabase::sqlite(), settings);
         let headers = [("x-forwarded-proto", scheme), ("host", "tasks.example:80")];
@@ -125,7 +126,10 @@ fn in_production_http_requests_through_a_trusted_proxy_are_redirected_to_https()
         (reply.status, reply.header("location"))
     };
     let redirect = (308, "https://tasks.example/?a=b".to_owned());
-    assert_eq!(ask(&trusting, "/?a=b", "http"), redirect);
+    for scheme in ["http", "HTTP", "http, http", "http,http"] {
+        assert_eq!(ask(&trusting, "/?a=b", scheme), redirect, "{scheme}");
+    }
+    assert_eq!(ask(&trusting, "/", "https, http").0, 200, "the client used TLS");
     assert_eq!(ask(&trusting, "/", "https").0, 200);
     assert_eq!(ask(&trusting, "/healthz", "http").0, 200);
     assert_eq!(
