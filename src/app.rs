@@ -14,10 +14,10 @@ use secrecy::ExposeSecret;
 use thiserror::Error;
 
 use crate::{
-    config::{CacheBackend, Config},
+    config::{AllowedHosts, CacheBackend, Config},
     db::{Db, DbError},
     http::{
-        allowed_hosts::{self, AllowedHosts},
+        allowed_hosts,
         csrf::{self, PublicOrigins},
         error_pages, headers, https,
         listen::{self, ListenError, SocketFile},
@@ -167,19 +167,19 @@ impl Parts {
             source,
         })?;
         let cache = open_cache(config, &db);
-        // A layer that is off is neither read nor filled.
         let layer = |name, is_on| if is_on { cache.layer(name) } else { Cache::null().build() };
-        let layers = config.cache.layers;
-        let queries = layer("query", layers.query);
+        let queries = layer("query", config.cache.layers.query);
         let tasks = Tasks::new(db.clone(), cache.clone(), queries, routes::cached_pages());
         let sessions = Sessions::new(&config.session, production, &cache, &db);
         let assets = Assets::load();
-        let views = Views::load(assets.clone(), layer("fragment", layers.fragment))?;
+        let views = Views::load(assets.clone(), layer("fragment", config.cache.layers.fragment))?;
         let hosts = config.allowed_hosts.clone();
-        let pages = ViewCache::builder(layer("view", layers.view))
+        let pages = ViewCache::builder(layer("view", config.cache.layers.view))
             .version(views.version() ^ headers::version(production))
             .bypass_cookie(flash::MARKER)
-            .unless(move |req| request_body::is_announced(req) || !hosts.allow_request(req));
+            .unless(move |req| {
+                request_body::is_announced(req) || !allowed_hosts::allow(&hosts, req)
+            });
         let pages = routes::cached_pages().fold(pages, ViewCacheBuilder::path).build();
         let routes = RouteTable::new(ROUTES);
         let (metrics, history) =

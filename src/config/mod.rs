@@ -2,6 +2,7 @@
 //!
 //! Each field names its variable and its default. Secrets are never printed.
 
+pub(crate) mod allowed_hosts;
 pub(crate) mod cache;
 pub(crate) mod database_url;
 pub(crate) mod environment;
@@ -14,12 +15,13 @@ use secrecy::SecretString;
 
 use self::environment::quoted;
 pub use self::{
+    allowed_hosts::AllowedHosts,
     cache::{CacheBackend, CacheConfig, Layers},
     database_url::{DatabaseKind, DatabaseUrl},
     environment::{ConfigError, Environment},
     session::{SessionConfig, SessionStoreKind},
 };
-pub use crate::http::{allowed_hosts::AllowedHosts, trusted_proxies::TrustedProxies};
+pub use crate::http::trusted_proxies::TrustedProxies;
 
 /// The largest number of workers that Actix starts.
 const MAX_WORKERS: u32 = 512;

@@ -10,10 +10,11 @@ use actix_web::{
 };
 
 use super::{
-    allowed_hosts::AllowedHosts,
+    allowed_hosts,
     route::RouteTable,
     trusted_proxies::{Scheme, TrustedProxies},
 };
+use crate::config::AllowedHosts;
 
 /// A middleware. The host is that of the request: a forged one redirects only its own sender.
 pub(crate) async fn redirect_plain_http<B: MessageBody>(
@@ -39,7 +40,7 @@ fn secure_url(req: &ServiceRequest) -> Option<String> {
     let routes = req.app_data::<Data<RouteTable>>()?;
     let hosts = req.app_data::<Data<AllowedHosts>>()?;
     let is_plain = proxies.scheme(req.request()) == Some(Scheme::Http);
-    if !is_plain || routes.is_probe(req.path()) || !hosts.allow_request(req) {
+    if !is_plain || routes.is_probe(req.path()) || !allowed_hosts::allow(hosts, req) {
         return None;
     }
     let host = req.headers().get(header::HOST)?.to_str().ok()?;
