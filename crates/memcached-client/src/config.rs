@@ -2,7 +2,7 @@
 
 use std::{fmt, net::Ipv6Addr, path::PathBuf, str::FromStr, time::Duration};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 
 /// The port of a server if its address names no port.
@@ -186,7 +186,8 @@ pub struct Config {
     /// Default: 10,000.
     pub max_in_flight: usize,
     /// Longest item, in bytes of key and value together. Default: 1 MiB, the limit of memcached and
-    /// MemCachier.
+    /// MemCachier. A server that sends a longer value counts as down, so raise this together with the
+    /// option `-I` of memcached.
     pub max_item_bytes: usize,
 }
 
@@ -208,6 +209,40 @@ impl Config {
             max_item_bytes: 1024 * 1024,
         }
     }
+}
+
+/// The longest text of a server that is shown, in characters.
+const MAX_SERVER_TEXT: usize = 1000;
+
+impl Config {
+    /// Returns a text that a server sent, fit for a log or a terminal: the password is masked, control
+    /// characters are escaped, and a long text is cut.
+    pub(crate) fn server_text(&self, text: &[u8]) -> String {
+        let text = String::from_utf8_lossy(text);
+        let text = match &self.credentials {
+            Some(login) if !login.password.expose_secret().is_empty() => {
+                text.replace(login.password.expose_secret(), "***")
+            }
+            _ => text.into_owned(),
+        };
+        let mut shown = String::with_capacity(text.len());
+        for c in text.chars().take(MAX_SERVER_TEXT) {
+            if is_unprintable(c) { shown.extend(c.escape_unicode()) } else { shown.push(c) }
+        }
+        shown
+    }
+
+    /// The longest body of a response, in bytes: that of the largest item, with its flags.
+    pub(crate) fn max_response_body(&self) -> usize {
+        self.max_item_bytes.saturating_add(64)
+    }
+}
+
+/// Control characters, and those that reorder the text around them (Unicode's bidirectional controls).
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -252,5 +287,15 @@ mod tests {
         let password = "hunter2".into();
         config.credentials = Some(Credentials { username: "user".to_owned(), password });
         assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_text_of_a_server_is_shown_without_password_and_control_characters() {
+        let mut config = Config::new(vec![]);
+        let password = "hunter2".into();
+        config.credentials = Some(Credentials { username: "user".to_owned(), password });
+        let shown = config.server_text(b"no 'user hunter2'\x1b[31m\xff\xe2\x80\xae");
+        assert_eq!(shown, "no 'user ***'\\u{1b}[31m\u{fffd}\\u{202e}");
+        assert_eq!(config.server_text(&[b'x'; 5000]).len(), MAX_SERVER_TEXT);
     }
 }

@@ -14,6 +14,8 @@ use std::{
 use thiserror::Error;
 use tokio::sync::watch;
 
+#[cfg(feature = "text")]
+use crate::config::Config;
 use crate::{config::ServerAddress, error::Error};
 
 /// The time after the end of its announced pause at which a silent probe counts as stuck.
@@ -40,6 +42,18 @@ pub(crate) enum Outage {
 }
 
 impl Outage {
+    /// Returns the outage with its texts, which may quote the server, fit for a log.
+    #[cfg(feature = "text")]
+    pub(crate) fn shown(self, config: &Config) -> Self {
+        let shown = |text: String| config.server_text(text.as_bytes());
+        match self {
+            Self::Connection(text) => Self::Connection(shown(text)),
+            Self::Login(text) => Self::Login(shown(text)),
+            Self::Protocol(text) => Self::Protocol(shown(text)),
+            other => other,
+        }
+    }
+
     /// Returns the error for operations in flight to `server` with the deadline `limit`.
     pub(crate) fn to_error(&self, server: &ServerAddress, limit: Duration) -> Error {
         let server = server.clone();

@@ -87,10 +87,6 @@ impl Cas {
     }
 }
 
-/// The longest accepted body of a response, in bytes: the size of memcached's largest item. No
-/// memory is allocated for a response that claims to be longer.
-pub(crate) const MAX_RESPONSE_BODY: usize = 128 * 1024 * 1024;
-
 /// Returns a number for a connection that is unique within the process.
 pub(crate) fn next_connection() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);

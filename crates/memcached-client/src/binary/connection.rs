@@ -269,7 +269,8 @@ impl<'a> IoLoop<'a> {
             Poll::Ready(Ok(_)) => {}
         }
         let (reading, mut needed) = (&mut self.reading, 0);
-        let next = || match decode(reading)? {
+        let max_body = self.driver.server.config.max_response_body();
+        let next = || match decode(reading, max_body)? {
             Frame::Response(response) => Ok(Some(response)),
             Frame::Incomplete(length) => {
                 needed = length;

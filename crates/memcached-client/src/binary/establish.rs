@@ -13,6 +13,9 @@ use crate::{
     stream::Stream,
 };
 
+/// The longest body of a response during the log-in, in bytes.
+const MAX_LOGIN_BODY: usize = 4096;
+
 /// Connects, logs in, and waits for the response to a NOOP. A server that accepts connections but
 /// hangs, or that requires a log-in, fails here.
 pub(crate) async fn establish(address: &ServerAddress, config: &Config) -> Result<Stream, Outage> {
@@ -63,7 +66,7 @@ async fn read_response(
     opcode: u8,
 ) -> Result<Response, Outage> {
     loop {
-        match decode(buffer).map_err(|error| Outage::Protocol(error.to_string()))? {
+        match decode(buffer, MAX_LOGIN_BODY).map_err(|error| Outage::Protocol(error.to_string()))? {
             Frame::Response(response) if response.opcode == opcode => return Ok(response),
             Frame::Response(_) => {
                 return Err(Outage::Protocol("a response to another request".to_owned()));

@@ -225,7 +225,7 @@ impl Link {
 
     pub(crate) async fn version(&self) -> Result<String, Error> {
         let response = self.plain(opcode::VERSION).await?;
-        Ok(String::from_utf8_lossy(&response.value).into_owned())
+        Ok(self.server.config.server_text(&response.value))
     }
 
     /// Sends a request without key or value.
@@ -241,7 +241,7 @@ impl Link {
     pub(crate) async fn stats(&self) -> Result<Vec<(String, String)>, Error> {
         let request = Request { opcode: opcode::STAT, ..Request::default() };
         let sent = self.send(|pipeline, deadline| pipeline.push(request, deadline))?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let text = |bytes: &[u8]| self.server.config.server_text(bytes);
         let (reply, connection) = self.reply(sent).await?;
         match reply {
             Reply::List(list) => Ok(list.iter().map(|r| (text(&r.key), text(&r.value))).collect()),

@@ -6,8 +6,6 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
-use crate::types::MAX_RESPONSE_BODY;
-
 /// The length of a header, in bytes.
 pub(crate) const HEADER: usize = 24;
 /// The first byte of a request.
@@ -132,8 +130,8 @@ pub(crate) enum DecodeError {
     Magic(u8),
     #[error("the parts of a frame are longer than its body")]
     Lengths,
-    #[error("a frame claims a body of {0} bytes; the limit is {MAX_RESPONSE_BODY}")]
-    BodyTooLong(usize),
+    #[error("a frame claims a body of {0} bytes; the limit is {1}")]
+    BodyTooLong(usize, usize),
     #[error("a frame reports success of command {0:#04x}, but its body has the wrong parts")]
     Success(u8),
 }
@@ -149,8 +147,9 @@ fn has_parts_of_success(opcode: u8, extras: usize, body: usize) -> bool {
     }
 }
 
-/// Removes one response from the front of `buffer`, if it is complete.
-pub(crate) fn decode(buffer: &mut BytesMut) -> Result<Frame, DecodeError> {
+/// Removes one response from the front of `buffer`, if it is complete. A body of more than `max_body`
+/// bytes is an error, before memory is allocated for it.
+pub(crate) fn decode(buffer: &mut BytesMut, max_body: usize) -> Result<Frame, DecodeError> {
     let Some(mut header) = buffer.get(..HEADER) else {
         return match buffer.first() {
             Some(&magic) if magic != RESPONSE => Err(DecodeError::Magic(magic)),
@@ -168,8 +167,8 @@ pub(crate) fn decode(buffer: &mut BytesMut) -> Result<Frame, DecodeError> {
     let status = header.get_u16();
     let body_length = header.get_u32() as usize;
     let (opaque, cas) = (header.get_u32(), header.get_u64());
-    if body_length > MAX_RESPONSE_BODY {
-        return Err(DecodeError::BodyTooLong(body_length));
+    if body_length > max_body {
+        return Err(DecodeError::BodyTooLong(body_length, max_body));
     }
     if key_length + extras_length > body_length {
         return Err(DecodeError::Lengths);
@@ -194,6 +193,8 @@ mod tests {
 
     use super::*;
 
+    const MAX_BODY: usize = 1 << 20;
+
     /// Encodes a response as a server does.
     fn bytes_of(response: &Response) -> Vec<u8> {
         let mut bytes = BytesMut::new();
@@ -213,7 +214,7 @@ mod tests {
 
     fn decode_all(buffer: &mut BytesMut) -> Result<Vec<Response>, DecodeError> {
         let mut responses = Vec::new();
-        while let Frame::Response(response) = decode(buffer)? {
+        while let Frame::Response(response) = decode(buffer, MAX_BODY)? {
             responses.push(response);
         }
         Ok(responses)
@@ -234,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_wrong_first_byte_is_refused_before_the_rest_arrives() {
-        assert_eq!(decode(&mut BytesMut::from(&b"H"[..])), Err(DecodeError::Magic(b'H')));
+        assert_eq!(decode(&mut BytesMut::from(&b"H"[..]), MAX_BODY), Err(DecodeError::Magic(b'H')));
     }
 
     #[test]
@@ -242,8 +243,8 @@ mod tests {
         let mut frame = [0; HEADER];
         frame[0] = RESPONSE;
         frame[8..12].copy_from_slice(&u32::MAX.to_be_bytes());
-        let outcome = decode(&mut BytesMut::from(&frame[..]));
-        assert_eq!(outcome, Err(DecodeError::BodyTooLong(u32::MAX as usize)));
+        let outcome = decode(&mut BytesMut::from(&frame[..]), MAX_BODY);
+        assert_eq!(outcome, Err(DecodeError::BodyTooLong(u32::MAX as usize, MAX_BODY)));
     }
 
     #[test]
@@ -251,7 +252,7 @@ mod tests {
         let mut frame = [0; HEADER];
         frame[0] = RESPONSE;
         frame[3] = 1;
-        assert_eq!(decode(&mut BytesMut::from(&frame[..])), Err(DecodeError::Lengths));
+        assert_eq!(decode(&mut BytesMut::from(&frame[..]), MAX_BODY), Err(DecodeError::Lengths));
     }
 
     #[test]
@@ -261,7 +262,7 @@ mod tests {
             let mut frame = [0; HEADER + 9];
             (frame[0], frame[1], frame[11]) = (RESPONSE, opcode, 9);
             frame[HEADER..].copy_from_slice(b"Not found");
-            let outcome = decode(&mut BytesMut::from(&frame[..]));
+            let outcome = decode(&mut BytesMut::from(&frame[..]), MAX_BODY);
             assert_eq!(outcome, Err(DecodeError::Success(opcode)));
         }
     }
@@ -313,9 +314,9 @@ mod tests {
                 *first = RESPONSE;
             }
             let mut buffer = BytesMut::from(&bytes[..]);
-            while let Ok(decoded) = decode(&mut buffer) {
+            while let Ok(decoded) = decode(&mut buffer, MAX_BODY) {
                 if let Frame::Incomplete(needed) = decoded {
-                    prop_assert!(needed > buffer.len() && needed <= HEADER + MAX_RESPONSE_BODY);
+                    prop_assert!(needed > buffer.len() && needed <= HEADER + MAX_BODY);
                     break;
                 }
             }

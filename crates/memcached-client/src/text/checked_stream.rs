@@ -12,8 +12,6 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, BufWriter, ReadBuf};
 
-use crate::types::MAX_RESPONSE_BODY;
-
 /// The longest accepted line, in bytes. The longest line of memcached, which announces a value, has a
 /// key of 250 bytes and three numbers.
 const MAX_LINE: usize = 2048;
@@ -84,15 +82,21 @@ impl ReplyLog {
 }
 
 /// Splits the bytes of replies into lines and values.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Scanner {
     /// The beginning of a line that is incomplete.
     line: Vec<u8>,
     /// The number of bytes until the end of the current value and its line break.
     skip: usize,
+    /// The largest value that is accepted, in bytes.
+    max_value: usize,
 }
 
 impl Scanner {
+    fn new(max_value: usize) -> Self {
+        Self { line: Vec::new(), skip: 0, max_value }
+    }
+
     /// Adds the lines in `bytes` to `log`. Fails on a line that memcached does not send.
     fn scan(&mut self, mut bytes: &[u8], log: &ReplyLog) -> io::Result<()> {
         while !bytes.is_empty() {
@@ -107,7 +111,7 @@ impl Scanner {
                 return Err(invalid("a line is too long"));
             }
             if end.is_some() {
-                let (line, value_length) = parse_line(&self.line)?;
+                let (line, value_length) = parse_line(&self.line, self.max_value)?;
                 log.push(line);
                 self.skip = value_length;
                 self.line.clear();
@@ -120,7 +124,7 @@ impl Scanner {
 }
 
 /// Parses a line. Returns the length of the value that follows it too, with its line break.
-fn parse_line(line: &[u8]) -> io::Result<(ReplyLine, usize)> {
+fn parse_line(line: &[u8], max_value: usize) -> io::Result<(ReplyLine, usize)> {
     let line = std::str::from_utf8(line).map_err(|_| invalid("a line is not UTF-8"))?;
     let line =
         line.strip_suffix("\r\n").ok_or_else(|| invalid("a line does not end with CR LF"))?;
@@ -130,9 +134,7 @@ fn parse_line(line: &[u8]) -> io::Result<(ReplyLine, usize)> {
             let key = words.next().unwrap_or_default().to_owned();
             let length = words.nth(1).and_then(|length| length.parse::<usize>().ok());
             match length {
-                Some(length) if length <= MAX_RESPONSE_BODY => {
-                    Ok((ReplyLine::Value(key), length + 2))
-                }
+                Some(length) if length <= max_value => Ok((ReplyLine::Value(key), length + 2)),
                 _ => Err(invalid("a value has an invalid length")),
             }
         }
@@ -157,8 +159,9 @@ pub(crate) struct CheckedStream<S: AsyncWrite> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> CheckedStream<S> {
-    pub(crate) fn new(stream: S, log: ReplyLog) -> Self {
-        Self { stream: BufWriter::new(stream), scanner: Scanner::default(), log }
+    /// Values of more than `max_value` bytes are refused.
+    pub(crate) fn new(stream: S, log: ReplyLog, max_value: usize) -> Self {
+        Self { stream: BufWriter::new(stream), scanner: Scanner::new(max_value), log }
     }
 
     /// Fails if there are bytes to read before the first write of an operation: they belong to no
@@ -225,7 +228,7 @@ mod tests {
 
     fn scan(bytes: &[u8]) -> io::Result<Option<ReplyLine>> {
         let log = ReplyLog::default();
-        Scanner::default().scan(bytes, &log).map(|()| log.last())
+        Scanner::new(1 << 20).scan(bytes, &log).map(|()| log.last())
     }
 
     #[test]
@@ -262,7 +265,7 @@ mod tests {
             let reply = [head.as_bytes(), &value, b"\r\nEND\r\nSTORED\r\n"].concat();
             let (first, second) = reply.split_at(cut.min(reply.len()));
             let log = ReplyLog::default();
-            let mut scanner = Scanner::default();
+            let mut scanner = Scanner::new(1 << 20);
             scanner.scan(first, &log).unwrap();
             scanner.scan(second, &log).unwrap();
             prop_assert_eq!(log.last(), Some(ReplyLine::Stored));

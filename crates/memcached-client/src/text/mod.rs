@@ -111,6 +111,7 @@ impl Link {
             Ok(Ok(None)) => Ok(None),
             Ok(Ok(Some((Outcome::Done(value), number)))) => Ok(Some((value, number))),
             Ok(Ok(Some((Outcome::Refused(reason), _)))) => {
+                let reason = self.config.server_text(reason.as_bytes());
                 let error = Error::Refused { status: None, reason };
                 self.counters.failed(&error);
                 Err(error)
@@ -127,6 +128,7 @@ impl Link {
 
     /// Counts a failure and converts it to an error. Marks the server as down if it is at fault.
     fn fail(&self, outage: Outage, is_servers_fault: bool) -> Error {
+        let outage = outage.shown(&self.config);
         let error = outage.to_error(&self.address, self.config.timeout);
         self.counters.failed(&error);
         if is_servers_fault {

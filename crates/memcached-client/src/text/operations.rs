@@ -219,7 +219,8 @@ impl Link {
 
     pub(crate) async fn version(&self) -> Result<String, Error> {
         let version = async |session: &mut Session| session.protocol.version().await;
-        Ok(self.on_any_session(1, version).await?.0)
+        let (version, _) = self.on_any_session(1, version).await?;
+        Ok(self.config.server_text(version.as_bytes()))
     }
 }
 

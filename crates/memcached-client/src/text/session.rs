@@ -52,13 +52,18 @@ impl Session {
 
 /// Connects, logs in, and waits for the reply to `version`.
 pub(crate) async fn establish(address: &ServerAddress, config: &Config) -> Result<Session, Outage> {
+    open(address, config).await.map_err(|outage| outage.shown(config))
+}
+
+async fn open(address: &ServerAddress, config: &Config) -> Result<Session, Outage> {
     let stream = match &config.credentials {
         None => connect(address, config).await?,
         Some(credentials) => log_in(address, credentials, config).await?,
     };
     let log = ReplyLog::default();
     log.begin();
-    let protocol = Protocol::new(CheckedStream::new(stream, log.clone()));
+    let protocol =
+        Protocol::new(CheckedStream::new(stream, log.clone(), config.max_response_body()));
     let mut session = Session { number: next_connection(), protocol, log, outages_at_opening: 0 };
     match session.protocol.version().await {
         Ok(_) => Ok(session),

@@ -101,6 +101,43 @@ async fn an_absurd_length_closes_the_connection() {
 }
 
 #[tokio::test]
+async fn a_value_longer_than_the_largest_item_is_an_outage() {
+    let peer = sends_once(|request| response(request, &vec![b'x'; 2 << 20])).await;
+    assert!(assert_one_failure(peer).await.to_string().contains("claims a body"));
+    let (_peer, client) = text_peer(&["VALUE k 0 2097152\r\n"]).await;
+    assert!(client.get("k").await.unwrap_err().is_outage());
+}
+
+#[tokio::test]
+async fn an_endless_list_of_statistics_is_an_outage() {
+    for (name, value) in [(&b"name"[..], &b"1"[..]), (b"name", &[b'x'; 5000])] {
+        let peer = Peer::start(move |mut stream| async move {
+            greet(&mut stream).await;
+            let request = read(&mut stream).await.unwrap();
+            let mut frame = response(&request, &[name, value].concat());
+            frame[3] = u8::try_from(name.len()).unwrap();
+            while stream.write_all(&frame).await.is_ok() {}
+        })
+        .await;
+        let mut config = peer.config();
+        config.timeout = Duration::from_secs(600);
+        let (_, statistics) = Client::new(config).stats().await.remove(0);
+        assert!(statistics.unwrap_err().to_string().contains("matches no request"));
+    }
+}
+
+#[tokio::test]
+async fn control_characters_of_a_server_are_escaped() {
+    let (_peer, client) = text_peer(&["SERVER_ERROR \x1b[31mred\u{202e}\r\n"]).await;
+    let error = client.get("k").await.unwrap_err().to_string();
+    assert!(error.contains("SERVER_ERROR \\u{1b}[31mred\\u{202e}"), "{error}");
+
+    let peer = sends_once(|request| response(request, b"1.6\x1b]0;title\x07")).await;
+    let (_, version) = Client::new(peer.config()).version().await.remove(0);
+    assert_eq!(version.unwrap(), "1.6\\u{1b}]0;title\\u{7}");
+}
+
+#[tokio::test]
 async fn a_connection_closed_within_a_value_is_an_error() {
     let peer = misbehaves_once(|mut stream, request| async move {
         stream.write_all(&response(&request, &[b'x'; 1000])[..500]).await.unwrap();

@@ -35,6 +35,39 @@ async fn a_refused_log_in_is_reported_without_the_password() {
 }
 
 #[tokio::test]
+async fn a_server_that_quotes_the_log_in_does_not_reveal_the_password() {
+    let peer = Peer::start(|mut stream| async move {
+        let mut received = [0; 1024];
+        let length = stream.read(&mut received).await.unwrap_or(0);
+        let quoted = String::from_utf8_lossy(&received[..length]).replace("\r\n", " ");
+        let _ = stream.write_all(format!("SERVER_ERROR what is {quoted}?\r\n").as_bytes()).await;
+    })
+    .await;
+    let mut config = peer.config();
+    config.protocol = Protocol::Text;
+    config.credentials = Some(credentials("quoted-password"));
+    let client = Client::new(config);
+    let error = client.get("k").await.unwrap_err();
+    assert!(error.to_string().contains("***"), "{error}");
+    let printed = format!("{error} {error:?} {:?} {client:?}", client.status());
+    assert!(!printed.contains("quoted-password"), "{printed}");
+}
+
+#[tokio::test]
+async fn a_long_response_to_the_log_in_is_refused() {
+    let peer = Peer::start(|mut stream| async move {
+        let request = read(&mut stream).await.unwrap();
+        let _ = stream.write_all(&response(&request, &[b'x'; 10_000])).await;
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let mut config = peer.config();
+    config.credentials = Some(credentials(PASSWORD));
+    let error = Client::new(config).get("k").await.unwrap_err().to_string();
+    assert!(error.contains("the limit is 4096"), "{error}");
+}
+
+#[tokio::test]
 async fn a_server_that_requires_credentials_is_down_without_them() {
     for (protocol, kind) in [(Protocol::Binary, Kind::Sasl), (Protocol::Text, Kind::AuthFile)] {
         let server = Memcached::start(kind);

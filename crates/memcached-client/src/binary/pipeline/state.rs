@@ -16,7 +16,9 @@ use crate::error::Error;
 const SHARED_GETS: usize = 8;
 
 /// The most statistics that a server may send. memcached sends about a hundred.
-const MAX_LIST: usize = 10_000;
+const MAX_LIST: usize = 1000;
+/// The longest name and value of a statistic, in bytes together. Those of memcached have less than 100.
+const MAX_STATISTIC: usize = 4096;
 
 /// A response that matches no request. The connection is out of step and must be closed.
 #[derive(Debug, Error)]
@@ -233,7 +235,8 @@ impl State {
             return Ok(true);
         }
         if let Slot::Waiting { so_far: Reply::List(list), .. } = &mut self.slots[slot] {
-            if list.len() >= MAX_LIST {
+            let length = response.key.len() + response.value.len();
+            if list.len() >= MAX_LIST || length > MAX_STATISTIC {
                 return Err(ExcessResponse);
             }
             list.push(response);
