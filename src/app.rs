@@ -14,7 +14,7 @@ use secrecy::ExposeSecret;
 use thiserror::Error;
 
 use crate::{
-    config::{AllowedHosts, CacheBackend, Config},
+    config::{AllowedHosts, CacheBackend, Config, TrustedProxies},
     db::{Db, DbError},
     http::{
         allowed_hosts,
@@ -24,7 +24,6 @@ use crate::{
         request_body,
         route::RouteTable,
         shutdown::{self, Draining},
-        trusted_proxies::TrustedProxies,
     },
     monitor::{
         access_log,
@@ -121,7 +120,7 @@ impl Application {
         self.port
     }
 
-    /// Returns one line with the address, and with what is used for database, cache and sessions.
+    /// Returns one line with the address, the database, the cache and the session store.
     #[must_use]
     pub fn summary(&self) -> &str {
         &self.summary
@@ -240,7 +239,7 @@ fn open_cache(config: &Config, db: &Db) -> Cache {
     }
     if let Some(secret) = &config.session.secret_key {
         let previous = config.session.secret_key_previous.as_ref().map(ExposeSecret::expose_secret);
-        builder = builder.secret_from(secret.expose_secret(), previous);
+        builder = builder.secret_from("tasklist cache", secret.expose_secret(), previous);
     }
     let cache = builder.build();
     if cache.is_shared() {

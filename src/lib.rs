@@ -1,4 +1,4 @@
-//! A task list, rendered on the server with Actix and Tera, kept in a SQL database by Diesel.
+//! A task list, rendered on the server with Actix and Tera, stored in a SQL database by Diesel.
 //!
 //! [`app::Application`] is where the parts meet; `routes` lists every URL.
 

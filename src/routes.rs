@@ -8,7 +8,7 @@ use actix_web::{
 };
 
 use crate::{
-    http::route::{Route, route},
+    http::route::{Methods, Route, route},
     monitor::{admin_token, dashboard, health, metrics},
     session::{Sessions, key_rotation::accept_previous_key},
     tasks::handlers,
@@ -32,6 +32,12 @@ pub(crate) const ROUTES: &[Route] = &[
 /// Returns the paths of all pages in the view cache.
 pub fn cached_pages() -> impl Iterator<Item = &'static str> {
     ROUTES.iter().filter(|route| route.is_cached).map(|route| route.path)
+}
+
+/// Returns the paths that GET answers, without those that have parameters.
+pub fn readable_pages() -> impl Iterator<Item = &'static str> {
+    let is_page = |route: &&Route| route.methods != Methods::Post && !route.path.contains('{');
+    ROUTES.iter().filter(is_page).map(|route| route.path)
 }
 
 /// Registers all routes in an Actix app.

@@ -3,7 +3,6 @@
 use std::{fmt::Display, time::Duration};
 
 use bytesize::ByteSize;
-
 use everfresh::servers_from_variables;
 use memcached_client::{Config as ServersConfig, Failover, Protocol};
 
@@ -186,7 +185,9 @@ fn prefix(env: &Environment) -> Result<String, ConfigError> {
 
 fn memory_bytes(env: &Environment) -> Result<usize, ConfigError> {
     let Some(text) = env.get("CACHE_MEMORY_BYTES") else { return Ok(DEFAULT_MEMORY) };
-    let size = text.trim().parse().ok().filter(|size: &ByteSize| *size >= MIN_MEMORY);
+    // A number that is too large parses as the largest size.
+    let size =
+        text.trim().parse().ok().filter(|size| (MIN_MEMORY..ByteSize(u64::MAX)).contains(size));
     size.and_then(|size| usize::try_from(size.as_u64()).ok()).ok_or_else(|| {
         let problem =
             format!("{} is not a size of at least 1 MiB, such as 64MiB or 67108864", quoted(text));

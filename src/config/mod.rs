@@ -7,6 +7,7 @@ pub(crate) mod cache;
 pub(crate) mod database_url;
 pub(crate) mod environment;
 pub(crate) mod session;
+pub(crate) mod trusted_proxies;
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -20,8 +21,8 @@ pub use self::{
     database_url::{DatabaseKind, DatabaseUrl},
     environment::{ConfigError, Environment},
     session::{SessionConfig, SessionStoreKind},
+    trusted_proxies::TrustedProxies,
 };
-pub use crate::http::trusted_proxies::TrustedProxies;
 
 /// The largest number of workers that Actix starts.
 const MAX_WORKERS: u32 = 512;

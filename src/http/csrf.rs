@@ -18,10 +18,8 @@ use actix_web::{
     web::Data,
 };
 
-use super::{
-    error_pages::AppError,
-    trusted_proxies::{Scheme, TrustedProxies},
-};
+use super::{error_pages::AppError, forwarded::Scheme};
+use crate::config::TrustedProxies;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 

@@ -9,12 +9,8 @@ use actix_web::{
     web::Data,
 };
 
-use super::{
-    allowed_hosts,
-    route::RouteTable,
-    trusted_proxies::{Scheme, TrustedProxies},
-};
-use crate::config::AllowedHosts;
+use super::{allowed_hosts, forwarded::Scheme, route::RouteTable};
+use crate::config::{AllowedHosts, TrustedProxies};
 
 /// A middleware. The host is that of the request: a forged one redirects only its own sender.
 pub(crate) async fn redirect_plain_http<B: MessageBody>(

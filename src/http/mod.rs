@@ -3,6 +3,7 @@
 pub(crate) mod allowed_hosts;
 pub(crate) mod csrf;
 pub(crate) mod error_pages;
+pub(crate) mod forwarded;
 pub(crate) mod headers;
 pub(crate) mod https;
 pub mod listen;
@@ -10,4 +11,3 @@ pub(crate) mod request_body;
 pub(crate) mod request_id;
 pub(crate) mod route;
 pub mod shutdown;
-pub(crate) mod trusted_proxies;

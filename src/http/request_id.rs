@@ -11,7 +11,7 @@ use std::{
 
 use actix_web::{HttpMessage, HttpRequest, web::Data};
 
-use super::trusted_proxies::TrustedProxies;
+use crate::config::TrustedProxies;
 
 /// Identifies a request: an id of its own, or that of a trusted proxy. Not a secret.
 #[derive(Clone, Debug)]

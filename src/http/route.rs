@@ -51,8 +51,17 @@ macro_rules! route {
 pub(crate) use route;
 
 impl Route {
-    /// Stores its page in the view cache.
+    /// Stores its page in the view cache. Its path has no parameters, because writes invalidate the
+    /// pages of all cached routes by their paths.
     pub(crate) const fn cached(self) -> Self {
+        let mut at = 0;
+        while at < self.path.len() {
+            assert!(
+                self.path.as_bytes()[at] != b'{',
+                "a cached page has no parameters in its path"
+            );
+            at += 1;
+        }
         Self { is_cached: true, ..self }
     }
 
@@ -136,7 +145,10 @@ mod tests {
             ("BREW", "/", "other"),
             ("POST", "/7/delete", "POST /{id}/delete"),
             ("GET", "/7/delete", "other"),
+            ("POST", "/abc/delete", "other"),
             ("GET", "/static/x.css", "GET /static/{name}"),
+            ("GET", "/static/", "other"),
+            ("GET", "/static/a/b", "other"),
             ("POST", "/healthz", "GET /healthz"),
             ("GET", "/wp-login.php", "other"),
         ] {

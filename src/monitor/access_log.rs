@@ -11,7 +11,10 @@ use actix_web::{
 };
 
 use super::metrics::Metrics;
-use crate::http::{request_id::RequestId, route::RouteTable, trusted_proxies::TrustedProxies};
+use crate::{
+    config::TrustedProxies,
+    http::{request_id::RequestId, route::RouteTable},
+};
 
 /// An optional value, printed as `-` if it is missing.
 struct OrDash<T>(Option<T>);

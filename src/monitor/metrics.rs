@@ -2,10 +2,7 @@
 //! Prometheus reads.
 
 use std::{
-    sync::{
-        OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -69,8 +66,8 @@ pub(crate) struct Metrics {
 struct RouteMetrics {
     label: &'static str,
     /// Answers with status 200, which are nearly all.
-    ok: OnceLock<Counter>,
-    duration: OnceLock<Histogram>,
+    ok: Counter,
+    duration: Histogram,
 }
 
 /// Requests and their durations since the start, over all routes.
@@ -81,12 +78,18 @@ pub(crate) struct RequestTotals {
 }
 
 impl Metrics {
-    /// `labels` are those of all routes.
+    /// `labels` are those of all routes. Their series begin at 0, because Prometheus cannot see the
+    /// first step of a series that appears with it.
     pub(crate) fn new(labels: impl Iterator<Item = &'static str>) -> Self {
         let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> _);
         let requests = Family::<RequestLabels, Counter>::default();
-        let new = |label| RouteMetrics { label, ok: OnceLock::new(), duration: OnceLock::new() };
-        let routes = labels.map(new).collect();
+        let routes = labels
+            .map(|route| RouteMetrics {
+                label: route,
+                ok: requests.get_or_create_owned(&RequestLabels { route, status: 200 }),
+                duration: durations.get_or_create_owned(&RouteLabel { route }),
+            })
+            .collect();
         Self { requests, durations, routes, slowest: AtomicU64::new(0) }
     }
 
@@ -97,13 +100,9 @@ impl Metrics {
         let Some(metrics) = self.routes.iter().find(|metrics| metrics.label == route) else {
             return;
         };
-        let histogram = metrics
-            .duration
-            .get_or_init(|| self.durations.get_or_create_owned(&RouteLabel { route }));
-        histogram.observe(duration.as_secs_f64());
+        metrics.duration.observe(duration.as_secs_f64());
         if status == StatusCode::OK {
-            let labels = RequestLabels { route, status: 200 };
-            metrics.ok.get_or_init(|| self.requests.get_or_create_owned(&labels)).inc();
+            metrics.ok.inc();
         } else {
             let labels = RequestLabels { route, status: status.as_u16() };
             self.requests.get_or_create(&labels).inc();
@@ -113,9 +112,9 @@ impl Metrics {
     /// Returns the totals over all routes.
     pub(crate) fn totals(&self) -> RequestTotals {
         let mut totals = RequestTotals::default();
-        for histogram in self.routes.iter().filter_map(|metrics| metrics.duration.get()) {
-            totals.requests += histogram.count();
-            totals.seconds += histogram.sum();
+        for RouteMetrics { duration, .. } in &self.routes {
+            totals.requests += duration.count();
+            totals.seconds += duration.sum();
         }
         totals
     }
@@ -131,7 +130,7 @@ impl Metrics {
 
     fn register(&self, registry: &mut Registry) {
         registry.register("http_requests", "Requests answered", self.requests.clone());
-        let help = "How long answers took, without sending them";
+        let help = "Time until the response was ready to be sent";
         registry.register("http_request_duration_seconds", help, self.durations.clone());
     }
 }
@@ -153,10 +152,20 @@ pub(crate) async fn show(
     register_servers(&mut registry, reports.into_iter().map(|report| report.status));
     let (open, idle) = db.connections();
     gauge(&mut registry, "database_connections", "Connections that are open", i64::from(open));
-    gauge(&mut registry, "database_connections_idle", "Of them, those not in use", i64::from(idle));
-    gauge(&mut registry, "database_up", "Whether it answers", i64::from(backlog.is_ok()));
+    gauge(
+        &mut registry,
+        "database_connections_idle",
+        "Open connections that are not in use",
+        i64::from(idle),
+    );
+    gauge(
+        &mut registry,
+        "database_up",
+        "Whether the database answers (1) or not (0)",
+        i64::from(backlog.is_ok()),
+    );
     if let Ok(backlog) = backlog {
-        let help = "Invalidations that wait to be confirmed";
+        let help = "Invalidations that are not confirmed yet";
         gauge(&mut registry, "ledger_rows", help, backlog.rows);
     }
     let mut body = String::new();
@@ -179,10 +188,10 @@ type LayerMetric = (&'static str, &'static str, fn(&LayerStats) -> u64);
 
 const LAYER_METRICS: [LayerMetric; 5] = [
     ("cache_hits", "Entries that were found", |layer| layer.hits),
-    ("cache_misses", "Entries that were not", |layer| layer.misses),
+    ("cache_misses", "Entries that were not found", |layer| layer.misses),
     ("cache_fills", "Values computed and stored", |layer| layer.fills),
     ("cache_refused_fills", "Values computed and not stored", |layer| layer.refused_fills),
-    ("cache_errors", "Operations that the cache did not do", |layer| layer.errors),
+    ("cache_errors", "Cache operations that failed", |layer| layer.errors),
 ];
 
 fn register_layers(
@@ -209,7 +218,11 @@ fn register_servers(registry: &mut Registry, servers: impl Iterator<Item = Serve
         outages.get_or_create(&server).inc_by(status.outages);
         timeouts.get_or_create(&server).inc_by(status.timeouts);
     }
-    registry.register("memcached_up", "Whether the server is used", up);
-    registry.register("memcached_outages", "Times it was taken out of use", outages);
-    registry.register("memcached_timeouts", "Operations not answered in time", timeouts);
+    registry.register("memcached_up", "Whether the memcached server is up (1) or down (0)", up);
+    registry.register("memcached_outages", "Times the memcached server went down", outages);
+    registry.register(
+        "memcached_timeouts",
+        "Operations that the memcached server did not answer in time",
+        timeouts,
+    );
 }

@@ -1,4 +1,4 @@
-//! What operators see: access log, metrics, dashboard, probes.
+//! Monitoring for operators: access log, metrics, dashboard, probes.
 
 pub(crate) mod access_log;
 pub(crate) mod admin_token;

@@ -11,8 +11,6 @@ use actix_web::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::tasks::task::TaskName;
-
 /// The session entry.
 const KEY: &str = "flash";
 
@@ -35,8 +33,8 @@ pub(crate) enum Flash {
 }
 
 impl Flash {
-    pub(crate) fn added(name: &TaskName) -> Self {
-        Self::Added { name: shortened(name.as_str()) }
+    pub(crate) fn added(name: &str) -> Self {
+        Self::Added { name: shortened(name) }
     }
 
     pub(crate) fn deleted(name: &str) -> Self {

@@ -77,7 +77,7 @@ pub(crate) async fn add(
         Ok(name) => name,
         Err(problem) => return reject(&tasks, &views, typed, problem).await,
     };
-    let message = Flash::added(&name);
+    let message = Flash::added(name.as_str());
     tasks.add(name).await?;
     flash::push(&session, message)?;
     Ok(redirect_to_list(&marker))

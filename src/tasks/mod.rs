@@ -109,7 +109,7 @@ impl Tasks {
     }
 
     /// Runs a write and its invalidation to their end, even if the request is dropped meanwhile.
-    /// `write` tells what it has changed, if anything.
+    /// `write` returns its change, or `None` if it changed no task.
     async fn write<T, F>(&self, write: F) -> Result<T, DbError>
     where
         F: FnOnce(&mut DbConnection) -> QueryResult<(T, Option<Change>)> + Send + 'static,

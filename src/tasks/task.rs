@@ -168,8 +168,8 @@ mod tests {
     fn the_cached_form_of_a_task_is_that_of_this_schema() {
         // If this fails, change SCHEMA with it.
         let task = Task { id: 7, name: "Milk".to_owned() };
-        let form = serde_json::to_string(&task).unwrap();
-        assert_eq!((SCHEMA, form.as_str()), ("1", r#"{"id":7,"name":"Milk"}"#));
+        let form = rmp_serde::to_vec_named(&task).unwrap();
+        assert_eq!((SCHEMA, &form[..]), ("1", &b"\x82\xa2id\x07\xa4name\xa4Milk"[..]));
     }
 
     #[test]

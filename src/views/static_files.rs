@@ -7,19 +7,17 @@ use actix_web::{
 };
 
 use super::assets::Assets;
-use crate::http::error_pages::AppError;
 
 /// A year: RFC 9111 sets no limit, and browsers and proxies accept this value.
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
 
 /// `GET /static/{name}`
-pub(crate) async fn serve(
-    assets: Data<Assets>,
-    name: Path<String>,
-) -> Result<HttpResponse, AppError> {
-    let asset = assets.find(&name).ok_or(AppError::NotFound)?;
-    Ok(HttpResponse::Ok()
+pub(crate) async fn serve(assets: Data<Assets>, name: Path<String>) -> HttpResponse {
+    let Some(asset) = assets.find(&name) else {
+        return HttpResponse::NotFound().finish();
+    };
+    HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, asset.content_type.as_str()))
         .insert_header((header::CACHE_CONTROL, FOR_EVER))
-        .body(asset.content.clone()))
+        .body(asset.content.clone())
 }

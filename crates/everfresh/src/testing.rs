@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use crate::cache::{Cache, lifetime::Lifetime};
 
 /// The time after which the suite gives up waiting for a condition.
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_LIMIT: Duration = Duration::from_secs(20);
 
 /// Whether a cache stores entries.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Keeps {
-    /// It does.
+    /// The cache stores entries.
     Everything,
-    /// It does not: it is the null cache, or cannot be reached.
+    /// The cache stores no entries: it is the null cache, or its backend cannot be reached.
     Nothing,
 }
 
@@ -83,7 +83,7 @@ async fn a_lifetime_ends(cache: &Cache, kept: bool) {
     let is_touched = loop {
         cache.set("touched", &"v", second).await;
         let is_touched = cache.touch("touched", Lifetime::Forever).await;
-        if is_touched || !kept || begun.elapsed() > PATIENCE {
+        if is_touched || !kept || begun.elapsed() > WAIT_LIMIT {
             break is_touched;
         }
     };
@@ -92,7 +92,7 @@ async fn a_lifetime_ends(cache: &Cache, kept: bool) {
     cache.set("zero", &"v", Lifetime::For(Duration::ZERO)).await;
     assert!(!cache.touch("nothing", Lifetime::Forever).await);
     assert_eq!(get(cache, "zero").await, None, "a lifetime of zero is not for ever");
-    let waiting = tokio::time::timeout(PATIENCE, async {
+    let waiting = tokio::time::timeout(WAIT_LIMIT, async {
         while get(cache, "short").await.is_some() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

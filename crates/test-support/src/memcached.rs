@@ -13,7 +13,7 @@ use std::{
 use memcached_client::{Client, Config, Credentials, Protocol, ServerAddress};
 use tempfile::TempDir;
 
-use crate::wait::PATIENCE;
+use crate::wait::{PATIENCE, wait_until};
 
 /// The user that servers with a log-in know.
 pub const USER: &str = "tester";
@@ -171,10 +171,9 @@ impl Memcached {
             let status = std::fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
             status.contains("State:\tT")
         };
-        let begun = Instant::now();
-        while name == "STOP" && !std::fs::read_dir(&threads).unwrap().all(is_stopped) {
-            assert!(begun.elapsed() < PATIENCE, "timed out waiting for the process to stop");
-        }
+        wait_until("the process has stopped", || {
+            name != "STOP" || std::fs::read_dir(&threads).unwrap().all(is_stopped)
+        });
     }
 
     /// Returns one of memcached's counters. Opens a connection without the client; requires a server
@@ -191,16 +190,30 @@ impl Memcached {
     /// Returns the keys of all entries. Opens a connection without the client; requires a server
     /// without log-in on TCP.
     pub fn keys(&self) -> Vec<String> {
+        let mut keys = None;
+        wait_until("memcached lists its keys", || {
+            keys = self.dump();
+            keys.is_some()
+        });
+        keys.unwrap()
+    }
+
+    /// Returns the keys of all entries; `None` if the server is busy with its own crawler.
+    fn dump(&self) -> Option<Vec<String>> {
         let mut stream = TcpStream::connect((self.host, self.port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(b"lru_crawler metadump all\r\n").unwrap();
-        let lines = BufReader::new(stream).lines().map(Result::unwrap);
-        let lines = lines.take_while(|line| line != "END");
-        let key = |line: String| {
+        let mut keys = Vec::new();
+        for line in BufReader::new(stream).lines().map(Result::unwrap) {
+            if line == "END" {
+                break;
+            }
+            // "BUSY" is the only other line.
             let escaped = line.strip_prefix("key=")?.split(' ').next()?;
             let pairs: Vec<(String, String)> = serde_urlencoded::from_str(escaped).unwrap();
-            Some(pairs.into_iter().next()?.0)
-        };
-        lines.filter_map(key).collect()
+            keys.push(pairs.into_iter().next()?.0);
+        }
+        Some(keys)
     }
 }
 

@@ -13,7 +13,7 @@ use test_support::{
     wait::wait_until,
 };
 
-const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+const REQUEST: &str = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
 const CLIENTS: usize = 16;
 
 fn start() -> (tempfile::TempDir, Program) {
@@ -60,7 +60,8 @@ fn sigterm_under_load_resets_no_request_on_a_reused_connection() {
 fn a_request_in_progress_at_sigterm_is_finished() {
     let (_folder, mut program) = start();
     let mut stream = program.connect();
-    let head = "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 9\r\n\r\nname=";
+    let head =
+        "POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 9\r\n\r\nname=";
     stream.write_all(head.as_bytes()).unwrap();
     let mut idle = BufReader::new(program.connect());
     exchange(&mut idle, REQUEST).unwrap();

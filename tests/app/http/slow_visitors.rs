@@ -17,10 +17,10 @@ const SLOW_CONNECTIONS: usize = 1000;
 /// Beginnings of slow exchanges: half a head, half a body, and two requests at once without a
 /// reader for the responses.
 const SLOW_EXCHANGES: [&str; 3] = [
-    "GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ",
-    "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+    "GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
+    "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n\
      Content-Length: 100\r\n\r\nname=",
-    "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
 ];
 
 #[test]

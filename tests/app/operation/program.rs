@@ -176,7 +176,9 @@ fn each_request_is_one_line_in_the_log_without_secrets() {
 
 fn get_over(socket: &std::path::Path) -> String {
     let mut stream = UnixStream::connect(socket).unwrap();
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+    stream
+        .write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        .unwrap();
     let mut reply = String::new();
     stream.read_to_string(&mut reply).unwrap();
     reply

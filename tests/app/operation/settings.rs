@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tasklist::config::Config;
+use tasklist::config::{CacheBackend, Config};
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
@@ -49,8 +49,22 @@ fn several_public_origins_are_separated_by_commas() {
     assert_eq!(config.public_origins, ["https://a.example", "http://b.example:8080"]);
 }
 
+#[test]
+fn the_size_of_the_memory_cache_has_a_unit_or_is_in_bytes() {
+    for (size, bytes) in [("67108864", 64 << 20), ("64MiB", 64 << 20), ("2 MB", 2_000_000)] {
+        let config = config(&[("CACHE_MEMORY_BYTES", size)]).unwrap();
+        assert!(
+            matches!(config.cache.backend, CacheBackend::Memory(read) if read == bytes),
+            "{size}"
+        );
+    }
+}
+
 /// Environment variables, and the beginning of the error that they cause.
-const INVALID_VALUES: [(&[(&str, &str)], &str); 19] = [
+const INVALID_VALUES: [(&[(&str, &str)], &str); 22] = [
+    (&[("CACHE_MEMORY_BYTES", "64 apples")], "CACHE_MEMORY_BYTES: “64 apples” is not a size"),
+    (&[("CACHE_MEMORY_BYTES", "1023KiB")], "CACHE_MEMORY_BYTES: “1023KiB” is not a size of at"),
+    (&[("CACHE_MEMORY_BYTES", "99999999999GiB")], "CACHE_MEMORY_BYTES: “99999999999GiB” is"),
     (&[("PORT", "abc")], "PORT: “abc” is not a port number"),
     (&[("PORT", "65536")], "PORT: “65536” is not a port number"),
     (&[("PORT", "1\n2")], "PORT: “1\\n2” is not a port number"),

@@ -127,7 +127,7 @@ fn the_cache_page_shows_hits_per_layer_and_server_statistics() {
     for expected in [
         r#"<th scope="row">view</th><td>2</td><td>1</td><td>66.7 %</td>"#,
         r#"<th scope="row">fragment</th>"#,
-        &format!("<h3>{address} <span class=\"state good\">in use</span>"),
+        &format!("<h3>{address} <span class=\"state good\">up</span>"),
         "<dt>get hits</dt>",
         "Every write’s invalidation has been confirmed.",
     ] {
@@ -142,8 +142,8 @@ fn the_cache_page_shows_a_server_outage_and_waiting_invalidations() {
     let app = TestApp::with(TestDatabase::sqlite(), &[("MEMCACHIER_SERVERS", &address)]);
     server.kill();
     app.with_tasks(&["Milk"]);
-    wait_until("the page shows the server as out", || {
-        app.browser().get("/cache").body.contains("<span class=\"state bad\">out</span>")
+    wait_until("the page shows the server as down", || {
+        app.browser().get("/cache").body.contains("<span class=\"state bad\">down</span>")
     });
     let page = app.browser().get("/cache");
     assert!(page.body.contains("1 invalidation waits to be confirmed"), "{}", page.body);

@@ -1,5 +1,6 @@
-//! The only door to the backend: everything that is stored is stamped and sealed here, everything
-//! that is read is checked, and every operation is counted.
+//! Reads and writes entries of the backend. Stored entries are stamped and sealed here; entries that are
+//! read are checked. Failed operations are counted here, hits and misses by the callers, which know
+//! whether a value can be used.
 //!
 //! Keys are those of the backend, with the cache's prefix.
 

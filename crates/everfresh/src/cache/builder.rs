@@ -20,9 +20,6 @@ pub struct CacheBuilder {
 /// Makes the backend, given the prefix of all keys.
 type MakeBackend = Box<dyn FnOnce(&str) -> Backend + Send>;
 
-/// Separates the cache's secret from other keys that are derived from the same passphrase.
-const DERIVATION_CONTEXT: &str = "everfresh entry seal";
-
 impl CacheBuilder {
     fn new<B: Into<Backend>>(backend: impl FnOnce(&str) -> B + Send + 'static) -> Self {
         Self {
@@ -62,9 +59,13 @@ impl CacheBuilder {
     /// Derives the key of [`CacheBuilder::secret`] from a secret text, such as the one that protects
     /// session cookies. The text cannot be computed back from the key; it must have enough entropy
     /// (32 random characters, say), for it is hashed only once, with SHA-256.
+    ///
+    /// `context` separates the key from others that are made of the same text, and from those of other
+    /// apps: use a constant such as `"myapp cache"`.
     #[must_use]
-    pub fn secret_from(self, text: &str, previous: Option<&str>) -> Self {
-        self.secret(derive_key(text), previous.map(derive_key))
+    pub fn secret_from(self, context: &str, text: &str, previous: Option<&str>) -> Self {
+        let previous = previous.map(|text| derive_key(context, text));
+        self.secret(derive_key(context, text), previous)
     }
 
     /// Sets the duration of [`Lifetime::Default`](crate::Lifetime::Default). Default: for ever.
@@ -83,8 +84,8 @@ impl CacheBuilder {
     }
 }
 
-fn derive_key(text: &str) -> [u8; 16] {
-    let digest = Sha256::new().chain_update(DERIVATION_CONTEXT).chain_update(text).finalize();
+fn derive_key(context: &str, text: &str) -> [u8; 16] {
+    let digest = Sha256::new().chain_update(context).chain_update(text).finalize();
     let mut key = [0; 16];
     key.copy_from_slice(&digest[..16]);
     key
@@ -159,8 +160,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_derived_key_depends_on_the_text_and_is_not_its_hash() {
-        assert_ne!(derive_key("one"), derive_key("other"));
-        assert_ne!(derive_key("one")[..], Sha256::digest("one")[..16]);
+    fn a_derived_key_depends_on_context_and_text_alone() {
+        let key = derive_key("app cache", "one");
+        // Another key would lose all entries and sessions of a running app.
+        let pinned = [55, 140, 245, 70, 7, 136, 252, 113, 151, 236, 141, 172, 197, 69, 48, 107];
+        assert_eq!(key, pinned);
+        assert_ne!(key, derive_key("app cache", "other"));
+        assert_ne!(key, derive_key("other cache", "one"));
     }
 }

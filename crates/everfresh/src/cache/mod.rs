@@ -150,9 +150,8 @@ impl Cache {
         key: &str,
     ) -> Result<Option<T>, BackendError> {
         let key = self.full_key(key);
-        let found = self.entries.get(Slot::unstamped(&key)).await;
-        let value = self.value(found.clone().ok().flatten());
-        found.map(|_| value)
+        // A failure is counted as such by `entries`, and is no miss.
+        Ok(self.value(self.entries.get(Slot::unstamped(&key)).await?))
     }
 
     /// Returns the values of `keys`, in the same order, in one round trip per server.

@@ -27,13 +27,14 @@ impl Cache {
     /// Asks every server for its statistics. Empty if entries are not in memcached.
     pub async fn server_reports(&self) -> Vec<ServerReport> {
         let Some(client) = self.entries().client() else { return Vec::new() };
-        let mut answers: BTreeMap<_, _> = BTreeMap::new();
+        let mut answers: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
         for (address, stats) in client.stats().await {
-            answers.insert(address.to_string(), stats.unwrap_or_default());
+            answers.insert(address.to_string(), stats.unwrap_or_default().into_iter().collect());
         }
         let report = |status: ServerStatus| {
-            let stats = answers.remove(&status.address.to_string()).unwrap_or_default();
-            ServerReport { stats: stats.into_iter().collect(), status }
+            // A server may be listed twice.
+            let stats = answers.get(&status.address.to_string()).cloned().unwrap_or_default();
+            ServerReport { status, stats }
         };
         client.status().into_iter().map(report).collect()
     }

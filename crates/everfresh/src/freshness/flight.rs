@@ -177,7 +177,7 @@ pub(crate) struct Joiner {
     outcome: watch::Receiver<Outcome>,
 }
 
-/// What a joiner can do after a flight.
+/// The result of a flight for a joiner, and how it goes on.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) enum JoinOutcome {
     /// Use this body.

@@ -131,7 +131,7 @@ impl Filler<'_> {
         encode: impl Fn(&T) -> Option<Encoded>,
         compute: F,
     ) -> Result<FillOutcome<T, F>, E> {
-        // The lease comes first: what is read after it is what it protects.
+        // Take the lease before the input is read: a write after that deletes the lease.
         let lease = match self.acquire_or_wait(slot, &mut leader, found).await {
             LeaseAttempt::Acquired(lease) => Some(lease),
             LeaseAttempt::Hit(body) => {

@@ -208,7 +208,7 @@ impl Settings {
         let call_handler = async || match pending.take() {
             Some(req) => self.call_handler(req, service, key).await,
             None => {
-                Err(ErrorInternalServerError("handler future was polled twice (bug in everfresh)"))
+                Err(ErrorInternalServerError("the handler was called twice (bug in everfresh)"))
             }
         };
         let filled = self.cache.filler().fill(self.slot(key), found, encode, call_handler).await;

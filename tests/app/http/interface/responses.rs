@@ -151,7 +151,7 @@ fn the_body_limit_of_413_applies_to_cached_pages_too() {
     let (app, browser) = app();
     browser.get("/");
     let mut stream = connect(&app);
-    let head = "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let head = "GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
     let chunk = format!("2000\r\n{}\r\n", "x".repeat(0x2000));
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(chunk.repeat(2).as_bytes()).unwrap();
@@ -161,9 +161,9 @@ fn the_body_limit_of_413_applies_to_cached_pages_too() {
 
 /// Requests without the body that their headers announce.
 const REQUESTS_WITHOUT_THEIR_BODY: [&str; 3] = [
-    "POST / HTTP/1.1\r\nhost: a\r\nconnection: keep-alive\r\ncontent-length: 9\r\n\r\n",
-    "POST / HTTP/1.1\r\nhost: a\r\nconnection: keep-alive\r\ntransfer-encoding: chunked\r\n\r\n",
-    "POST / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    "POST / HTTP/1.1\r\nhost: localhost\r\nconnection: keep-alive\r\ncontent-length: 9\r\n\r\n",
+    "POST / HTTP/1.1\r\nhost: localhost\r\nconnection: keep-alive\r\ntransfer-encoding: chunked\r\n\r\n",
+    "POST / HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
 ];
 
 #[test]

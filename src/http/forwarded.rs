@@ -1,59 +1,18 @@
-//! `TRUSTED_PROXIES`: the proxies whose headers tell the address and scheme of a client.
+//! Address, scheme and id of a client's request, as told by the headers of trusted proxies.
 //!
 //! Any client can send `X-Forwarded-For`. Each proxy appends the address of its own client; so, read
 //! from the right, the first address that is not a trusted proxy is the client's.
 
-use std::{net::IpAddr, str::FromStr};
+use std::net::IpAddr;
 
 use actix_web::HttpRequest;
-use ipnet::IpNet;
 
-/// Stands for clients of the unix socket.
-const UNIX: &str = "unix";
+use crate::config::TrustedProxies;
 
 /// The longest request id that is accepted from a proxy.
 const MAX_ID_LENGTH: usize = 64;
 
-/// The proxies in front of the app. Default: no proxy is trusted.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct TrustedProxies {
-    networks: Vec<IpNet>,
-    unix: bool,
-}
-
-impl FromStr for TrustedProxies {
-    type Err = String;
-
-    /// Parses addresses, networks and `unix`, separated by commas. The error is the invalid entry.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut trusted = Self::default();
-        for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-            if entry == UNIX {
-                trusted.unix = true;
-            } else if let Ok(address) = entry.parse::<IpAddr>() {
-                trusted.networks.push(address.to_canonical().into());
-            } else {
-                let network: IpNet = entry.parse().map_err(|_| entry.to_owned())?;
-                // Peers are compared by their IPv4 address, so such a network would match no peer.
-                if matches!(network, IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some()) {
-                    return Err(entry.to_owned());
-                }
-                trusted.networks.push(network);
-            }
-        }
-        Ok(trusted)
-    }
-}
-
 impl TrustedProxies {
-    /// `None` is a peer on the unix socket.
-    fn trusts(&self, peer: Option<IpAddr>) -> bool {
-        match peer {
-            Some(address) => self.networks.iter().any(|network| network.contains(&address)),
-            None => self.unix,
-        }
-    }
-
     /// Returns the address of the client, as far as it is known.
     pub(crate) fn client(&self, req: &HttpRequest) -> Option<IpAddr> {
         let peer = peer(req);
@@ -196,12 +155,5 @@ mod tests {
         for invalid in ["", "a b", "a=b", &"x".repeat(65)] {
             assert_eq!(id("10.0.0.1", invalid), None, "{invalid}");
         }
-    }
-
-    #[test]
-    fn an_invalid_entry_is_reported() {
-        assert_eq!("10.0.0.1, ten".parse::<TrustedProxies>(), Err("ten".to_owned()));
-        assert!("::ffff:10.0.0.0/104".parse::<TrustedProxies>().is_err());
-        assert!("unix, 10.0.0.0/8, ::1".parse::<TrustedProxies>().is_ok());
     }
 }
