@@ -12,6 +12,7 @@ use std::{
     process::ExitCode,
 };
 
+use actix_web::rt::signal::unix::{SignalKind, signal};
 use clap::{Parser, Subcommand};
 
 use crate::{
@@ -102,6 +103,9 @@ fn serve(config: Config) -> Result<(), String> {
     // Each connection is an open file. The default limit is often 1,024, and the hard limit higher.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     block_on(async move {
+        // A write beyond the limit of a file's size (`ulimit -f`) becomes an error, which is a 503.
+        // Without a handler the signal ends the process.
+        let _ = signal(SignalKind::from_raw(libc::SIGXFSZ));
         let application =
             Application::build(config, shutdown::signal()).map_err(|e| e.to_string())?;
         print_line(application.summary());

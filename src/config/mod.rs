@@ -254,9 +254,12 @@ fn origin(text: &str) -> Result<String, ConfigError> {
 
 fn log_filter(env: &Environment) -> Result<String, ConfigError> {
     let filter = env.get("RUST_LOG").unwrap_or(DEFAULT_LOG);
+    // env_filter accepts a directive such as "=" or "=debug", which names no module.
+    let mut directives = filter.split('/').next().unwrap_or_default().split(',');
+    let names_none = directives.any(|directive| directive.trim_start().starts_with('='));
     match env_filter::Builder::new().try_parse(filter) {
-        Ok(_) => Ok(filter.to_owned()),
-        Err(_) => Err(ConfigError::new(
+        Ok(_) if !names_none => Ok(filter.to_owned()),
+        _ => Err(ConfigError::new(
             "RUST_LOG",
             format!("{} is not a log filter, such as info or tasklist=debug,warn", quoted(filter)),
         )),

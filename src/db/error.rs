@@ -19,7 +19,9 @@ pub enum DbError {
 impl From<QueryError> for DbError {
     fn from(error: QueryError) -> Self {
         if is_full_disk(&error) {
-            Self::Unavailable(format!("{error}; free space on the disk of the database"))
+            Self::Unavailable(format!(
+                "{error}; check the space on the disk of the database, and the limit of the size of files (`ulimit -f`)"
+            ))
         } else if is_transient(&error) {
             Self::Unavailable(error.to_string())
         } else {
@@ -30,7 +32,9 @@ impl From<QueryError> for DbError {
 
 /// Recognises a full disk by the messages of SQLite, PostgreSQL, MySQL and MariaDB.
 fn is_full_disk(error: &QueryError) -> bool {
-    let messages = ["disk is full", "No space left on device", "Got error 28", "is full"];
+    // SQLite reports a write beyond the limit of a file's size (`ulimit -f`) as an I/O error.
+    let messages =
+        ["disk is full", "No space left on device", "Got error 28", "is full", "disk I/O error"];
     matches!(error, QueryError::DatabaseError(_, info)
         if messages.iter().any(|message| info.message().contains(message)))
 }

@@ -4,6 +4,8 @@ mod connection;
 mod error;
 mod migrations;
 mod pool;
+#[cfg(feature = "sqlite")]
+mod sqlite_file;
 mod write_queue;
 
 use std::{future::Future, time::Duration};
@@ -33,6 +35,8 @@ pub struct Db {
     kind: DatabaseKind,
     pool: Pool,
     write_queue: WriteQueue,
+    #[cfg(feature = "sqlite")]
+    file: sqlite_file::SqliteFile,
 }
 
 impl Db {
@@ -41,7 +45,13 @@ impl Db {
     #[must_use]
     pub fn new(config: &DatabaseConfig) -> Self {
         let kind = config.url.kind;
-        Self { kind, pool: Pool::new(config), write_queue: WriteQueue::new(kind) }
+        Self {
+            kind,
+            pool: Pool::new(config),
+            write_queue: WriteQueue::new(kind),
+            #[cfg(feature = "sqlite")]
+            file: sqlite_file::SqliteFile::default(),
+        }
     }
 
     /// Runs `query` on a thread for blocking work.
@@ -85,9 +95,11 @@ impl Db {
         if let Some(reason) = self.pool.outage() {
             return Err(DbError::Unavailable(reason));
         }
-        let pool = self.pool.clone();
+        let db = self.clone();
         let result = web::block(move || {
-            let mut conn = pool.get().map_err(DbError::Unavailable)?;
+            #[cfg(feature = "sqlite")]
+            db.file.check()?;
+            let mut conn = db.pool.get().map_err(DbError::Unavailable)?;
             query(&mut conn).map_err(DbError::from)
         });
         result.await.map_err(|e| DbError::Unavailable(e.to_string()))?
@@ -134,7 +146,10 @@ impl Db {
     /// Applies the pending migrations and returns their names. If several processes do so at once,
     /// one works and the others wait for it.
     pub fn migrate(&self) -> Result<Vec<String>, DbError> {
-        let conn = self.pool.connect().map_err(DbError::Unavailable)?;
+        #[cfg_attr(not(feature = "sqlite"), expect(unused_mut, reason = "used with SQLite"))]
+        let mut conn = self.pool.connect().map_err(DbError::Unavailable)?;
+        #[cfg(feature = "sqlite")]
+        self.file.remember(&mut conn)?;
         migrations::run(conn).map_err(|e| DbError::Migration(e.to_string()))
     }
 

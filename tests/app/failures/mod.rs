@@ -2,6 +2,6 @@
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod database_outages;
-#[cfg(feature = "sqlite")]
-mod full_disk;
 mod kills;
+#[cfg(feature = "sqlite")]
+mod sqlite_file;

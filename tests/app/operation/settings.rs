@@ -61,7 +61,7 @@ fn the_size_of_the_memory_cache_has_a_unit_or_is_in_bytes() {
 }
 
 /// Environment variables, and the beginning of the error that they cause.
-const INVALID_VALUES: [(&[(&str, &str)], &str); 22] = [
+const INVALID_VALUES: [(&[(&str, &str)], &str); 23] = [
     (&[("CACHE_MEMORY_BYTES", "64 apples")], "CACHE_MEMORY_BYTES: “64 apples” is not a size"),
     (&[("CACHE_MEMORY_BYTES", "1023KiB")], "CACHE_MEMORY_BYTES: “1023KiB” is not a size of at"),
     (&[("CACHE_MEMORY_BYTES", "99999999999GiB")], "CACHE_MEMORY_BYTES: “99999999999GiB” is"),
@@ -81,6 +81,7 @@ const INVALID_VALUES: [(&[(&str, &str)], &str); 22] = [
     (&[("SESSION_LIFETIME", "2years")], "SESSION_LIFETIME: “2years” is not a time"),
     (&[("PUBLIC_ORIGIN", "tasks.example")], "PUBLIC_ORIGIN: is not a list"),
     (&[("PUBLIC_ORIGIN", "https://a/b")], "PUBLIC_ORIGIN: is not a list"),
+    (&[("RUST_LOG", "=")], "RUST_LOG: “=” is not a log filter"),
     (&[("RUST_LOG", "tasklist=loud")], "RUST_LOG: “tasklist=loud” is not a log filter"),
     (&[("DATABASE_URL", "tasks.db")], "DATABASE_URL: is not a URL"),
     (&[("DATABASE_URL", "oracle://u:p@h/d")], "DATABASE_URL: the scheme oracle://"),
