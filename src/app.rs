@@ -40,8 +40,8 @@ use crate::{
     views::{Views, assets::Assets},
 };
 
-/// How long idle connections stay open. Longer than proxies in front keep them (Heroku's router: 90 s),
-/// so that the proxy closes first and never sends a request into a closing connection.
+/// The time for which idle connections stay open. Longer than proxies in front keep them (Heroku's
+/// router: 90 s), so that the proxy closes first and never sends a request into a closing connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(95);
 
 /// The whole app, listening.
@@ -52,7 +52,7 @@ pub struct Application {
     summary: String,
 }
 
-/// Why the app did not start: cause and remedy.
+/// The cause of a failed start, and its remedy.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StartupError {

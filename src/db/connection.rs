@@ -11,10 +11,10 @@ use secrecy::ExposeSecret;
 
 use crate::config::{DatabaseKind, DatabaseUrl};
 
-/// How long a statement waits for another connection's lock.
+/// The time for which a statement waits for another connection's lock.
 pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a statement may take on a server.
+/// The longest time that a statement may take on a server.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -3,7 +3,7 @@
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
 use thiserror::Error;
 
-/// Why a query has no result. Never holds a password.
+/// The reason that a query has no result. Never holds a password.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DbError {

@@ -17,7 +17,7 @@ pub use self::{connection::DbConnection, error::DbError};
 use self::{pool::Pool, write_queue::WriteQueue};
 use crate::config::{DatabaseConfig, DatabaseKind};
 
-/// How long a request waits for the database in all, in case the server hangs.
+/// The longest time that a request waits for the database in all, in case the server hangs.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 // The waits add up to less than DEADLINE, so a write reported as failed cannot still commit.

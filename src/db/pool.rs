@@ -11,12 +11,12 @@ use thiserror::Error;
 use super::connection::DbConnection;
 use crate::config::{DatabaseConfig, DatabaseUrl};
 
-/// How long a request waits for a connection. The pool tries to connect at least twice in that time,
-/// so it notices within half of it that the database is back.
+/// The longest time that a request waits for a connection. The pool tries to connect at least twice in
+/// that time, so it notices within half of it that the database is back.
 pub(crate) const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a connection may be idle: less than servers allow (PythonAnywhere's MySQL closes idle
-/// connections after 300 s).
+/// The longest time that a connection may be idle: less than servers allow (PythonAnywhere's MySQL
+/// closes idle connections after 300 s).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// The pause between two log lines about a database that cannot be reached.
@@ -104,7 +104,7 @@ impl ManageConnection for Manager {
     }
 }
 
-/// Why a connection could not be opened, without secrets.
+/// The reason that a connection could not be opened, without secrets.
 #[derive(Clone, Debug, Error)]
 #[error("{0}")]
 struct ConnectError(String);

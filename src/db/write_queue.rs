@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use super::error::DbError;
 use crate::config::DatabaseKind;
 
-/// How long a writer waits in the queue.
+/// The longest time that a writer waits in the queue.
 pub(crate) const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A queue of the writers of this process, in the order in which they came.

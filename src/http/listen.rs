@@ -60,7 +60,7 @@ pub(crate) fn describe(config: &ServerConfig, address: Option<SocketAddr>) -> St
     }
 }
 
-/// Why the server cannot listen: cause and remedy.
+/// The reason that the server cannot listen, and the remedy.
 #[derive(Debug, Error)]
 #[error("cannot listen on {address}: {source}; {remedy}")]
 pub struct ListenError {

@@ -20,7 +20,7 @@ use super::error_pages::AppError;
 /// 6,000.
 const MAX_BODY: usize = 8 * 1024;
 
-/// How long a client may take to send its body.
+/// The longest time that a client may take to send its body.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Returns the limit that the extractor in [`read_within_limits`] uses.

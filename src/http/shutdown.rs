@@ -24,7 +24,7 @@ use actix_web::{
     web::Data,
 };
 
-/// How long responses carry `Connection: close` before the server stops.
+/// The time for which responses carry `Connection: close` before the server stops.
 pub const DRAIN: Duration = Duration::from_secs(1);
 
 /// Seconds for requests in progress after [`DRAIN`]. Together they are below the 30 s between SIGTERM

@@ -50,7 +50,7 @@ struct LayerRow {
 struct ServerRow {
     address: String,
     is_up: bool,
-    /// Why the server is not used.
+    /// The reason that the server is down; empty if it is up.
     reason: String,
     outages: u64,
     timeouts: u64,

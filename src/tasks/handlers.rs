@@ -27,7 +27,7 @@ struct ListPage {
     flashes: Vec<Flash>,
     /// The rejected input, shown again.
     typed: String,
-    /// Why the input was rejected.
+    /// The reason that the input was rejected.
     problem: Option<String>,
     /// Whether the input has the focus: after an error, and after a task was added.
     focus: bool,

@@ -39,8 +39,8 @@ pub(super) fn insert(conn: &mut DbConnection, invalidation: &Invalidation) -> Qu
 #[derive(Clone, Debug)]
 pub(super) struct LedgerCleaner(UnboundedSender<i64>);
 
-/// How long rows are collected before they are removed: long enough for a busy process, and far from
-/// [`everfresh::REPLAY_AGE`], after which other processes replay a row.
+/// The time for which rows are collected before they are removed: long enough for a busy process, and
+/// far from [`everfresh::REPLAY_AGE`], after which other processes replay a row.
 const BATCH_WINDOW: Duration = Duration::from_millis(10);
 
 /// The largest number of rows removed in one transaction.

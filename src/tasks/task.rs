@@ -90,7 +90,7 @@ fn is_invisible(c: char) -> bool {
             | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Why a name is invalid, in words for the user.
+/// The reason that a name is invalid, in words for the user.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub(crate) enum NameError {
     #[error("Task name is required.")]

@@ -28,7 +28,7 @@ use crate::{
 
 pub const PROCESSES: usize = 2;
 
-/// How entries are protected against stale stores, and where they are.
+/// The protection of entries against stale stores, and where they are.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub enum Mode {
     /// Leases, with the query and the page on different servers.

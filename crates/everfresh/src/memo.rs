@@ -65,7 +65,7 @@ pub struct Single;
 #[derive(Clone, Copy, Debug)]
 pub struct Grouped;
 
-/// How one call uses the cache.
+/// The use of the cache by one call.
 ///
 /// ```
 /// use everfresh::{Cache, Lifetime, Memo, Mode};

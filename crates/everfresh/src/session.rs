@@ -33,7 +33,7 @@ type State = HashMap<String, String>;
 /// An error is logged, and the session is empty. That includes [`DurableSessions::delete`]: if a
 /// log-out must not fail, the app has to check by itself.
 pub trait DurableSessions {
-    /// Why the store cannot be read or written.
+    /// The reason that the store cannot be read or written.
     type Error: Display;
 
     /// Whether this is a real store, which then decides whether a session exists.

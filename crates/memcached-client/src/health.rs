@@ -252,7 +252,7 @@ pub struct ServerStatus {
     pub address: ServerAddress,
     /// Whether the server is up.
     pub state: ServerState,
-    /// How often the server has gone down.
+    /// The number of times that the server has gone down.
     pub outages: u64,
     /// Number of keys that were looked up and found.
     pub hits: u64,

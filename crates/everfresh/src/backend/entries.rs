@@ -85,12 +85,12 @@ impl Entries {
         self.shared.backend.name()
     }
 
-    /// Whether other processes see the same entries.
+    /// Returns whether other processes see the same entries.
     pub(crate) fn is_shared(&self) -> bool {
         self.shared.backend.is_shared()
     }
 
-    /// Whether this is the null backend, so that a lookup would be a waste.
+    /// Returns whether this is the null backend, so that a lookup would be a waste.
     pub(crate) fn is_null(&self) -> bool {
         self.shared.backend.is_null()
     }
@@ -287,7 +287,7 @@ impl Entries {
         outcomes.map(|outcome| self.checked(outcome).is_ok()).collect()
     }
 
-    /// Whether [`delete_many`](Self::delete_many) deletes these keys in order.
+    /// Returns whether [`delete_many`](Self::delete_many) deletes these keys in order.
     pub(crate) fn keeps_order(&self, keys: &[String]) -> bool {
         self.shared.backend.keeps_order(keys)
     }

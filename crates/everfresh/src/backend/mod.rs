@@ -106,18 +106,18 @@ operations! {
 }
 
 impl Backend {
-    /// Whether other processes see the same entries.
+    /// Returns whether other processes see the same entries.
     pub(crate) fn is_shared(&self) -> bool {
         let backend = self;
         dispatch!(backend => backend.is_shared())
     }
 
-    /// Whether this is the null backend, so that a lookup would be a waste.
+    /// Returns whether this is the null backend, so that a lookup would be a waste.
     fn is_null(&self) -> bool {
         matches!(self, Self::Null(_))
     }
 
-    /// Whether [`delete_many`](Self::delete_many) deletes these keys in order.
+    /// Returns whether [`delete_many`](Self::delete_many) deletes these keys in order.
     fn keeps_order(&self, keys: &[String]) -> bool {
         let backend = self;
         dispatch!(backend => backend.keeps_order(keys))

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-/// Why a backend did not carry out an operation. Callers of the cache see a miss.
+/// The reason that a backend did not carry out an operation. Callers of the cache see a miss.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum BackendError {
     /// The backend cannot be reached, or did not answer in time.

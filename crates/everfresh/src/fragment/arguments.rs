@@ -30,7 +30,7 @@ impl<'t, 'a> TagArguments<'t, 'a> {
         Ok(Self { tokens, of })
     }
 
-    /// Whether the last argument is `of=VALUE`.
+    /// Returns whether the last argument is `of=VALUE`.
     pub(super) fn has_fingerprint(&self) -> bool {
         self.of.is_some()
     }
@@ -53,7 +53,7 @@ impl<'t, 'a> TagArguments<'t, 'a> {
     }
 }
 
-/// Whether an argument is `name=VALUE`, and not the comparison `name == VALUE`.
+/// Returns whether an argument is `name=VALUE`, and not the comparison `name == VALUE`.
 fn is_named(argument: &[Token<'_>]) -> bool {
     match argument {
         [name, equals, rest @ ..] => {

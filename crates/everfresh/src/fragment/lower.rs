@@ -351,14 +351,14 @@ fn calls_super(tokens: &[Token<'_>]) -> bool {
     tokens.iter().any(|token| token.text == "super")
 }
 
-/// Whether the tokens contain `<name … />`, and not only the comparison `<`.
+/// Returns whether the tokens contain `<name … />`, and not only the comparison `<`.
 fn has_component(tokens: &[Token<'_>]) -> bool {
     let mut pairs = tokens.windows(2);
     pairs.any(|pair| pair[0].text == "<" && pair[1].is_identifier())
         && tokens.windows(2).any(|pair| pair[0].text == "/" && pair[1].text == ">")
 }
 
-/// Whether an expression consists of one component, so that its output is shown unchanged.
+/// Returns whether an expression consists of one component, so that its output is shown unchanged.
 fn is_one_component(tokens: &[Token<'_>]) -> bool {
     // A component in braces is an argument of the outer one.
     let mut depth = 0;

@@ -30,7 +30,7 @@ use crate::{
     cache::{Cache, stats::Event},
 };
 
-/// How often a page may be rendered. It takes one run, and one more for each level of nested
+/// The most times that a page may be rendered. It takes one run, and one more for each level of nested
 /// fragments that were not in the cache. The limit ends the loop for a page that has other keys in
 /// each run.
 const MAX_RUNS: usize = 16;

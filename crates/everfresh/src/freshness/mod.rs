@@ -15,5 +15,5 @@ pub(crate) mod invalidation;
 pub(crate) mod lease;
 pub(crate) mod replay;
 
-/// How long a lease reserves its key, and so the longest computation that is stored.
+/// The time for which a lease reserves its key, and so the longest computation that is stored.
 pub(crate) const LEASE_LIFETIME: Duration = Duration::from_secs(10);

@@ -21,7 +21,7 @@ const MERGE_THRESHOLD: usize = 100;
 
 /// The rows of invalidations, stored by the app in the database that its entries are made of.
 pub trait Ledger: Send + Sync {
-    /// Why the database cannot be read or written.
+    /// The reason that the database cannot be read or written.
     type Error: Display + Send;
     /// Identifies a row. An id is never used again.
     type Id: Clone + Send + Sync;

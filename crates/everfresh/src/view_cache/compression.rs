@@ -66,7 +66,8 @@ impl Form {
     }
 }
 
-/// Whether an `Accept-Encoding` header allows a coding, by name or by `*`, with a weight over zero.
+/// Returns whether an `Accept-Encoding` header allows a coding, by name or by `*`, with a weight
+/// over zero.
 fn admits(header: &str, coding: &str) -> bool {
     let mut by_star = false;
     for item in header.split(',') {
@@ -84,7 +85,7 @@ fn admits(header: &str, coding: &str) -> bool {
     by_star
 }
 
-/// Whether a page is worth compressing: its content type is text, and it is long enough.
+/// Returns whether a page is worth compressing: its content type is text, and it is long enough.
 pub(super) fn is_compressible(headers: &HeaderMap, length: usize) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();

@@ -1,6 +1,6 @@
 //! Conditional requests: whether the client already has a page. Pure.
 
-/// Whether an `If-None-Match` header contains `tag` or is `*` (RFC 9110, section 13.1.2). The
+/// Returns whether an `If-None-Match` header contains `tag` or is `*` (RFC 9110, section 13.1.2). The
 /// response is then 304.
 pub(super) fn is_known(if_none_match: &str, tag: &str) -> bool {
     listed(if_none_match).any(|listed| listed == tag || listed == "*")

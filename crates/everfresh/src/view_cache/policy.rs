@@ -126,7 +126,7 @@ fn directives(headers: &HeaderMap) -> impl Iterator<Item = (String, &str)> {
     })
 }
 
-/// Whether a response may be compressed, which `no-transform` forbids (RFC 9110, section 7.7).
+/// Returns whether a response may be compressed, which `no-transform` forbids (RFC 9110, section 7.7).
 pub(super) fn may_be_transformed(headers: &HeaderMap) -> bool {
     directives(headers).all(|(name, _)| name != "no-transform")
 }

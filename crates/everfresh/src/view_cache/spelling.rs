@@ -33,7 +33,7 @@ pub(super) fn own_key(text: &str) -> String {
     key
 }
 
-/// Whether a path is in the spelling that browsers send.
+/// Returns whether a path is in the spelling that browsers send.
 pub(super) fn is_usual(path: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
     path.bytes().all(is_plain) || usual_spelling(path) == path

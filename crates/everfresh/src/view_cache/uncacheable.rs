@@ -5,10 +5,10 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a page is remembered that cannot be stored by its nature.
+/// The time for which a page is remembered that cannot be stored by its nature.
 pub(super) const BY_NATURE: Duration = Duration::from_secs(30);
 
-/// How long a page is remembered after its handler failed.
+/// The time for which a page is remembered after its handler failed.
 pub(super) const BY_FAILURE: Duration = Duration::from_secs(1);
 
 /// The largest number of pages that are remembered.

@@ -43,7 +43,7 @@ pub(crate) struct System {
     pub(crate) faults: u8,
     /// The rule that is switched off.
     pub(crate) without: Option<Rule>,
-    /// How often the search has taken each kind of step.
+    /// The number of times that the search has taken each kind of step.
     pub(crate) taken: Arc<Mutex<BTreeMap<&'static str, u64>>>,
 }
 
