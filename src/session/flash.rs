@@ -1,8 +1,8 @@
 //! Messages that the next page shows once, stored in the session.
 //!
-//! A visitor with a message also has a marker cookie without content. With the cookie a
-//! request bypasses the view cache; without it, no session is loaded for a cached page. The page that
-//! shows the messages removes the cookie.
+//! A visitor with a message also has a marker cookie. With the cookie a request bypasses the view cache;
+//! without it, no session is loaded for a cached page. The page that shows the messages removes the
+//! cookie. A message without data of its own is in the marker alone, and starts no session.
 
 use actix_session::{Session, SessionInsertError};
 use actix_web::{
@@ -16,6 +16,9 @@ const KEY: &str = "flash";
 
 /// The name of the marker cookie.
 pub(crate) const MARKER: &str = "flash";
+
+/// The value of the marker for [`Flash::AlreadyGone`]; the messages of the session are shown with it.
+const ALREADY_GONE: &str = "gone";
 
 /// The largest number of messages, so that a client that never loads a page cannot fill its session.
 const MAX_MESSAGES: usize = 5;
@@ -86,6 +89,20 @@ impl FlashMarker {
     pub(crate) fn set(&self, response: &mut HttpResponse) {
         // It can fail only for a cookie with invalid characters.
         let _ = response.add_cookie(&self.0);
+    }
+
+    /// Sets the cookie so that the next page shows [`Flash::AlreadyGone`], unless another message follows
+    /// before it.
+    pub(crate) fn set_already_gone(&self, response: &mut HttpResponse) {
+        let mut cookie = self.0.clone();
+        cookie.set_value(ALREADY_GONE);
+        let _ = response.add_cookie(&cookie);
+    }
+
+    /// Returns the message of the marker itself.
+    pub(crate) fn message(request: &HttpRequest) -> Option<Flash> {
+        let marker = request.cookie(MARKER)?;
+        (marker.value() == ALREADY_GONE).then_some(Flash::AlreadyGone)
     }
 
     /// Removes the cookie, if the request carries it.

@@ -50,7 +50,8 @@ pub(crate) async fn list(
 ) -> Result<HttpResponse, AppError> {
     let is_head = req.method() == Method::HEAD;
     let tasks = tasks.list().await?;
-    let flashes = if is_head { flash::peek(&session) } else { flash::take(&session) };
+    let mut flashes = if is_head { flash::peek(&session) } else { flash::take(&session) };
+    flashes.extend(FlashMarker::message(&req));
     let focus = flashes.iter().any(|flash| matches!(flash, Flash::Added { .. }));
     let page = ListPage { flashes, focus, ..ListPage::new(tasks) };
     let mut response = html(StatusCode::OK, views.render("index.html", &page).await?);
@@ -90,9 +91,12 @@ pub(crate) async fn delete(
     session: Session,
     id: Path<TaskId>,
 ) -> Result<HttpResponse, AppError> {
-    let deleted = tasks.delete(*id).await?;
-    let message = deleted.map_or(Flash::AlreadyGone, |task| Flash::deleted(&task.name));
-    flash::push(&session, message)?;
+    let Some(deleted) = tasks.delete(*id).await? else {
+        let mut response = see_list();
+        marker.set_already_gone(&mut response);
+        return Ok(response);
+    };
+    flash::push(&session, Flash::deleted(&deleted.name))?;
     Ok(redirect_to_list(&marker))
 }
 
@@ -120,9 +124,13 @@ fn html(status: StatusCode, page: String) -> HttpResponse {
 
 /// Redirects to the page that shows the message.
 fn redirect_to_list(marker: &FlashMarker) -> HttpResponse {
-    let mut response = HttpResponse::SeeOther().insert_header((header::LOCATION, "/")).finish();
+    let mut response = see_list();
     marker.set(&mut response);
     response
+}
+
+fn see_list() -> HttpResponse {
+    HttpResponse::SeeOther().insert_header((header::LOCATION, "/")).finish()
 }
 
 #[cfg(test)]

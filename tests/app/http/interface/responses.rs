@@ -125,6 +125,23 @@ fn only_a_message_sets_cookies_and_showing_it_removes_them() {
     assert_eq!(browser.get("/").header("set-cookie"), "");
 }
 
+#[test]
+fn deleting_an_unknown_id_starts_no_session() {
+    let (_app, browser) = app();
+    let deleted = browser.post("/999/delete");
+    assert_eq!((deleted.status, deleted.cookie("id")), (303, ""));
+    assert_eq!(browser.get("/").flashes(), ["That task was already gone."]);
+    assert_eq!(browser.get("/").flashes(), [""; 0], "the message is shown once");
+}
+
+#[test]
+fn a_message_in_the_session_is_shown_beside_one_that_a_task_was_gone() {
+    let (_app, browser) = app();
+    browser.post_form("/", &[("name", "Milk")]);
+    browser.post("/999/delete");
+    assert_eq!(browser.get("/").flashes(), ["Added “Milk”.", "That task was already gone."]);
+}
+
 const INVALID_COOKIES: [&str; 6] = ["id=", "id=forged", "id=%00%ff", "id=\"", "=;;=", "id=a; id=b"];
 
 #[test]
