@@ -25,11 +25,13 @@ pub(crate) struct Views {
 }
 
 impl Views {
-    /// Parses the embedded templates. In them, `asset(name="style.css")` is the URL of a static file.
+    /// Parses the embedded templates. In them, `asset(name="style.css")` is the URL of a static file, and
+    /// the filter `no_bidi` removes controls of the text direction.
     pub(crate) fn load(assets: Assets, fragments: Cache) -> Result<Self, TemplatesError> {
         let mut tera = Tera::default();
         let version = assets.version();
         tera.register_function("asset", move |args: Kwargs, _: &State| asset_url(&assets, &args));
+        tera.register_filter("no_bidi", |text: &str, _: Kwargs, _: &State| no_bidi(text));
         let sources = Files::iter().filter_map(|name| {
             let source = Files::get(&name)?.data;
             Some((name, String::from_utf8_lossy(&source).into_owned()))
@@ -47,6 +49,13 @@ impl Views {
     pub(crate) async fn render(&self, template: &str, page: &impl Serialize) -> TeraResult<String> {
         self.templates.render_serialized(&self.fragments, template, page).await
     }
+}
+
+/// Removes Unicode's controls of the text direction (UAX #9), for places that cannot isolate a text in
+/// `<bdi>`, such as `<title>`.
+fn no_bidi(text: &str) -> String {
+    let is_control = |c: char| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().filter(|c| !is_control(*c)).collect()
 }
 
 fn asset_url(assets: &Assets, args: &Kwargs) -> TeraResult<String> {

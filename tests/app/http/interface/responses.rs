@@ -126,6 +126,15 @@ fn only_a_message_sets_cookies_and_showing_it_removes_them() {
 }
 
 #[test]
+fn a_name_with_controls_of_the_text_direction_does_not_reverse_the_title() {
+    let (_app, browser) = app();
+    browser.post_form("/", &[("name", "a\u{2069}\u{202e}b")]);
+    let page = browser.get("/").body;
+    assert!(page.contains("<title>Added “ab” – Task List</title>"), "{page}");
+    assert!(page.contains("<bdi>a\u{2069}\u{202e}b</bdi>"), "{page}");
+}
+
+#[test]
 fn deleting_an_unknown_id_starts_no_session() {
     let (_app, browser) = app();
     let deleted = browser.post("/999/delete");
