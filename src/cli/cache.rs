@@ -2,15 +2,12 @@
 //!
 //! Values go to standard output and notes to standard error, so that scripts can use the values.
 
-use std::{
-    borrow::Cow,
-    fmt::Display,
-    io::{Write, stderr, stdout},
-};
+use std::borrow::Cow;
 
 use clap::Subcommand;
 use memcached_client::{Client, Deletion, Error, ServerAddress};
 
+use super::output::{note, print_line};
 use crate::config::{CacheBackend, CacheConfig};
 
 /// Commands for the cache servers. Keys get the app's prefix (`CACHE_KEY_PREFIX`).
@@ -72,7 +69,7 @@ async fn get(client: &Client, key: &str) -> Result<(), String> {
         Some(value) => {
             let text = std::str::from_utf8(&value.data)
                 .map_or_else(|_| Cow::Owned(value.data.escape_ascii().to_string()), Cow::Borrowed);
-            out(text);
+            print_line(text);
             note(format_args!("{key} is on {server}, {} bytes", value.data.len()));
             Ok(())
         }
@@ -117,7 +114,7 @@ fn on_all<T>(answers: Answers<T>, format: impl Fn(T) -> Cow<'static, str>) -> Re
     for (address, answer) in answers {
         let Ok(answer) = answer else { continue };
         for line in format(answer).lines() {
-            out(format_args!("{address} {line}"));
+            print_line(format_args!("{address} {line}"));
         }
     }
     problem.map_or(Ok(()), Err)
@@ -145,12 +142,4 @@ fn explained(error: &Error) -> String {
         _ => return error.to_string(),
     };
     format!("{error} ({remedy})")
-}
-
-pub(super) fn out(line: impl Display) {
-    let _ = writeln!(stdout(), "{line}");
-}
-
-fn note(line: impl Display) {
-    let _ = writeln!(stderr(), "{line}");
 }

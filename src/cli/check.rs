@@ -2,7 +2,7 @@
 
 use memcached_client::Client;
 
-use super::cache::{out, problem};
+use super::{cache::problem, output::print_line};
 use crate::{
     config::{CacheBackend, CacheConfig, Config},
     db::{Db, DbError},
@@ -12,10 +12,10 @@ use crate::{
 pub(super) async fn run(config: &Config) -> Result<(), String> {
     let mut all_ok = true;
     let mut report = |what: &str, outcome: Result<String, String>| match outcome {
-        Ok(state) => out(format_args!("{what}: {state}")),
+        Ok(state) => print_line(format_args!("{what}: {state}")),
         Err(problem) => {
             all_ok = false;
-            out(format_args!("{what}: PROBLEM: {problem}"));
+            print_line(format_args!("{what}: PROBLEM: {problem}"));
         }
     };
     let db = Db::new(&config.database);

@@ -4,10 +4,9 @@
 
 mod cache;
 mod check;
+mod output;
 
 use std::{
-    fmt::Display,
-    io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -17,7 +16,10 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     app::Application,
-    cli::cache::CacheCommand,
+    cli::{
+        cache::CacheCommand,
+        output::{note, print_line},
+    },
     config::{CacheConfig, Config, ConfigError, Environment},
     db::Db,
     http::shutdown,
@@ -68,7 +70,7 @@ pub fn run() -> ExitCode {
     match execute(command, uds) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure(code, problem)) => {
-            let _ = writeln!(std::io::stderr(), "tasklist: {problem}");
+            note(format_args!("tasklist: {problem}"));
             ExitCode::from(code)
         }
     }
@@ -121,9 +123,4 @@ fn migrate(config: &Config) -> Result<(), String> {
         names => names.iter().for_each(|name| print_line(format_args!("Applied {name}"))),
     }
     Ok(())
-}
-
-/// Prints a line to standard output. A closed standard output is not an error.
-fn print_line(line: impl Display) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{
     admin_token::AdminAccess,
     history::{Chart, History},
-    metrics::Metrics,
+    metrics::{Metrics, micros},
 };
 use crate::{
     http::error_pages::AppError,
@@ -163,10 +163,6 @@ fn in_words(time: Duration) -> String {
         _ => Duration::from_secs(time.as_secs()),
     };
     humantime::format_duration(rounded).to_string()
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use actix_web::{rt, web::Data};
 use everfresh::{Cache, LayerStats};
 use serde::Serialize;
 
-use super::metrics::{Metrics, RequestTotals};
+use super::metrics::{Metrics, RequestTotals, micros};
 
 /// The time that one bar of a chart stands for.
 const STEP: Duration = Duration::from_secs(10);
@@ -212,10 +212,6 @@ fn durations_chart(steps: &[Step], minutes: u64) -> Chart {
         top: in_millis(slowest),
         bars: bars(&parts, micros(slowest)),
     }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn in_millis(duration: Duration) -> String {

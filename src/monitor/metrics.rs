@@ -95,8 +95,7 @@ impl Metrics {
 
     /// Counts one request.
     pub(crate) fn observe(&self, route: &'static str, status: StatusCode, duration: Duration) {
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        self.slowest.fetch_max(micros, Ordering::Relaxed);
+        self.slowest.fetch_max(micros(duration), Ordering::Relaxed);
         let Some(metrics) = self.routes.iter().find(|metrics| metrics.label == route) else {
             return;
         };
@@ -133,6 +132,11 @@ impl Metrics {
         let help = "Time until the response was ready to be sent";
         registry.register("http_request_duration_seconds", help, self.durations.clone());
     }
+}
+
+/// Returns a duration in whole microseconds.
+pub(super) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// `GET /metrics`
