@@ -1,10 +1,9 @@
 //! The only place where all parts meet: builds them from the settings, and the server from them.
 
-use std::{future::Future, io, time::Duration};
+use std::{future::Future, io, pin::Pin};
 
 use actix_web::{
-    App, HttpServer,
-    dev::Server,
+    App,
     middleware::{Condition, from_fn},
     rt,
     web::{Data, ServiceConfig},
@@ -14,16 +13,14 @@ use secrecy::ExposeSecret;
 use thiserror::Error;
 
 use crate::{
-    config::{AllowedHosts, CacheBackend, Config, TrustedProxies},
+    config::{AllowedHosts, CacheBackend, Config, Limits, TrustedProxies},
     db::{Db, DbError},
     http::{
         allowed_hosts,
         csrf::{self, PublicOrigins},
-        error_pages, headers, https,
-        listen::{self, ListenError, SocketFile},
-        request_body,
+        error_pages, headers, https, request_body,
         route::RouteTable,
-        shutdown::{self, Draining},
+        write_rate::{self, WriteRates},
     },
     monitor::{
         access_log,
@@ -32,6 +29,7 @@ use crate::{
         metrics::Metrics,
     },
     routes::{self, ROUTES},
+    server::{self, listen::ListenError, shutdown::Draining, turns},
     session::{
         Sessions,
         flash::{self, FlashMarker},
@@ -40,15 +38,10 @@ use crate::{
     views::{Views, assets::Assets},
 };
 
-/// The time for which idle connections stay open. Longer than proxies in front keep them (Heroku's
-/// router: 90 s), so that the proxy closes first and never sends a request into a closing connection.
-const KEEP_ALIVE: Duration = Duration::from_secs(95);
-
 /// The whole app, listening.
 pub struct Application {
-    server: Server,
+    server: Pin<Box<dyn Future<Output = io::Result<()>>>>,
     port: Option<u16>,
-    socket: Option<SocketFile>,
     summary: String,
 }
 
@@ -69,7 +62,7 @@ pub enum StartupError {
 
 impl Application {
     /// Opens the database and starts to listen. The server runs on the caller's Actix system until
-    /// `shutdown` resolves; then it drains and stops ([`crate::http::shutdown`]).
+    /// `shutdown` resolves; then it drains and stops ([`crate::server::shutdown`]).
     ///
     /// SQLite is migrated here. Other databases are shared by several processes and migrated by a
     /// step of the deployment.
@@ -80,38 +73,34 @@ impl Application {
         let draining = Draining::default();
         let parts = Parts::new(&config, draining.clone())?;
         let production = config.server.production;
-        let server = HttpServer::new(move || {
-            // The last one is the outermost. Responses of each layer pass the layers outside: an
-            // error gets its page, its headers and its line in the log. A cached page costs only the
-            // layers outside the view cache.
-            App::new()
-                .wrap(from_fn(request_body::read_within_limits))
-                .wrap(from_fn(csrf::refuse_cross_site))
-                .wrap(from_fn(allowed_hosts::refuse_other_hosts))
-                .wrap(from_fn(error_pages::error_pages))
-                .wrap(headers::security(production))
-                .wrap(parts.pages.clone())
-                .wrap(Condition::new(production, from_fn(https::redirect_plain_http)))
-                .wrap(headers::caching())
-                .wrap(from_fn(shutdown::close_connections))
-                .wrap(from_fn(access_log::log_request))
-                .configure(|app| parts.register(app))
-                .configure(|app| routes::configure(app, &parts.sessions))
-        })
-        .workers(config.server.workers)
-        .keep_alive(KEEP_ALIVE)
-        .shutdown_signal(draining.begin_after(shutdown))
-        .shutdown_timeout(shutdown::GRACE_SECONDS);
-
-        let server = match &config.server.uds {
-            Some(path) => listen::bind_socket(path).and_then(|socket| server.listen_uds(socket)),
-            None => server.bind((config.server.host.as_str(), config.server.port)),
-        }
-        .map_err(|source| ListenError::new(&config.server, source))?;
-        let address = server.addrs().first().copied();
-        let summary = config.summary(&listen::describe(&config.server, address));
-        let socket = config.server.uds.map(SocketFile::new);
-        Ok(Self { server: server.run(), port: address.map(|a| a.port()), socket, summary })
+        let listening = server::listen(
+            &config.server,
+            config.limits,
+            config.trusted_proxies.clone(),
+            draining.clone(),
+            move || {
+                // The last one is the outermost. Responses of each layer pass the layers outside: an
+                // error gets its page, its headers and its line in the log. A cached page costs only
+                // the layers outside the view cache.
+                App::new()
+                    .wrap(from_fn(request_body::read_within_limits))
+                    .wrap(from_fn(write_rate::refuse_too_many))
+                    .wrap(from_fn(csrf::refuse_cross_site))
+                    .wrap(from_fn(allowed_hosts::refuse_other_hosts))
+                    .wrap(from_fn(error_pages::error_pages))
+                    .wrap(headers::security(production))
+                    .wrap(parts.pages.clone())
+                    .wrap(Condition::new(production, from_fn(https::redirect_plain_http)))
+                    .wrap(headers::caching())
+                    .wrap(from_fn(access_log::log_request))
+                    .wrap(from_fn(turns::take_turns))
+                    .configure(|app| parts.register(app))
+                    .configure(|app| routes::configure(app, &parts.sessions))
+            },
+        )?;
+        let summary = config.summary(&listening.describe(&config.server));
+        let port = listening.port();
+        Ok(Self { server: Box::pin(listening.serve(draining, shutdown)), port, summary })
     }
 
     /// Returns the TCP port; `None` for a unix socket.
@@ -128,11 +117,7 @@ impl Application {
 
     /// Serves until it is told to stop.
     pub async fn run(self) -> io::Result<()> {
-        let outcome = self.server.await;
-        if let Some(socket) = self.socket {
-            socket.remove();
-        }
-        outcome
+        self.server.await
     }
 }
 
@@ -146,6 +131,7 @@ struct Parts {
     draining: Data<Draining>,
     history: Data<History>,
     hosts: Data<AllowedHosts>,
+    limits: Data<Limits>,
     marker: Data<FlashMarker>,
     metrics: Data<Metrics>,
     origins: Data<PublicOrigins>,
@@ -155,6 +141,7 @@ struct Parts {
     sessions: Sessions,
     tasks: Data<Tasks>,
     views: Data<Views>,
+    write_rates: Data<WriteRates>,
 }
 
 impl Parts {
@@ -168,7 +155,13 @@ impl Parts {
         let cache = open_cache(config, &db);
         let layer = |name, is_on| if is_on { cache.layer(name) } else { Cache::null().build() };
         let queries = layer("query", config.cache.layers.query);
-        let tasks = Tasks::new(db.clone(), cache.clone(), queries, routes::cached_pages());
+        let tasks = Tasks::new(
+            db.clone(),
+            cache.clone(),
+            queries,
+            routes::cached_pages(),
+            config.limits.tasks,
+        );
         let sessions = Sessions::new(&config.session, production, &cache, &db);
         let assets = Assets::load();
         let views = Views::load(assets.clone(), layer("fragment", config.cache.layers.fragment))?;
@@ -192,6 +185,7 @@ impl Parts {
             draining: Data::new(draining),
             history,
             hosts: Data::new(config.allowed_hosts.clone()),
+            limits: Data::new(config.limits),
             marker: Data::new(FlashMarker::new(production)),
             metrics,
             origins: Data::new(PublicOrigins(config.public_origins.clone())),
@@ -201,11 +195,12 @@ impl Parts {
             sessions,
             tasks: Data::new(tasks),
             views: Data::new(views),
+            write_rates: Data::new(WriteRates::new(config.limits.writes_per_minute)),
         })
     }
 
     fn register(&self, app: &mut ServiceConfig) {
-        app.app_data(request_body::limit())
+        app.app_data(request_body::limit(&self.limits))
             .app_data(self.access.clone())
             .app_data(self.assets.clone())
             .app_data(self.cache.clone())
@@ -213,13 +208,15 @@ impl Parts {
             .app_data(self.draining.clone())
             .app_data(self.history.clone())
             .app_data(self.hosts.clone())
+            .app_data(self.limits.clone())
             .app_data(self.marker.clone())
             .app_data(self.metrics.clone())
             .app_data(self.origins.clone())
             .app_data(self.proxies.clone())
             .app_data(self.routes.clone())
             .app_data(self.tasks.clone())
-            .app_data(self.views.clone());
+            .app_data(self.views.clone())
+            .app_data(self.write_rates.clone());
     }
 }
 

@@ -12,6 +12,7 @@ pub mod db;
 pub mod http;
 mod monitor;
 pub mod routes;
+pub mod server;
 mod session;
 mod tasks;
 mod views;

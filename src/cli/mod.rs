@@ -22,7 +22,7 @@ use crate::{
     },
     config::{CacheConfig, Config, ConfigError, Environment},
     db::Db,
-    http::shutdown,
+    server::shutdown,
 };
 
 /// A task list. Settings come from the environment; see the README.
@@ -101,9 +101,11 @@ fn start_logger(filter: &str) {
     env_logger::Builder::new().parse_filters(filter).init();
 }
 
-fn serve(config: Config) -> Result<(), String> {
+fn serve(mut config: Config) -> Result<(), String> {
     // Each connection is an open file. The default limit is often 1,024, and the hard limit higher.
-    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    if let Ok(files) = rlimit::increase_nofile_limit(u64::MAX) {
+        config.fit_into_open_files(files);
+    }
     block_on(async move {
         // A write beyond the limit of a file's size (`ulimit -f`) becomes an error, which is a 503.
         // Without a handler the signal ends the process.

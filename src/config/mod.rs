@@ -6,6 +6,7 @@ pub(crate) mod allowed_hosts;
 pub(crate) mod cache;
 pub(crate) mod database_url;
 pub(crate) mod environment;
+pub(crate) mod limits;
 pub(crate) mod session;
 pub(crate) mod trusted_proxies;
 
@@ -20,12 +21,17 @@ pub use self::{
     cache::{CacheBackend, CacheConfig, Layers},
     database_url::{DatabaseKind, DatabaseUrl},
     environment::{ConfigError, Environment},
+    limits::Limits,
     session::{SessionConfig, SessionStoreKind},
     trusted_proxies::TrustedProxies,
 };
 
 /// The largest number of workers that Actix starts.
 const MAX_WORKERS: u32 = 512;
+
+/// Open files besides those of visitors and of the database: the cache's connections, sockets that are
+/// being closed, those of the runtime.
+const OTHER_FILES: u64 = 64;
 
 const DEFAULT_LOG: &str = "info,actix_server=warn,actix_http=off,actix_session=error";
 
@@ -39,6 +45,7 @@ pub struct Config {
     pub database: DatabaseConfig,
     pub cache: CacheConfig,
     pub session: SessionConfig,
+    pub limits: Limits,
     /// `ADMIN_TOKEN`: the password of `/cache` and `/metrics`. Default: none; then both are open in
     /// development and hidden in production.
     pub admin_token: Option<SecretString>,
@@ -92,6 +99,7 @@ impl Config {
             allowed_hosts: allowed_hosts(env, server.production, &public_origins)?,
             database: DatabaseConfig::from_environment(env)?,
             session: SessionConfig::from_environment(env, server.production, &cache)?,
+            limits: Limits::from_environment(env)?,
             admin_token: admin_token(env, server.production)?,
             cache,
             public_origins,
@@ -103,6 +111,17 @@ impl Config {
 }
 
 impl Config {
+    /// Reduces the number of connections to those for which the process may open files.
+    pub(crate) fn fit_into_open_files(&mut self, files: u64) {
+        // A connection to SQLite has three files.
+        let others = OTHER_FILES + 3 * u64::from(self.database.pool_size);
+        let left = usize::try_from(files.saturating_sub(others)).unwrap_or(usize::MAX).max(1);
+        if self.limits.connections > left {
+            log::warn!("at most {left} connections: the process may open only {files} files");
+            self.limits.connections = left;
+        }
+    }
+
     /// Returns one line with the address, and with what is used for database, cache and sessions.
     pub(crate) fn summary(&self, address: &str) -> String {
         format!(

@@ -5,6 +5,8 @@
 //! cause once. A page shows the kind of problem and the request's id, never the text of an internal
 //! error.
 
+use std::time::Duration;
+
 use actix_session::SessionInsertError;
 use actix_web::{
     Error, HttpResponse, ResponseError,
@@ -46,6 +48,8 @@ pub(crate) enum AppError {
     BodyTooLarge,
     #[error("the body took too long to arrive")]
     BodyTimeout,
+    #[error("the address has sent too many writes")]
+    TooManyWrites { wait: Duration },
     #[error(transparent)]
     Database(#[from] DbError),
     #[error("a template failed: {0}")]
@@ -64,6 +68,7 @@ impl ResponseError for AppError {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TooManyWrites { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Database(DbError::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Database(_) | Self::Render(_) | Self::Session(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
@@ -73,9 +78,12 @@ impl ResponseError for AppError {
 
     fn error_response(&self) -> HttpResponse {
         let mut res = HttpResponse::new(self.status_code());
-        let extra = match res.status() {
-            StatusCode::SERVICE_UNAVAILABLE => Some((header::RETRY_AFTER, RETRY_AFTER)),
-            StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, CHALLENGE)),
+        let extra = match self {
+            Self::Database(DbError::Unavailable(_)) => Some((header::RETRY_AFTER, RETRY_AFTER)),
+            Self::TooManyWrites { wait } => {
+                Some((header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1)))
+            }
+            Self::Unauthorized => Some((header::WWW_AUTHENTICATE, CHALLENGE)),
             _ => None,
         };
         if let Some((name, value)) = extra {
@@ -162,6 +170,11 @@ fn in_words(status: StatusCode) -> (&'static str, &'static str) {
             "Wrong address",
             "This site does not answer under this name. If you run it, add the name to \
              ALLOWED_HOSTS.",
+        ),
+        429 => (
+            "Too many changes",
+            "More changes came from your address within a minute than this site accepts. This one \
+             was not made; please try again in a minute.",
         ),
         503 => (
             "Back in a moment",

@@ -1,4 +1,4 @@
-//! The parts of HTTP that concern all routes: middleware, errors, listening and stopping.
+//! The parts of HTTP that concern all routes: middleware, errors and their pages.
 
 pub(crate) mod allowed_hosts;
 pub(crate) mod csrf;
@@ -6,8 +6,7 @@ pub(crate) mod error_pages;
 pub(crate) mod forwarded;
 pub(crate) mod headers;
 pub(crate) mod https;
-pub mod listen;
 pub(crate) mod request_body;
 pub(crate) mod request_id;
 pub(crate) mod route;
-pub mod shutdown;
+pub(crate) mod write_rate;

@@ -1,8 +1,6 @@
 //! Reads the whole body of a request before the handler runs, within limits of size and time, so that
 //! no handler waits for a slow client.
 
-use std::time::Duration;
-
 use actix_web::{
     Error, ResponseError,
     body::{EitherBody, MessageBody},
@@ -11,21 +9,15 @@ use actix_web::{
     http::header,
     middleware::Next,
     rt::time::timeout,
-    web::{Bytes, PayloadConfig},
+    web::{Bytes, Data, PayloadConfig},
 };
 
 use super::error_pages::AppError;
-
-/// The largest body, in bytes. A task name of 500 characters of four bytes each, percent-encoded, takes
-/// 6,000.
-const MAX_BODY: usize = 8 * 1024;
-
-/// The longest time that a client may take to send its body.
-const DEADLINE: Duration = Duration::from_secs(10);
+use crate::config::Limits;
 
 /// Returns the limit that the extractor in [`read_within_limits`] uses.
-pub(crate) fn limit() -> PayloadConfig {
-    PayloadConfig::new(MAX_BODY)
+pub(crate) fn limit(limits: &Limits) -> PayloadConfig {
+    PayloadConfig::new(limits.body_bytes)
 }
 
 /// Returns whether a request announces a body (RFC 9112, section 6). It must then be read, even for a
@@ -42,7 +34,8 @@ pub(crate) async fn read_within_limits<B: MessageBody>(
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     if !matches!(req.parts_mut().1, Payload::None) {
-        match timeout(DEADLINE, req.extract::<Bytes>()).await {
+        let limits = req.app_data::<Data<Limits>>().map(|limits| ***limits).unwrap_or_default();
+        match timeout(limits.request_timeout, req.extract::<Bytes>()).await {
             Ok(Ok(body)) => req.set_payload(Payload::from(body)),
             Ok(Err(error)) => return Ok(reject(req, rejection(&error))),
             Err(_) => return Ok(reject(req, AppError::BodyTimeout)),

@@ -10,8 +10,8 @@ use actix_web::{
 use serde::Serialize;
 
 use super::{
-    ROW_FRAGMENT, Tasks,
-    task::{NameError, Task, TaskId, TaskName},
+    AddError, ListedTasks, ROW_FRAGMENT, Tasks,
+    task::{Task, TaskId, TaskName},
 };
 use crate::{
     http::error_pages::AppError,
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The list of tasks and the form for a new one.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct ListPage {
     tasks: Vec<Task>,
     row_fragment: &'static str,
@@ -31,13 +31,6 @@ struct ListPage {
     problem: Option<String>,
     /// Whether the input has the focus: after an error, and after a task was added.
     focus: bool,
-}
-
-impl ListPage {
-    fn new(tasks: Vec<Task>) -> Self {
-        let (flashes, typed) = (Vec::new(), String::new());
-        Self { tasks, row_fragment: ROW_FRAGMENT, flashes, typed, problem: None, focus: false }
-    }
 }
 
 /// `GET /`. HEAD leaves the messages for the next GET.
@@ -53,12 +46,13 @@ pub(crate) async fn list(
     let mut flashes = if is_head { flash::peek(&session) } else { flash::take(&session) };
     flashes.extend(FlashMarker::message(&req));
     let focus = flashes.iter().any(|flash| matches!(flash, Flash::Added { .. }));
-    let page = ListPage { flashes, focus, ..ListPage::new(tasks) };
-    let mut response = html(StatusCode::OK, views.render("index.html", &page).await?);
+    let has_messages = !flashes.is_empty();
+    let page = ListPage { flashes, focus, ..ListPage::default() };
+    let mut response = list_page(&views, StatusCode::OK, tasks, page).await?;
     if !is_head {
         marker.remove(&req, &mut response);
     }
-    if !page.flashes.is_empty() {
+    if has_messages {
         let no_store = header::HeaderValue::from_static("no-store");
         response.headers_mut().insert(header::CACHE_CONTROL, no_store);
     }
@@ -76,10 +70,18 @@ pub(crate) async fn add(
     let typed = typed_name(&form);
     let name = match TaskName::parse(&typed) {
         Ok(name) => name,
-        Err(problem) => return reject(&tasks, &views, typed, problem).await,
+        Err(problem) => {
+            return reject(&tasks, &views, StatusCode::UNPROCESSABLE_ENTITY, typed, &problem).await;
+        }
     };
     let message = Flash::added(name.as_str());
-    tasks.add(name).await?;
+    match tasks.add(name).await {
+        Ok(()) => {}
+        Err(AddError::Database(error)) => return Err(error.into()),
+        Err(problem @ AddError::Full { .. }) => {
+            return reject(&tasks, &views, StatusCode::CONFLICT, typed, &problem).await;
+        }
+    }
     flash::push(&session, message)?;
     Ok(redirect_to_list(&marker))
 }
@@ -110,16 +112,30 @@ fn typed_name(form: &[u8]) -> String {
 async fn reject(
     tasks: &Tasks,
     views: &Views,
+    status: StatusCode,
     typed: String,
-    problem: NameError,
+    problem: &impl ToString,
 ) -> Result<HttpResponse, AppError> {
     let problem = Some(problem.to_string());
-    let page = ListPage { typed, problem, focus: true, ..ListPage::new(tasks.list().await?) };
-    Ok(html(StatusCode::UNPROCESSABLE_ENTITY, views.render("index.html", &page).await?))
+    let page = ListPage { typed, problem, focus: true, ..ListPage::default() };
+    list_page(views, status, tasks.list().await?, page).await
 }
 
-fn html(status: StatusCode, page: String) -> HttpResponse {
-    HttpResponse::build(status).content_type("text/html; charset=utf-8").body(page)
+/// Renders a page with the list.
+async fn list_page(
+    views: &Views,
+    status: StatusCode,
+    mut listed: ListedTasks,
+    page: ListPage,
+) -> Result<HttpResponse, AppError> {
+    let page =
+        ListPage { tasks: std::mem::take(&mut listed.tasks), row_fragment: ROW_FRAGMENT, ..page };
+    let html = if listed.are_many {
+        views.render_apart("index.html", page).await?
+    } else {
+        views.render("index.html", &page).await?
+    };
+    Ok(HttpResponse::build(status).content_type("text/html; charset=utf-8").body(html))
 }
 
 /// Redirects to the page that shows the message.

@@ -15,6 +15,7 @@
 
 pub(crate) mod handlers;
 pub(crate) mod ledger;
+mod limits;
 pub(crate) mod task;
 
 use std::sync::{Arc, OnceLock};
@@ -22,9 +23,11 @@ use std::sync::{Arc, OnceLock};
 use actix_web::rt;
 use diesel::QueryResult;
 use everfresh::{Cache, Invalidation, Lifetime, Memo, fragment_key, view_key};
+use thiserror::Error;
 
 use self::{
     ledger::{Backlog, LedgerCleaner},
+    limits::{RenderQueue, Room, Turn},
     task::{Task, TaskId, TaskName},
 };
 use crate::db::{Db, DbConnection, DbError, within_deadline};
@@ -47,6 +50,24 @@ pub(crate) struct Tasks {
     /// The paths of the pages that are cached.
     cached_pages: Vec<&'static str>,
     cleaner: LedgerCleaner,
+    queue: Arc<RenderQueue>,
+    room: Arc<Room>,
+}
+
+/// The tasks, and the turn of the request that may render them, if they are many.
+pub(crate) struct ListedTasks {
+    pub(crate) tasks: Vec<Task>,
+    pub(crate) are_many: bool,
+    _turn: Option<Turn>,
+}
+
+/// The reason that a task was not stored.
+#[derive(Debug, Error)]
+pub(crate) enum AddError {
+    #[error("The list is full: it holds at most {max} tasks. Delete some first.")]
+    Full { max: u64 },
+    #[error(transparent)]
+    Database(#[from] DbError),
 }
 
 /// A change of one task.
@@ -57,25 +78,36 @@ enum Change {
 }
 
 impl Tasks {
-    /// Starts a task that cleans the ledger and ends with the current Actix system.
+    /// The list holds about `max` tasks at most. Starts a task that cleans the ledger and ends with the
+    /// current Actix system.
     pub(crate) fn new(
         db: Db,
         cache: Cache,
         queries: Cache,
         cached_pages: impl Iterator<Item = &'static str>,
+        max: u64,
     ) -> Self {
         let cleaner = LedgerCleaner::start(db.clone());
-        Self { db, cache, queries, cached_pages: cached_pages.collect(), cleaner }
+        let (queue, room) = (Arc::default(), Arc::new(Room::new(max)));
+        let cached_pages = cached_pages.collect();
+        Self { db, cache, queries, cached_pages, cleaner, queue, room }
     }
 
     /// Returns all tasks, oldest first.
-    pub(crate) async fn list(&self) -> Result<Vec<Task>, DbError> {
-        LIST.call(&self.queries, &(), async || self.db.read(task::list).await).await
+    pub(crate) async fn list(&self) -> Result<ListedTasks, DbError> {
+        let turn = self.queue.turn().await;
+        let read = async || self.db.read(task::list).await;
+        let tasks = LIST.call(&self.queries, &(), read).await?;
+        Ok(ListedTasks { are_many: self.queue.remember(tasks.len()), tasks, _turn: turn })
     }
 
     /// Stores a new task.
-    pub(crate) async fn add(&self, name: TaskName) -> Result<(), DbError> {
-        self.write(move |conn| Ok((task::add(conn, &name)?, Some(Change::Added)))).await
+    pub(crate) async fn add(&self, name: TaskName) -> Result<(), AddError> {
+        if !self.room.take(async || self.db.read(task::count).await).await? {
+            return Err(AddError::Full { max: self.room.max() });
+        }
+        self.write(move |conn| Ok((task::add(conn, &name)?, Some(Change::Added)))).await?;
+        Ok(())
     }
 
     /// Deletes a task and returns it; `None` if there is no task with this id.

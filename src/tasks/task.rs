@@ -109,6 +109,12 @@ pub(super) fn list(conn: &mut DbConnection) -> QueryResult<Vec<Task>> {
     task::table.order(task::id).select(Task::as_select()).load(conn)
 }
 
+/// Counts all tasks.
+pub(super) fn count(conn: &mut DbConnection) -> QueryResult<u64> {
+    let count: i64 = task::table.count().get_result(conn)?;
+    Ok(count.unsigned_abs())
+}
+
 /// Stores a new task.
 pub(super) fn add(conn: &mut DbConnection, name: &TaskName) -> QueryResult<()> {
     diesel::insert_into(task::table).values(task::name.eq(name.as_str())).execute(conn)?;

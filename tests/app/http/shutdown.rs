@@ -2,8 +2,10 @@
 
 use std::{
     io::{BufReader, Read, Write},
+    net::TcpStream,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
+    time::Duration,
 };
 
 use tempfile::tempdir;
@@ -54,6 +56,35 @@ fn sigterm_under_load_resets_no_request_on_a_reused_connection() {
     });
     let (status, output) = program.wait();
     assert!(status.success(), "{output}");
+}
+
+#[test]
+fn sigterm_under_load_resets_no_new_connection() {
+    for _ in 0..5 {
+        let (_folder, mut program) = start();
+        let address = program.address()["http://".len()..].parse().unwrap();
+        let answered = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..CLIENTS {
+                // Each request has its own connection, which begins or is refused, and is answered if
+                // it has begun.
+                scope.spawn(|| {
+                    let patience = Duration::from_millis(500);
+                    while let Ok(stream) = TcpStream::connect_timeout(&address, patience) {
+                        let request =
+                            REQUEST.replace("localhost", "localhost\r\nconnection: close");
+                        let reply = exchange(&mut BufReader::new(stream), &request);
+                        let reply = reply.expect("a response, not a reset");
+                        assert!(reply.head.starts_with("http/1.1 200"), "{}", reply.head);
+                        answered.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            wait_until("1000 requests are answered", || answered.load(Ordering::Relaxed) > 1000);
+            program.terminate();
+        });
+        assert!(program.wait().0.success());
+    }
 }
 
 #[test]
