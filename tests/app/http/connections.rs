@@ -31,7 +31,7 @@ fn start(settings: &[(&str, &str)]) -> (TempDir, Program) {
 }
 
 /// The bytes that add a task; `more` are further headers.
-fn post(name: &str, more: &str) -> String {
+pub(super) fn post(name: &str, more: &str) -> String {
     let body = format!("name={name}");
     let length = body.len();
     format!("POST / HTTP/1.1\r\nHost: localhost\r\n{more}Content-Length: {length}\r\n\r\n{body}")
@@ -50,7 +50,13 @@ fn statuses(mut stream: &TcpStream) -> Vec<u16> {
 }
 
 fn answers_to(program: &Program, sent: &str) -> Vec<u16> {
-    let mut stream = program.connect();
+    answers(&program.address()["http://".len()..], sent)
+}
+
+/// Sends bytes to an address. Returns the status of each answer until the connection is closed.
+pub(super) fn answers(address: &str, sent: &str) -> Vec<u16> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(sent.as_bytes()).unwrap();
     statuses(&stream)
 }

@@ -1,5 +1,6 @@
 //! The app as its visitors see it over HTTP.
 
+mod behind_nginx;
 mod concurrency;
 mod connections;
 mod csrf;

@@ -19,12 +19,12 @@ use test_support::{
 const CONNECTIONS: usize = 1000;
 
 /// The memory of the process that the connections may take, in bytes.
-const MAX_MEMORY: u64 = 150 << 20;
+pub(super) const MAX_MEMORY: u64 = 150 << 20;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// Beginnings of exchanges that do not go on, and whether their answers are read.
-fn beginnings() -> Vec<(&'static str, String, bool)> {
+pub(super) fn beginnings() -> Vec<(&'static str, String, bool)> {
     let post = "POST / HTTP/1.1\r\nHost: localhost\r\n";
     let refused = "Origin: http://evil.example\r\nTransfer-Encoding: chunked\r\n\r\n";
     vec![
@@ -39,7 +39,7 @@ fn beginnings() -> Vec<(&'static str, String, bool)> {
 }
 
 /// Connects with a small buffer for what is received, and sends as much as the kernel takes.
-fn begin(address: SocketAddr, beginning: &str) -> TcpStream {
+pub(super) fn begin(address: SocketAddr, beginning: &str) -> TcpStream {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(&address.into()).unwrap();
@@ -68,7 +68,7 @@ fn is_dropped(stream: &mut TcpStream) -> bool {
 }
 
 /// The memory of a process, in bytes.
-fn memory(program: &Program) -> u64 {
+pub(super) fn memory(program: &Program) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", program.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
