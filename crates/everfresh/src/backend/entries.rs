@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -55,7 +55,8 @@ pub(crate) enum Lookup {
     Hit(Bytes, Option<CasToken>),
     /// No entry, or bytes that are not a valid entry of the slot, with their token.
     Miss(Option<CasToken>),
-    /// Another computation has reserved the key.
+    /// Another computation has reserved the key, and the time of its lease is not over. Processes
+    /// whose clocks differ by more may both compute; what they store is fresh in any case.
     Leased(LeaseId, Option<CasToken>),
     /// The backend failed.
     Failed,
@@ -131,7 +132,9 @@ impl Entries {
             Some(Frame::Entry { stamp, body }) if stamp == slot.stamp => {
                 Lookup::Hit(body, stored.token)
             }
-            Some(Frame::Lease(id)) => Lookup::Leased(id, stored.token),
+            Some(Frame::Lease { id, ends_at }) if now() < ends_at => {
+                Lookup::Leased(id, stored.token)
+            }
             _ => Lookup::Miss(stored.token),
         }
     }
@@ -236,7 +239,8 @@ impl Entries {
         lifetime: Duration,
         token: Option<CasToken>,
     ) -> Result<SwapOutcome, BackendError> {
-        let (frame, lifetime) = (self.shared.secret.lease(key, id), Some(lifetime));
+        let ends_at = now().saturating_add(milliseconds(lifetime));
+        let (frame, lifetime) = (self.shared.secret.lease(key, id, ends_at), Some(lifetime));
         let backend = &self.shared.backend;
         let outcome = if let Some(token) = token {
             backend.swap(key, &frame, lifetime, token).await
@@ -313,4 +317,13 @@ impl Entries {
     pub(crate) async fn clear(&self) -> bool {
         self.checked(self.shared.backend.clear().await).is_ok()
     }
+}
+
+/// The time of this process's clock, in milliseconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, milliseconds)
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

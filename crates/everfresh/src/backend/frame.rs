@@ -69,8 +69,16 @@ pub(crate) type LeaseId = u128;
 /// The content of valid bytes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Frame {
-    Entry { stamp: Stamp, body: Bytes },
-    Lease(LeaseId),
+    Entry {
+        stamp: Stamp,
+        body: Bytes,
+    },
+    Lease {
+        id: LeaseId,
+        /// When it ends, in milliseconds since 1970. Its bytes may outlast it: if they are written
+        /// again, the server does not know their lifetime.
+        ends_at: u64,
+    },
 }
 
 impl Secret {
@@ -89,8 +97,11 @@ impl Secret {
     }
 
     /// Returns the frame of a lease, which reserves a key for one computation.
-    pub(crate) fn lease(self, key: &str, id: LeaseId) -> Bytes {
-        self.frame(key, LEASE, Stamp::default(), &id.to_be_bytes())
+    pub(crate) fn lease(self, key: &str, id: LeaseId, ends_at: u64) -> Bytes {
+        let mut body = [0; 24];
+        body[..16].copy_from_slice(&id.to_be_bytes());
+        body[16..].copy_from_slice(&ends_at.to_be_bytes());
+        self.frame(key, LEASE, Stamp::default(), &body)
     }
 
     fn frame(self, key: &str, kind: u8, stamp: Stamp, body: &[u8]) -> Bytes {
@@ -121,7 +132,13 @@ impl Secret {
                 let stamp = Stamp { schema: number(4)?, fingerprint: number(12)? };
                 Some(Frame::Entry { stamp, body: bytes.slice(HEADER..) })
             }
-            LEASE => Some(Frame::Lease(LeaseId::from_be_bytes(body.try_into().ok()?))),
+            LEASE => {
+                let (id, ends_at) = body.split_at_checked(16)?;
+                Some(Frame::Lease {
+                    id: LeaseId::from_be_bytes(id.try_into().ok()?),
+                    ends_at: u64::from_be_bytes(ends_at.try_into().ok()?),
+                })
+            }
             _ => None,
         }
     }
@@ -147,9 +164,10 @@ mod tests {
         }
 
         #[test]
-        fn a_lease_keeps_its_id(id in any::<u128>()) {
+        fn a_lease_keeps_its_id_and_its_end(id in any::<u128>(), ends_at in any::<u64>()) {
             let secret = Secret::default();
-            prop_assert_eq!(secret.open("k", &secret.lease("k", id)), Some(Frame::Lease(id)));
+            let read = secret.open("k", &secret.lease("k", id, ends_at));
+            prop_assert_eq!(read, Some(Frame::Lease { id, ends_at }));
         }
 
         #[test]

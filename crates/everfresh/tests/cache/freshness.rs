@@ -148,6 +148,26 @@ async fn a_lease_is_not_valid_after_a_restart_of_the_server() {
 }
 
 #[tokio::test]
+async fn a_lease_that_is_written_back_is_worth_nothing_after_its_time() {
+    let server = Memcached::start(Kind::Plain);
+    let client = server.client(Protocol::Binary);
+    let cache = Cache::memcached(client.clone()).build();
+    let mut lease = None;
+    let compute = async || {
+        lease = client.get("k").await.unwrap();
+        Ok::<_, ()>(1)
+    };
+    cache.get_or_compute("k", Lifetime::Forever, compute).await.unwrap();
+    // Without the lifetime with which it was stored.
+    client.set("k", &lease.expect("a lease").data).await.unwrap();
+    eventually("a value is stored again", async || {
+        cache.get_or_compute("k", Lifetime::Forever, async || Ok::<_, ()>(2)).await.unwrap();
+        cache.get("k").await == Some(2)
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn bytes_that_are_not_an_entry_are_replaced() {
     let server = Memcached::start(Kind::Plain);
     let client = server.client(Protocol::Binary);

@@ -5,8 +5,8 @@
 //! and drainers repeat the invalidations that are left in the ledger.
 //!
 //! Their steps are interleaved in every order, with a limited number of faults in between: a delete
-//! or its confirmation is lost, the cache server restarts or evicts an entry, a lease expires, a
-//! process is killed.
+//! or its confirmation is lost, the cache server restarts or evicts an entry, a lease expires (at the
+//! server, or by the time in its bytes), a process is killed.
 //!
 //! The property `fresh` must hold in every state: a reader that begins after the invalidation of a
 //! write has been confirmed gets a page that contains that write or a later one.
