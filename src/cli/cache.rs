@@ -2,7 +2,10 @@
 //!
 //! Values go to standard output and notes to standard error, so that scripts can use the values.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    io::{IsTerminal, stdout},
+};
 
 use clap::Subcommand;
 use memcached_client::{Client, Deletion, Error, ServerAddress};
@@ -67,13 +70,26 @@ async fn get(client: &Client, key: &str) -> Result<(), String> {
     let server = owner(client, key)?;
     match client.get(key).await.map_err(|error| explained(&error))? {
         Some(value) => {
-            let text = std::str::from_utf8(&value.data)
-                .map_or_else(|_| Cow::Owned(value.data.escape_ascii().to_string()), Cow::Borrowed);
-            print_line(text);
+            print_line(shown(&value.data, stdout().is_terminal()));
             note(format_args!("{key} is on {server}, {} bytes", value.data.len()));
             Ok(())
         }
         None => Err(format!("there is no {key}; it would be on {server}")),
+    }
+}
+
+/// Returns a value as text. Control characters are escaped for a terminal, which would obey them, and kept
+/// for a script.
+fn shown(value: &[u8], is_terminal: bool) -> Cow<'_, str> {
+    match std::str::from_utf8(value) {
+        Ok(text) if is_terminal && text.contains(char::is_control) => {
+            let escaped = |c: char| -> String {
+                if c.is_control() { c.escape_default().collect() } else { c.into() }
+            };
+            text.chars().map(escaped).collect::<String>().into()
+        }
+        Ok(text) => text.into(),
+        Err(_) => value.escape_ascii().to_string().into(),
     }
 }
 
@@ -142,4 +158,16 @@ fn explained(error: &Error) -> String {
         _ => return error.to_string(),
     };
     format!("{error} ({remedy})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn a_terminal_is_shown_no_control_characters_of_a_value() {
+        assert_eq!(shown("é\u{1b}[31m\n".as_bytes(), true), "é\\u{1b}[31m\\n");
+        assert_eq!(shown("é\u{1b}[31m\n".as_bytes(), false), "é\u{1b}[31m\n");
+        assert_eq!(shown(b"\xff\x1b", false), "\\xff\\x1b");
+    }
 }

@@ -42,7 +42,7 @@ macro_rules! dispatch {
     ($self:ident, $store:ident => $call:expr) => {
         match $self {
             Self::Cookie => {
-                let $store = CookieSessionStore::default();
+                let $store = CookieSessions(CookieSessionStore::default());
                 $call.await
             }
             Self::Cache($store) => $call.await,
@@ -83,6 +83,54 @@ impl SessionStore for Store {
 
     async fn delete(&self, key: &SessionKey) -> Result<(), anyhow::Error> {
         dispatch!(self, store => store.delete(key))
+    }
+}
+
+/// Sessions in the visitor's cookie. The browser forgets the cookie at the end of its lifetime; a client
+/// that does not is told by the time inside.
+struct CookieSessions(CookieSessionStore);
+
+/// The entry of a session in a cookie that holds its end, in seconds since 1970.
+const ENDS_AT: &str = "ends at";
+
+impl SessionStore for CookieSessions {
+    async fn load(&self, key: &SessionKey) -> Result<Option<SessionState>, LoadError> {
+        let Some(mut state) = self.0.load(key).await? else { return Ok(None) };
+        let ends_at = state.remove(ENDS_AT).and_then(|time| time.parse().ok());
+        let is_alive = ends_at.is_some_and(|ends_at: i64| seconds(SystemTime::now()) < ends_at);
+        Ok(is_alive.then_some(state))
+    }
+
+    async fn save(
+        &self,
+        mut state: SessionState,
+        ttl: &time::Duration,
+    ) -> Result<SessionKey, SaveError> {
+        let ends_at = seconds(SystemTime::now()).saturating_add(ttl.whole_seconds());
+        state.insert(ENDS_AT.to_owned(), ends_at.to_string());
+        self.0.save(state, ttl).await
+    }
+
+    async fn update(
+        &self,
+        _: SessionKey,
+        state: SessionState,
+        ttl: &time::Duration,
+    ) -> Result<SessionKey, UpdateError> {
+        self.save(state, ttl).await.map_err(|error| UpdateError::Other(error.into()))
+    }
+
+    async fn update_ttl(
+        &self,
+        key: &SessionKey,
+        ttl: &time::Duration,
+    ) -> Result<(), anyhow::Error> {
+        // Called only if every response extended the lifetime, which needs a new cookie.
+        self.0.update_ttl(key, ttl).await
+    }
+
+    async fn delete(&self, key: &SessionKey) -> Result<(), anyhow::Error> {
+        self.0.delete(key).await
     }
 }
 

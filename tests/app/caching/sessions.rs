@@ -2,12 +2,14 @@
 
 use tempfile::tempdir;
 use test_support::{
+    app::TestApp,
     database::TestDatabase,
     http::{Browser, Reply},
     memcached::{Kind, Memcached},
     on_every_database_url,
     program::{Program, command},
     secrets::SECRET_KEY,
+    wait::wait_until,
 };
 
 use super::{cached_app, flush};
@@ -55,6 +57,16 @@ fn a_session_in_the_cache_survives_a_restart_of_the_app() {
     let headers = [("cookie", &*session_cookies(&added))];
     let page = Browser::new(second.address()).send("GET", "/", &headers, "");
     assert_eq!(page.flashes(), ["Added “Milk”."]);
+}
+
+#[test]
+fn a_session_in_a_cookie_ends_with_its_lifetime_whoever_keeps_the_cookie() {
+    let settings = [("SESSION_STORE", "cookie"), ("SESSION_LIFETIME", "3s")];
+    let app = TestApp::with(TestDatabase::sqlite(), &settings);
+    let cookies = session_cookies(&app.browser().post_form("/", &[("name", "Milk")]));
+    let flashes = || app.browser().get_with("/", &[("cookie", &cookies)]).flashes();
+    assert_eq!(flashes(), ["Added “Milk”."]);
+    wait_until("the session has ended", || flashes().is_empty());
 }
 
 #[test]
