@@ -4,6 +4,7 @@
 
 use std::{fmt, str::FromStr};
 
+use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
 
 /// The databases that this build supports.
@@ -44,7 +45,11 @@ impl DatabaseUrl {
         let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
         let message = lines.collect::<Vec<_>>().join("; ");
         match self.password().filter(|password| !password.is_empty()) {
-            Some(password) => message.replace(password, "***"),
+            // A library may quote it as it stands in the URL, or decoded.
+            Some(password) => {
+                let decoded = percent_decode_str(password).decode_utf8_lossy();
+                message.replace(password, "***").replace(&*decoded, "***")
+            }
             None => message,
         }
     }
@@ -247,12 +252,14 @@ mod tests {
     #[test]
     #[cfg(feature = "postgres")]
     fn a_password_is_masked_in_a_librarys_message() {
-        let url: DatabaseUrl = "postgres://user:hunter2@h/d".parse().unwrap();
-        let message = "could not connect with hunter2\n\tIs the server running?\n";
-        assert_eq!(
-            url.without_secrets(message),
-            "could not connect with ***; Is the server running?"
-        );
+        let url: DatabaseUrl = "postgres://user:hunter%402@h/d".parse().unwrap();
+        for quoted in ["hunter%402", "hunter@2"] {
+            let message = format!("could not connect with {quoted}\n\tIs the server running?\n");
+            assert_eq!(
+                url.without_secrets(&message),
+                "could not connect with ***; Is the server running?"
+            );
+        }
     }
 
     #[test]

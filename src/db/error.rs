@@ -20,23 +20,41 @@ impl From<QueryError> for DbError {
     fn from(error: QueryError) -> Self {
         if is_full_disk(&error) {
             Self::Unavailable(format!(
-                "{error}; check the space on the disk of the database, and the limit of the size of files (`ulimit -f`)"
+                "{}; check the space on the disk of the database, and the limit of the size of files (`ulimit -f`)",
+                one_line(&error)
             ))
         } else if is_transient(&error) {
-            Self::Unavailable(error.to_string())
+            Self::Unavailable(one_line(&error))
         } else {
             Self::Query(error)
         }
     }
 }
 
+/// Returns an error as one line for a log: messages of servers may have several.
+fn one_line(error: &QueryError) -> String {
+    let text = error.to_string();
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
 /// Recognises a full disk by the messages of SQLite, PostgreSQL, MySQL and MariaDB.
 fn is_full_disk(error: &QueryError) -> bool {
     // SQLite reports a write beyond the limit of a file's size (`ulimit -f`) as an I/O error.
-    let messages =
-        ["disk is full", "No space left on device", "Got error 28", "is full", "disk I/O error"];
-    matches!(error, QueryError::DatabaseError(_, info)
-        if messages.iter().any(|message| info.message().contains(message)))
+    let messages = [
+        "disk is full",
+        "No space left on device",
+        "File too large",
+        "Got error 28",
+        "is full",
+        "disk I/O error",
+    ];
+    match error {
+        QueryError::DatabaseError(_, info) => {
+            messages.iter().any(|message| info.message().contains(message))
+        }
+        QueryError::RollbackErrorOnCommit { commit_error, .. } => is_full_disk(commit_error),
+        _ => false,
+    }
 }
 
 /// Returns whether the same query may succeed later.
@@ -46,6 +64,8 @@ pub(crate) fn is_transient(error: &QueryError) -> bool {
     };
     match error {
         QueryError::BrokenTransactionManager => true,
+        // A connection that ends during the commit cannot roll back either.
+        QueryError::RollbackErrorOnCommit { commit_error, .. } => is_transient(commit_error),
         QueryError::DatabaseError(kind, info) => {
             // Diesel has no kind for these.
             let messages = [

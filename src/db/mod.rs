@@ -3,18 +3,22 @@
 mod connection;
 mod error;
 mod migrations;
+mod outage;
 mod pool;
 #[cfg(feature = "sqlite")]
 mod sqlite_file;
 mod write_queue;
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use actix_web::{rt::time::timeout, web};
 use diesel::{QueryResult, r2d2::R2D2Connection};
 
 pub use self::{connection::DbConnection, error::DbError};
-use self::{pool::Pool, write_queue::WriteQueue};
+use self::{outage::OutageLog, pool::Pool, write_queue::WriteQueue};
 use crate::config::{DatabaseConfig, DatabaseKind};
 
 /// The longest time that a request waits for the database in all, in case the server hangs.
@@ -35,6 +39,7 @@ pub struct Db {
     kind: DatabaseKind,
     pool: Pool,
     write_queue: WriteQueue,
+    outages: OutageLog,
     #[cfg(feature = "sqlite")]
     file: sqlite_file::SqliteFile,
 }
@@ -49,6 +54,7 @@ impl Db {
             kind,
             pool: Pool::new(config),
             write_queue: WriteQueue::new(kind),
+            outages: OutageLog::default(),
             #[cfg(feature = "sqlite")]
             file: sqlite_file::SqliteFile::default(),
         }
@@ -60,7 +66,7 @@ impl Db {
         F: FnOnce(&mut DbConnection) -> QueryResult<T> + Send + 'static,
         T: Send + 'static,
     {
-        within_deadline(self.run(query)).await
+        self.within_deadline(self.run(query)).await
     }
 
     /// Runs `change` in a transaction, which is rolled back if `change` fails.
@@ -69,7 +75,7 @@ impl Db {
         F: FnOnce(&mut DbConnection) -> QueryResult<T> + Send + 'static,
         T: Send + 'static,
     {
-        within_deadline(self.write_to_end(change)).await
+        self.within_deadline(self.write_to_end(change)).await
     }
 
     /// Like [`Db::write`], but without the request deadline. Use it when the outcome must be known.
@@ -158,12 +164,17 @@ impl Db {
         let conn = self.pool.connect().map_err(DbError::Unavailable)?;
         migrations::pending(conn).map_err(|e| DbError::Migration(e.to_string()))
     }
-}
 
-/// Stops waiting for a result after [`DEADLINE`]; the query itself goes on.
-pub(crate) async fn within_deadline<T>(
-    result: impl Future<Output = Result<T, DbError>>,
-) -> Result<T, DbError> {
-    let too_late = |_| DbError::Unavailable(format!("no answer within {DEADLINE:?}"));
-    timeout(DEADLINE, result).await.map_err(too_late)?
+    /// Stops waiting for a result after [`DEADLINE`]; the query itself goes on. Logs the beginning and the
+    /// end of an outage.
+    pub(crate) async fn within_deadline<T>(
+        &self,
+        result: impl Future<Output = Result<T, DbError>>,
+    ) -> Result<T, DbError> {
+        let too_late = |_| DbError::Unavailable(format!("no answer within {DEADLINE:?}"));
+        let start = Instant::now();
+        let outcome = timeout(DEADLINE, result).await.map_err(too_late).flatten();
+        self.outages.observe(start, &outcome);
+        outcome
+    }
 }

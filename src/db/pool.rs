@@ -19,9 +19,6 @@ pub(crate) const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
 /// closes idle connections after 300 s).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(240);
 
-/// The pause between two log lines about a database that cannot be reached.
-const LOG_INTERVAL: Duration = Duration::from_secs(60);
-
 /// A pool of connections. Cloning shares it.
 #[derive(Clone, Debug)]
 pub(super) struct Pool {
@@ -117,7 +114,6 @@ struct ConnectFailures(Arc<Mutex<Option<ConnectFailure>>>);
 struct ConnectFailure {
     at: Instant,
     reason: String,
-    logged_at: Instant,
 }
 
 impl ConnectFailures {
@@ -131,13 +127,7 @@ impl ConnectFailures {
 
 impl HandleError<ConnectError> for ConnectFailures {
     fn handle_error(&self, error: ConnectError) {
-        let mut failure = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let logged_at = failure.as_ref().map(|failure| failure.logged_at);
-        let logged_at = logged_at.filter(|at| at.elapsed() <= LOG_INTERVAL).unwrap_or_else(|| {
-            log::warn!("cannot connect to the database: {error}");
-            now
-        });
-        *failure = Some(ConnectFailure { at: now, reason: error.to_string(), logged_at });
+        let failure = ConnectFailure { at: Instant::now(), reason: error.to_string() };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
     }
 }

@@ -109,7 +109,10 @@ pub(crate) async fn error_pages(
 }
 
 fn log_cause(res: &ServiceResponse) {
-    if let (true, Some(cause)) = (res.status().is_server_error(), res.response().error()) {
+    // An outage of the database has been logged once; the access log has its requests.
+    let is_outage = res.status() == StatusCode::SERVICE_UNAVAILABLE;
+    let is_error = res.status().is_server_error() && !is_outage;
+    if let (true, Some(cause)) = (is_error, res.response().error()) {
         let id = RequestId::of(res.request());
         log::error!("id={id} status={} cause={cause}", res.status().as_u16());
     }

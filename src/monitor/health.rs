@@ -21,10 +21,7 @@ pub(crate) async fn readyz(db: Data<Db>, cache: Data<Cache>) -> HttpResponse {
     let (database, cache) = join(db.ping(), cache_state(&cache)).await;
     let (status, database) = match database {
         Ok(()) => (StatusCode::OK, "ok"),
-        Err(error) => {
-            log::warn!("not ready: {error}");
-            (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
-        }
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
     };
     HttpResponse::build(status)
         .insert_header((header::CACHE_CONTROL, "no-store"))

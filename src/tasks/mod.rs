@@ -30,7 +30,7 @@ use self::{
     limits::{RenderQueue, Room, Turn},
     task::{Task, TaskId, TaskName},
 };
-use crate::db::{Db, DbConnection, DbError, within_deadline};
+use crate::db::{Db, DbConnection, DbError};
 
 /// The list of all tasks.
 const LIST: Memo<(), Vec<Task>> =
@@ -151,7 +151,7 @@ impl Tasks {
         let written = rt::spawn(async move { tasks.write_through(write).await });
         let written =
             async { written.await.map_err(|error| DbError::Unavailable(error.to_string()))? };
-        within_deadline(written).await
+        self.db.within_deadline(written).await
     }
 
     async fn write_through<T, F>(self, write: F) -> Result<T, DbError>

@@ -117,6 +117,16 @@ impl TestDatabase {
         }
     }
 
+    /// Runs a statement. Returns whether it succeeded.
+    pub fn try_execute(&self, sql: &str) -> bool {
+        sql_query(sql).execute(&mut open(&self.url)).is_ok()
+    }
+
+    /// Returns whether a connection can be opened.
+    pub fn is_ready(&self) -> bool {
+        DbConnection::open(&self.url.parse().unwrap()).is_ok()
+    }
+
     /// Returns the unix socket of the server.
     pub fn socket(&self) -> std::path::PathBuf {
         let socket = if self.kind() == "mysql" {

@@ -19,6 +19,8 @@ pub mod app;
 pub mod counting_proxy;
 #[cfg(feature = "app")]
 pub mod database;
+#[cfg(feature = "app")]
+pub mod database_server;
 pub mod http;
 #[cfg(feature = "app")]
 mod macros;
