@@ -20,6 +20,7 @@ use crate::{
         csrf::{self, PublicOrigins},
         error_pages, headers, https, request_body,
         route::RouteTable,
+        visitor_requests::{self, VisitorRequests},
         write_rate::{self, WriteRates},
     },
     monitor::{
@@ -85,6 +86,7 @@ impl Application {
                 App::new()
                     .wrap(from_fn(request_body::read_within_limits))
                     .wrap(from_fn(write_rate::refuse_too_many))
+                    .wrap(from_fn(visitor_requests::refuse_too_many))
                     .wrap(from_fn(csrf::refuse_cross_site))
                     .wrap(from_fn(allowed_hosts::refuse_other_hosts))
                     .wrap(from_fn(error_pages::error_pages))
@@ -141,12 +143,13 @@ struct Parts {
     sessions: Sessions,
     tasks: Data<Tasks>,
     views: Data<Views>,
+    visitor_requests: Data<VisitorRequests>,
     write_rates: Data<WriteRates>,
 }
 
 impl Parts {
     fn new(config: &Config, draining: Draining) -> Result<Self, StartupError> {
-        let production = config.server.production;
+        let (production, limits) = (config.server.production, config.limits);
         let db = Db::new(&config.database);
         db.prepare().map_err(|source| StartupError::Database {
             url: config.database.url.to_string(),
@@ -155,13 +158,8 @@ impl Parts {
         let cache = open_cache(config, &db);
         let layer = |name, is_on| if is_on { cache.layer(name) } else { Cache::null().build() };
         let queries = layer("query", config.cache.layers.query);
-        let tasks = Tasks::new(
-            db.clone(),
-            cache.clone(),
-            queries,
-            routes::cached_pages(),
-            config.limits.tasks,
-        );
+        let pages = routes::cached_pages();
+        let tasks = Tasks::new(db.clone(), cache.clone(), queries, pages, limits.tasks);
         let sessions = Sessions::new(&config.session, production, &cache, &db);
         let assets = Assets::load();
         let views = Views::load(assets.clone(), layer("fragment", config.cache.layers.fragment))?;
@@ -185,7 +183,7 @@ impl Parts {
             draining: Data::new(draining),
             history,
             hosts: Data::new(config.allowed_hosts.clone()),
-            limits: Data::new(config.limits),
+            limits: Data::new(limits),
             marker: Data::new(FlashMarker::new(production)),
             metrics,
             origins: Data::new(PublicOrigins(config.public_origins.clone())),
@@ -195,7 +193,8 @@ impl Parts {
             sessions,
             tasks: Data::new(tasks),
             views: Data::new(views),
-            write_rates: Data::new(WriteRates::new(config.limits.writes_per_minute)),
+            visitor_requests: Data::new(VisitorRequests::new(limits.connections_per_address)),
+            write_rates: Data::new(WriteRates::new(limits.writes_per_minute)),
         })
     }
 
@@ -216,6 +215,7 @@ impl Parts {
             .app_data(self.routes.clone())
             .app_data(self.tasks.clone())
             .app_data(self.views.clone())
+            .app_data(self.visitor_requests.clone())
             .app_data(self.write_rates.clone());
     }
 }

@@ -48,8 +48,8 @@ pub(crate) enum AppError {
     BodyTooLarge,
     #[error("the body took too long to arrive")]
     BodyTimeout,
-    #[error("the address has sent too many writes")]
-    TooManyWrites { wait: Duration },
+    #[error("the address has sent too many requests")]
+    TooManyRequests { wait: Duration },
     #[error(transparent)]
     Database(#[from] DbError),
     #[error("a template failed: {0}")]
@@ -68,7 +68,7 @@ impl ResponseError for AppError {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::TooManyWrites { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Database(DbError::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Database(_) | Self::Render(_) | Self::Session(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
@@ -80,7 +80,7 @@ impl ResponseError for AppError {
         let mut res = HttpResponse::new(self.status_code());
         let extra = match self {
             Self::Database(DbError::Unavailable(_)) => Some((header::RETRY_AFTER, RETRY_AFTER)),
-            Self::TooManyWrites { wait } => {
+            Self::TooManyRequests { wait } => {
                 Some((header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1)))
             }
             Self::Unauthorized => Some((header::WWW_AUTHENTICATE, CHALLENGE)),
@@ -175,9 +175,9 @@ fn in_words(status: StatusCode) -> (&'static str, &'static str) {
              ALLOWED_HOSTS.",
         ),
         429 => (
-            "Too many changes",
-            "More changes came from your address within a minute than this site accepts. This one \
-             was not made; please try again in a minute.",
+            "Too many requests",
+            "More requests came from your address at once, or more changes within a minute, than \
+             this site accepts. This one was not carried out; please try again in a minute.",
         ),
         503 => (
             "Back in a moment",

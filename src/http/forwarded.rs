@@ -31,6 +31,11 @@ impl TrustedProxies {
         client
     }
 
+    /// Returns the address of the client, if the request came through a trusted proxy.
+    pub(crate) fn proxied_client(&self, req: &HttpRequest) -> Option<IpAddr> {
+        if self.trusts(peer(req)) { self.client(req) } else { None }
+    }
+
     /// Returns the scheme of the client's request, if a trusted proxy tells it. Proxies append to the
     /// header, and write it in any case: the request was secure if any of them received it with TLS.
     pub(crate) fn scheme(&self, req: &HttpRequest) -> Option<Scheme> {

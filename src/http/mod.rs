@@ -9,4 +9,5 @@ pub(crate) mod https;
 pub(crate) mod request_body;
 pub(crate) mod request_id;
 pub(crate) mod route;
+pub(crate) mod visitor_requests;
 pub(crate) mod write_rate;

@@ -78,7 +78,7 @@ pub(crate) async fn refuse_too_many<B: MessageBody>(
         && let Some(address) = proxies.client(req.request())
         && let Err(wait) = rates.admit(address, Instant::now())
     {
-        let refusal = AppError::TooManyWrites { wait }.error_response();
+        let refusal = AppError::TooManyRequests { wait }.error_response();
         return Ok(req.into_response(refusal).map_into_right_body());
     }
     next.call(req).await.map(ServiceResponse::map_into_left_body)

@@ -1,4 +1,4 @@
-//! The turn of a connection: whose move it is, the client's or the app's. The stream of a connection
+//! The turn of a connection: whether the client or the app is to act. The stream of a connection
 //! ([`super::connection`]) and the middleware of its requests ([`super::turns`]) tell each other through
 //! it.
 

@@ -30,7 +30,7 @@ const KEEP_ALIVE_RETRIES: u32 = 3;
 const MAX_UNSENT: u32 = 512 * 1024;
 
 /// Listens on every address of a host. Accepted connections inherit the options that are set here.
-/// The kernel drops a connection whose client acknowledges no byte for `write_timeout`.
+/// The kernel drops a connection if its client acknowledges no byte for `write_timeout`.
 pub(super) fn bind(host: &str, port: u16, write_timeout: Duration) -> io::Result<Vec<TcpListener>> {
     let bound: Vec<_> = (host, port)
         .to_socket_addrs()?

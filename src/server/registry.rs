@@ -1,6 +1,6 @@
 //! The open connections of a worker, and their limits.
 //!
-//! At the limit, the connection whose client has been keeping us waiting for the longest time makes
+//! At the limit, the connection that has been waiting for its client for the longest time makes
 //! room for the new one: so neither idle nor slow connections keep others out.
 
 use std::{
@@ -89,7 +89,7 @@ impl Registry {
 }
 
 impl Connections {
-    /// Ends the connection that has been waiting for the longest time, of those whose address fits.
+    /// Ends the connection that has been waiting for the longest time, of those with an address that fits.
     fn evict(&mut self, fits: impl Fn(Option<IpAddr>) -> bool) -> Option<()> {
         let waiting = self.open.iter().filter(|(_, (address, _))| fits(*address));
         let waiting = waiting.filter_map(|(key, (_, e))| Some((e.waiting_since()?, key)));

@@ -163,14 +163,15 @@ fn a_full_disk_is_a_503_and_loses_nothing(kind: ServerKind) {
     server.restart();
     wait_until("tasks are added again", || add(&browser, "Bread") == 303);
     assert_eq!(database.number_of_tasks(), before + 1, "{acknowledged} were acknowledged");
-    let log = log_of(program);
-    assert!(log.contains("check the space on the disk of the database"), "{log}");
+    let text = log_of(program);
+    assert!(text.contains("check the space on the disk of the database"), "{text}");
 }
 
 #[test]
 #[cfg(all(feature = "postgres", feature = "mysql"))]
 fn a_wrong_password_with_encoded_characters_is_never_shown() {
-    let encoded: String = secret("database").bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let encode = |byte| format!("%{byte:02X}");
+    let encoded = secret("database").bytes().map(encode).collect::<Vec<_>>().concat();
     let server = DatabaseServer::start(ServerKind::MariaDb, None);
     let mysql = server.url("tasks").replace("root@", &format!("stranger:{encoded}@"));
     let (_, options) = mysql.split_once('?').unwrap();

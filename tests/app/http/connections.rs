@@ -30,6 +30,8 @@ fn start(settings: &[(&str, &str)]) -> (TempDir, Program) {
     (folder, program)
 }
 
+const FORM: &str = "application/x-www-form-urlencoded";
+
 /// The bytes that add a task; `more` are further headers.
 pub(super) fn post(name: &str, more: &str) -> String {
     let body = format!("name={name}");
@@ -203,17 +205,38 @@ fn an_address_that_writes_too_often_is_told_when_to_try_again() {
     let app = TestApp::with(TestDatabase::sqlite(), &settings);
     let browser = app.browser();
     let add = |address| {
-        let form = ("Content-Type", "application/x-www-form-urlencoded");
+        let form = ("Content-Type", FORM);
         browser.send("POST", "/", &[form, ("X-Forwarded-For", address)], "name=Milk")
     };
     assert_eq!([add("203.0.113.1").status, add("203.0.113.1").status], [303, 303]);
     let refused = add("203.0.113.1");
     assert_eq!(refused.status, 429);
-    assert!(refused.body.contains("Too many changes"));
+    assert!(refused.body.contains("Too many requests"));
     let wait: u64 = refused.header("retry-after").parse().unwrap();
     assert!((1..=60).contains(&wait));
     assert_eq!(add("203.0.113.2").status, 303);
     assert_eq!(browser.get_with("/", &[("X-Forwarded-For", "203.0.113.1")]).status, 200);
+}
+
+#[test]
+fn a_visitor_behind_a_proxy_has_a_limit_of_requests_at_the_same_time() {
+    let settings = [("TRUSTED_PROXIES", "127.0.0.1"), ("MAX_CONNECTIONS_PER_ADDRESS", "1")];
+    let app = TestApp::with(TestDatabase::sqlite(), &settings);
+    let lock = app.database.lock();
+    let browser = app.browser();
+    std::thread::scope(|scope| {
+        let waiting = app.browser();
+        let write = |browser: &Browser, address: &str| {
+            let headers = [("X-Forwarded-For", address), ("Content-Type", FORM)];
+            browser.send("POST", "/", &headers, "name=Milk").status
+        };
+        let first = scope.spawn(move || write(&waiting, "203.0.113.1"));
+        let refused = || write(&app.browser(), "203.0.113.1") == 429;
+        let other = scope.spawn(move || write(&browser, "203.0.113.2"));
+        wait_until("a second request is refused", refused);
+        drop(lock);
+        assert_eq!((first.join().unwrap(), other.join().unwrap()), (303, 303));
+    });
 }
 
 #[test]
