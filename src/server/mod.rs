@@ -1,8 +1,8 @@
 //! The server below the app: it accepts connections, bounds what each may take, and stops without losing
 //! a request.
 //!
-//! Actix parses HTTP and has few limits of its own; [`connection`] stands between the socket and its
-//! parser, and [`turns`] around the app.
+//! Actix parses HTTP and has few limits of its own; `connection` stands between the socket and its
+//! parser, and `turns` around the app.
 
 mod body;
 mod connection;

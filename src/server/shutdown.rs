@@ -2,7 +2,7 @@
 //!
 //! 1. For [`DRAIN`] the server goes on answering, with `Connection: close`: a client that reuses a
 //!    connection may be sending its next request at this very moment.
-//! 2. For [`BACKLOG`] the kernel begins no new connections, and the server takes all that it has begun:
+//! 2. For a quarter of a second the kernel begins no new connections, and the server takes all that it has begun:
 //!    closing a listener resets them. A client that connects now tries again a second later.
 //! 3. The listener and idle connections are closed. Requests in progress have [`GRACE_SECONDS`].
 
