@@ -1,7 +1,7 @@
 //! An HTTP client that can parse the pages of the task list.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::TcpStream,
 };
 
@@ -163,6 +163,29 @@ fn between<'a>(text: &'a str, start: &'a str, end: &'a str) -> impl Iterator<Ite
 pub fn exchange(stream: &mut BufReader<TcpStream>, request: &str) -> std::io::Result<RawReply> {
     stream.get_mut().write_all(request.as_bytes())?;
     RawReply::read(stream)
+}
+
+/// Returns the bytes of a request that adds a task. `more` are further headers.
+pub fn add_request(name: &str, more: &str) -> String {
+    let body = format!("name={name}");
+    let length = body.len();
+    format!("POST / HTTP/1.1\r\nHost: localhost\r\n{more}Content-Length: {length}\r\n\r\n{body}")
+}
+
+/// Sends bytes to an address, and reads until the server closes the connection. Returns the status of
+/// each answer.
+pub fn statuses_until_closed(address: &str, sent: &str) -> Vec<u16> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(sent.as_bytes()).unwrap();
+    let mut bytes = Vec::new();
+    match stream.read_to_end(&mut bytes) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("it stays open"),
+        _ => {}
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let answers = text.split("HTTP/1.1 ").skip(1);
+    answers.filter_map(|answer| answer.get(..3)?.parse().ok()).collect()
 }
 
 /// A response that was read from a raw connection.

@@ -10,7 +10,7 @@ use tempfile::{TempDir, tempdir};
 use test_support::{
     app::TestApp,
     database::TestDatabase,
-    http::{Browser, RawReply},
+    http::{Browser, RawReply, add_request, statuses_until_closed},
     program::{Program, command},
     secrets::SECRET_KEY,
     wait::{PATIENCE, wait_until},
@@ -32,35 +32,8 @@ fn start(settings: &[(&str, &str)]) -> (TempDir, Program) {
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// The bytes that add a task; `more` are further headers.
-pub(super) fn post(name: &str, more: &str) -> String {
-    let body = format!("name={name}");
-    let length = body.len();
-    format!("POST / HTTP/1.1\r\nHost: localhost\r\n{more}Content-Length: {length}\r\n\r\n{body}")
-}
-
-/// Reads until the server closes the connection. Returns the status of each answer.
-fn statuses(mut stream: &TcpStream) -> Vec<u16> {
-    let mut bytes = Vec::new();
-    match stream.read_to_end(&mut bytes) {
-        Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("it stays open"),
-        _ => {}
-    }
-    let text = String::from_utf8_lossy(&bytes);
-    let answers = text.split("HTTP/1.1 ").skip(1);
-    answers.filter_map(|answer| answer.get(..3)?.parse().ok()).collect()
-}
-
 fn answers_to(program: &Program, sent: &str) -> Vec<u16> {
-    answers(&program.address()["http://".len()..], sent)
-}
-
-/// Sends bytes to an address. Returns the status of each answer until the connection is closed.
-pub(super) fn answers(address: &str, sent: &str) -> Vec<u16> {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(sent.as_bytes()).unwrap();
-    statuses(&stream)
+    statuses_until_closed(&program.address()["http://".len()..], sent)
 }
 
 #[test]
@@ -71,7 +44,11 @@ fn every_state_of_a_connection_has_a_deadline() {
         ("in the first head", "GET / HT".to_owned(), vec![408]),
         ("after an answer", GET.to_owned(), vec![200]),
         ("in a second head", format!("{GET}GET / HT"), vec![200, 408]),
-        ("in a body", post("Milk", "").replace("Content-Length: ", "Content-Length: 9"), vec![408]),
+        (
+            "in a body",
+            add_request("Milk", "").replace("Content-Length: ", "Content-Length: 9"),
+            vec![408],
+        ),
         ("in a chunked body", format!("{OWN_CHUNKED}4\r\nna"), vec![408]),
         ("after a refusal", FOREIGN_CHUNKED.to_owned(), vec![403]),
         ("after a refusal for its size", format!("{OWN_CHUNKED}4000\r\n{:x<16000}", ""), vec![413]),
@@ -107,7 +84,8 @@ fn pipelined_requests_are_answered_in_their_order() {
     let (_folder, program) = start(&[]);
     let chunked = format!("{OWN_CHUNKED}4\r\nname\r\n4\r\n=Tea\r\n0\r\n\r\n");
     let last = GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
-    let sent = format!("{GET}{}{chunked}{GET}{}{last}", post("Milk", ""), post("", ""));
+    let sent =
+        format!("{GET}{}{chunked}{GET}{}{last}", add_request("Milk", ""), add_request("", ""));
     assert_eq!(answers_to(&program, &sent), [200, 303, 303, 200, 422, 200]);
     assert_eq!(Browser::new(program.address()).get("/").task_names(), ["Milk", "Tea"]);
 }
@@ -116,7 +94,7 @@ fn pipelined_requests_are_answered_in_their_order() {
 fn a_request_behind_the_last_answer_of_a_connection_is_not_carried_out() {
     let (_folder, program) = start(&[]);
     for more in ["Connection: close\r\n", "Origin: http://evil.example\r\nConnection: close\r\n"] {
-        let sent = format!("{}{}", post("First", more), post("Second", ""));
+        let sent = format!("{}{}", add_request("First", more), add_request("Second", ""));
         assert_eq!(answers_to(&program, &sent).len(), 1);
     }
     assert_eq!(Browser::new(program.address()).get("/").task_names(), ["First"]);
@@ -129,8 +107,8 @@ fn a_request_behind_the_redirect_to_https_is_not_carried_out() {
         ("TRUSTED_PROXIES", "127.0.0.1"),
         ("SESSION_STORE", "cookie"),
     ]);
-    let plain = post("Plain", "X-Forwarded-Proto: http\r\n");
-    let sent = format!("{plain}{}", post("Second", "X-Forwarded-Proto: https\r\n"));
+    let plain = add_request("Plain", "X-Forwarded-Proto: http\r\n");
+    let sent = format!("{plain}{}", add_request("Second", "X-Forwarded-Proto: https\r\n"));
     assert_eq!(answers_to(&program, &sent), [308]);
     let secure = [("X-Forwarded-Proto", "https")];
     assert!(Browser::new(program.address()).get_with("/", &secure).task_names().is_empty());
@@ -178,7 +156,8 @@ fn at_the_limit_the_slowest_connection_makes_room() {
     for _ in 0..20 {
         assert_eq!(Browser::new(program.address()).get("/").status, 200);
     }
-    assert!(statuses(&slow[0]).is_empty(), "the first one was closed");
+    let mut first = &slow[0];
+    assert_eq!(first.read(&mut [0]).unwrap_or(0), 0, "the first one was closed");
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! The app as its visitors see it over HTTP.
 
-mod behind_nginx;
 mod concurrency;
 mod connections;
 mod csrf;
@@ -8,4 +7,3 @@ mod hosts;
 mod interface;
 mod long_lists;
 mod shutdown;
-mod slow_visitors;

@@ -5,20 +5,19 @@ use std::{
     net::{Ipv4Addr, TcpListener},
     path::Path,
     process::{Child, Command},
-    time::{Duration, Instant},
 };
 
 use tempfile::tempdir;
 use test_support::{
-    http::Browser,
+    http::{Browser, add_request, statuses_until_closed},
     program::{Program, command},
     secrets::SECRET_KEY,
     wait::wait_until,
 };
 
-use super::{
-    connections::{answers, post},
-    slow_visitors::{MAX_MEMORY, begin, beginnings, memory},
+use crate::{
+    alone,
+    attack::{begin, beginnings, make_large, visit},
 };
 
 const CONNECTIONS: usize = 200;
@@ -68,6 +67,7 @@ impl Drop for Nginx {
 
 #[test]
 fn hostile_connections_to_nginx_do_not_slow_a_visitor() {
+    let _alone = alone();
     let folder = tempdir().unwrap();
     let socket = folder.path().join("app");
     let mut app = command(
@@ -78,21 +78,15 @@ fn hostile_connections_to_nginx_do_not_slow_a_visitor() {
     let program = Program::start(app);
     let (_nginx, address) = Nginx::start(folder.path(), &socket);
     let visitor = Browser::new(&format!("http://{address}"));
-    for _ in 0..1000 {
-        assert_eq!(visitor.post_form("/", &[("name", &"&".repeat(500))]).status, 303);
-    }
+    make_large(&visitor);
     for (what, beginning, _) in beginnings() {
         let hostile: Vec<_> =
             (0..CONNECTIONS).map(|_| begin(address.parse().unwrap(), &beginning)).collect();
-        for _ in 0..10 {
-            let start = Instant::now();
-            assert_eq!(Browser::new(&format!("http://{address}")).get("/").status, 200);
-            assert!(start.elapsed() < Duration::from_secs(1), "{:?}: {what}", start.elapsed());
-        }
-        assert!(memory(&program) < MAX_MEMORY, "{} bytes: {what}", memory(&program));
+        visit(&format!("http://{address}"), &program, what);
         drop(hostile);
     }
-    let sent = format!("{}{}", post("First", "Connection: close\r\n"), post("Second", ""));
-    assert_eq!(answers(&address, &sent), [303]);
+    let sent =
+        format!("{}{}", add_request("First", "Connection: close\r\n"), add_request("Second", ""));
+    assert_eq!(statuses_until_closed(&address, &sent), [303]);
     assert!(!visitor.get("/").task_names().contains(&"Second"));
 }
