@@ -35,12 +35,14 @@ pub(crate) async fn log_request(
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let begun = Instant::now();
+    // The view cache answers HEAD by the handler of GET.
+    let method = req.method().clone();
     let res = next.call(req).await?;
     let (duration, req) = (begun.elapsed(), res.request());
     if let (Some(metrics), Some(routes)) =
         (req.app_data::<Data<Metrics>>(), req.app_data::<Data<RouteTable>>())
     {
-        metrics.observe(routes.label(req.method(), req.path()), res.status(), duration);
+        metrics.observe(routes.label(&method, req.path()), res.status(), duration);
     }
     let proxies = req.app_data::<Data<TrustedProxies>>();
     log::info!(
@@ -48,7 +50,7 @@ pub(crate) async fn log_request(
         "id={} client={} method={} path={} status={} micros={}",
         RequestId::of(req),
         OrDash(proxies.and_then(|proxies| proxies.client(req))),
-        req.method(),
+        method,
         req.path(),
         res.status().as_u16(),
         duration.as_micros(),

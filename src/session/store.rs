@@ -10,7 +10,7 @@ use actix_session::storage::{
 };
 use actix_web::{cookie::time, rt};
 use diesel::prelude::*;
-use everfresh::{CacheSessionStore, DurableSessions};
+use everfresh::{CacheSessionStore, DurableSessions, WatchedSessions};
 use sha2::{Digest, Sha256};
 
 use crate::db::{Db, DbConnection, DbError};
@@ -42,7 +42,7 @@ macro_rules! dispatch {
     ($self:ident, $store:ident => $call:expr) => {
         match $self {
             Self::Cookie => {
-                let $store = CookieSessions(CookieSessionStore::default());
+                let $store = WatchedSessions(CookieSessions(CookieSessionStore::default()));
                 $call.await
             }
             Self::Cache($store) => $call.await,

@@ -36,11 +36,14 @@ pub use cache::{
 #[cfg(feature = "tera")]
 pub use fragment::{Templates, TemplatesError, fragment_key};
 pub use freshness::{
+    group::group_key,
     invalidation::Invalidation,
     replay::{Ledger, REPLAY_AGE, REPLAY_INTERVAL, replay, replay_once},
 };
 pub use memo::{Grouped, Grouping, Memo, Mode, Single};
 #[cfg(feature = "session")]
-pub use session::{CacheSessionStore, DurableSessions, NoDurableSessions, UNAVAILABLE};
+pub use session::{
+    CacheSessionStore, DurableSessions, NoDurableSessions, UNAVAILABLE, WatchedSessions,
+};
 #[cfg(feature = "actix")]
-pub use view_cache::{ViewCache, ViewCacheBuilder, view_key};
+pub use view_cache::{ViewCache, builder::ViewCacheBuilder, view_key};

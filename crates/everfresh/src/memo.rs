@@ -4,17 +4,10 @@ use std::marker::PhantomData;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{
-    backend::{
-        entries::{Lookup, Slot},
-        frame::Stamp,
-    },
-    cache::{
-        Cache,
-        codec::deserialize,
-        key::{KeyParts, join_key},
-        lifetime::Lifetime,
-    },
+use crate::cache::{
+    Cache,
+    key::{KeyParts, join_key},
+    lifetime::Lifetime,
 };
 
 /// A function whose results are cached: its name, and the types of its arguments and result.
@@ -52,6 +45,7 @@ pub struct Memo<A: ?Sized, T, G = Single> {
     name: &'static str,
     lifetime: Lifetime,
     schema: u64,
+    groups: &'static [&'static str],
     types: PhantomData<fn(&A, G) -> T>,
 }
 
@@ -61,7 +55,8 @@ pub struct Memo<A: ?Sized, T, G = Single> {
 pub struct Single;
 
 /// The kind of a [`Memo`] that can also forget all results at once: each result belongs to a
-/// generation, whose number is an entry of its own. A hit takes two round trips.
+/// group of the memo (see [`group_key`](crate::group_key)). A hit takes one round trip, if both are on one
+/// server.
 #[derive(Clone, Copy, Debug)]
 pub struct Grouped;
 
@@ -102,7 +97,7 @@ impl<A: ?Sized, T> Memo<A, T, Single> {
     /// Declares a memo. Its name must be unique within the cache.
     #[must_use]
     pub const fn new(name: &'static str, lifetime: Lifetime) -> Self {
-        Self { name, lifetime, schema: 0, types: PhantomData }
+        Self { name, lifetime, schema: 0, groups: &[], types: PhantomData }
     }
 }
 
@@ -137,12 +132,30 @@ impl<A: ?Sized, T, G> Memo<A, T, G> {
     }
 }
 
+impl<A: ?Sized, T, G> Memo<A, T, G> {
+    /// Puts all results into groups, by their names: each result is forgotten also when one of its groups
+    /// is, by [`group_key`](crate::group_key). See [`Cache::get_or_compute_in`].
+    ///
+    /// ```
+    /// use everfresh::{Lifetime, Memo};
+    ///
+    /// // The results for all pages and searches are forgotten with the group.
+    /// const PAGE: Memo<(u32, String), Vec<String>> =
+    ///     Memo::new("tasks.page", Lifetime::Forever).in_groups(&["tasks"]);
+    /// ```
+    #[must_use]
+    pub const fn in_groups(mut self, groups: &'static [&'static str]) -> Self {
+        self.groups = groups;
+        self
+    }
+}
+
 impl<A: ?Sized, T> Memo<A, T, Grouped> {
     /// Declares a memo whose results can be forgotten all at once. Its name must be unique within the
     /// cache.
     #[must_use]
     pub const fn grouped(name: &'static str, lifetime: Lifetime) -> Self {
-        Self { name, lifetime, schema: 0, types: PhantomData }
+        Self { name, lifetime, schema: 0, groups: &[], types: PhantomData }
     }
 
     /// Returns the key that stands for all results, for an [`Invalidation`](crate::Invalidation).
@@ -196,12 +209,13 @@ impl<A: KeyParts + ?Sized, T: Serialize + DeserializeOwned, G: Grouping> Memo<A,
             // The old result may still be there and would be returned below.
             return compute().await;
         }
-        // The generation is read before the input, so a result of a forgotten generation is never
-        // used.
-        let fingerprint = if G::IS_GROUPED { generation(cache, self.name).await } else { Some(0) };
-        let Some(fingerprint) = fingerprint else { return compute().await };
-        let stamp = Stamp { schema: self.schema, fingerprint };
-        cache.get_or_compute_if(&key, stamp, self.lifetime, is_cacheable, compute).await
+        let mut groups: Vec<_> =
+            self.groups.iter().map(|name| cache.full_group_key(name)).collect();
+        if G::IS_GROUPED {
+            groups.push(cache.full_key(&generation_key(self.name)));
+        }
+        let (schema, lifetime) = (self.schema, self.lifetime);
+        cache.get_or_compute_if(&key, schema, &groups, lifetime, is_cacheable, compute).await
     }
 
     /// Forgets the result for these arguments. Returns whether that is certain.
@@ -233,35 +247,4 @@ impl sealed::Sealed for Single {
 
 impl sealed::Sealed for Grouped {
     const IS_GROUPED: bool = true;
-}
-
-/// Returns the number of the current generation, a new one if all results have been forgotten; `None`
-/// if the backend failed.
-async fn generation(cache: &Cache, name: &str) -> Option<u64> {
-    let key = generation_key(name);
-    let full_key = cache.full_key(&key);
-    for _ in 0..2 {
-        let found = cache.entries().look_up(Slot::unstamped(&full_key)).await;
-        let is_free = matches!(found, Lookup::Miss(None));
-        match found {
-            Lookup::Failed => return None,
-            Lookup::Hit(body, _) => {
-                if let Some(number) = deserialize(&body) {
-                    return Some(number);
-                }
-            }
-            Lookup::Miss(_) | Lookup::Leased(..) => {}
-        }
-        // Random, so that no number is ever used again, not even after a restart of the server.
-        let number = rand::random();
-        let is_stored = if is_free {
-            cache.add(&key, &number, Lifetime::Forever).await
-        } else {
-            cache.set(&key, &number, Lifetime::Forever).await
-        };
-        if is_stored {
-            return Some(number);
-        }
-    }
-    None
 }

@@ -5,6 +5,7 @@
 //! written.
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     fmt::Display,
     future::Future,
@@ -17,16 +18,80 @@ use actix_session::storage::{
 use actix_web::cookie::time;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    backend::frame::Stamp,
-    cache::{Cache, key::join_key, lifetime::Lifetime},
-};
+use crate::cache::{Cache, key::join_key, lifetime::Lifetime};
 
 /// The entry of a session that could not be loaded: look for it to tell such a session from
 /// one that is really empty.
 pub const UNAVAILABLE: &str = "everfresh/unavailable";
 
 type State = HashMap<String, String>;
+
+tokio::task_local! {
+    /// Whether a session with content was loaded for the request that this task is answering.
+    static HAS_CONTENT: Cell<bool>;
+}
+
+/// Waits for a future. Returns also whether a session with content was loaded meanwhile.
+#[cfg(feature = "actix")]
+pub(crate) async fn watch<T>(future: impl Future<Output = T>) -> (T, bool) {
+    let watched = async {
+        let output = future.await;
+        (output, HAS_CONTENT.with(Cell::get))
+    };
+    HAS_CONTENT.scope(Cell::new(false), watched).await
+}
+
+/// Makes sessions of another store known to [`ViewCache`](crate::ViewCache), which does not keep pages of
+/// visitors with a session unless they vary by it. [`CacheSessionStore`] does that by itself.
+///
+/// ```
+/// use actix_session::storage::CookieSessionStore;
+/// use everfresh::WatchedSessions;
+///
+/// let store = WatchedSessions(CookieSessionStore::default());
+/// # let _ = store;
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WatchedSessions<S>(pub S);
+
+impl<S: SessionStore> SessionStore for WatchedSessions<S> {
+    async fn load(&self, key: &SessionKey) -> Result<Option<State>, LoadError> {
+        self.0.load(key).await.inspect(|loaded| note(loaded.as_ref()))
+    }
+
+    async fn save(&self, state: State, ttl: &time::Duration) -> Result<SessionKey, SaveError> {
+        self.0.save(state, ttl).await
+    }
+
+    async fn update(
+        &self,
+        key: SessionKey,
+        state: State,
+        ttl: &time::Duration,
+    ) -> Result<SessionKey, UpdateError> {
+        self.0.update(key, state, ttl).await
+    }
+
+    async fn update_ttl(
+        &self,
+        key: &SessionKey,
+        ttl: &time::Duration,
+    ) -> Result<(), anyhow::Error> {
+        self.0.update_ttl(key, ttl).await
+    }
+
+    async fn delete(&self, key: &SessionKey) -> Result<(), anyhow::Error> {
+        self.0.delete(key).await
+    }
+}
+
+/// Remembers that a session has content.
+fn note(loaded: Option<&State>) {
+    if loaded.is_some_and(|state| !state.is_empty()) {
+        // It fails outside of a view cache.
+        let _ = HAS_CONTENT.try_with(|has_content| has_content.set(true));
+    }
+}
 
 /// A store, such as a table, in which sessions outlive the cache. Every write goes there first.
 ///
@@ -148,7 +213,7 @@ impl<D: DurableSessions> CacheSessionStore<D> {
         };
         let exists = |session: &Option<StoredSession>| session.is_some();
         let lifetime = Lifetime::For(REFILL_LIFETIME);
-        self.cache.get_or_compute_if(&key_of(key), Stamp::default(), lifetime, exists, read).await
+        self.cache.get_or_compute_if(&key_of(key), 0, &[], lifetime, exists, read).await
     }
 
     /// Changes a session. Returns whether there is one.
@@ -210,13 +275,15 @@ impl<D: DurableSessions> SessionStore for CacheSessionStore<D> {
             Err(_) if !D::EXISTS => return Ok(Some(unavailable())),
             _ => self.refill(key).await,
         };
-        Ok(match session {
+        let loaded = match session {
             Ok(session) => session.filter(is_valid).map(|session| session.state),
             Err(error) => {
                 log::error!("a session cannot be read: {error}");
                 Some(unavailable())
             }
-        })
+        };
+        note(loaded.as_ref());
+        Ok(loaded)
     }
 
     async fn save(&self, mut state: State, ttl: &time::Duration) -> Result<SessionKey, SaveError> {

@@ -118,6 +118,12 @@ impl Client {
         self.link(self.place(&key).await?).get(&key).await
     }
 
+    /// Returns the largest item that is sent, in bytes of key and value ([`Config::max_item_bytes`]).
+    #[must_use]
+    pub fn max_item_bytes(&self) -> usize {
+        self.cluster.config.max_item_bytes
+    }
+
     /// Looks up `key` with its CAS token for [`Client::compare_and_swap`].
     pub async fn get_with_cas(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>, Error> {
         let key = self.on_wire(key.as_ref())?;

@@ -5,10 +5,7 @@
 //! Keys are those of the backend, with the cache's prefix.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -31,7 +28,7 @@ pub(crate) struct Entries {
 struct Shared {
     backend: Backend,
     secret: Secret,
-    has_warned_of_size: AtomicBool,
+    lease_lifetime: Duration,
 }
 
 /// A key, and the stamp that an entry must have to be used.
@@ -70,10 +67,15 @@ pub(crate) struct NewEntry {
 }
 
 impl Entries {
-    pub(crate) fn new(backend: Backend, secret: Secret, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(
+        backend: Backend,
+        secret: Secret,
+        lease_lifetime: Duration,
+        counters: Arc<Counters>,
+    ) -> Self {
         // Entries that never leave the process need no seal.
         let secret = if backend.is_shared() { secret } else { Secret::unneeded() };
-        let shared = Shared { backend, secret, has_warned_of_size: AtomicBool::new(false) };
+        let shared = Shared { backend, secret, lease_lifetime };
         Self { shared: Arc::new(shared), counters }
     }
 
@@ -106,15 +108,19 @@ impl Entries {
         self.counters.count(event);
     }
 
-    /// Counts a failed operation; logs the first value that is too large.
-    fn checked<T>(&self, outcome: Result<T, BackendError>) -> Result<T, BackendError> {
-        outcome.inspect_err(|error| {
-            self.count(Event::Error);
-            let is_first = || !self.shared.has_warned_of_size.swap(true, Ordering::Relaxed);
-            if *error == BackendError::TooLarge && is_first() {
-                log::warn!("a value is too large for the cache and is computed each time");
-            }
-        })
+    /// Returns the counters of this layer.
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Counts a failed operation.
+    pub(super) fn checked<T>(&self, outcome: Result<T, BackendError>) -> Result<T, BackendError> {
+        outcome.inspect_err(|_| self.count(Event::Error))
+    }
+
+    /// Returns the time for which a lease reserves its key, and so the longest computation that is stored.
+    pub(crate) fn lease_lifetime(&self) -> Duration {
+        self.shared.lease_lifetime
     }
 
     fn open(&self, key: &str, stored: &StoredBytes) -> Option<Frame> {
@@ -123,7 +129,31 @@ impl Entries {
 
     /// Reads the state of a slot with its token. Counts neither a hit nor a miss.
     pub(crate) async fn look_up(&self, slot: Slot<'_>) -> Lookup {
-        let stored = match self.checked(self.shared.backend.get(slot.key, true).await) {
+        self.state(slot, self.checked(self.shared.backend.get(slot.key, true).await))
+    }
+
+    /// Reads stored bytes, with their tokens where the backend tells them, in one round trip per server.
+    pub(crate) async fn get_each(
+        &self,
+        keys: &[&str],
+    ) -> Vec<Result<Option<StoredBytes>, BackendError>> {
+        let found = self.shared.backend.get_many(keys).await.into_iter();
+        found.map(|found| self.checked(found)).collect()
+    }
+
+    /// Returns the generation of a group, if the stored bytes are one.
+    pub(crate) fn generation(&self, group: &str, stored: &StoredBytes) -> Option<u128> {
+        let body = self.body(Slot::unstamped(group), stored)?;
+        Some(u128::from_be_bytes(body.as_ref().try_into().ok()?))
+    }
+
+    /// Returns the state of a slot, given what was found there.
+    pub(crate) fn state(
+        &self,
+        slot: Slot<'_>,
+        found: Result<Option<StoredBytes>, BackendError>,
+    ) -> Lookup {
+        let stored = match found {
             Ok(Some(stored)) => stored,
             Ok(None) => return Lookup::Miss(None),
             Err(_) => return Lookup::Failed,
@@ -182,7 +212,7 @@ impl Entries {
         let frame = self.shared.secret.entry(slot.key, slot.stamp, body);
         let entries = [(slot.key.to_owned(), frame)];
         let outcome = self.shared.backend.set_many(&entries, lifetime).await.pop();
-        self.checked(outcome.unwrap_or(Err(BackendError::Refused)))
+        self.stored(slot.key, outcome.unwrap_or(Err(BackendError::Refused)))
     }
 
     /// Stores entries in one round trip per server. Counts each stored entry as a fill.
@@ -199,8 +229,8 @@ impl Entries {
         let outcomes = self.shared.backend.set_many(&frames, lifetime).await.into_iter();
         outcomes
             .zip(&frames)
-            .map(|(outcome, (_, frame))| {
-                self.checked(outcome)?;
+            .map(|(outcome, (key, frame))| {
+                self.stored(key, outcome)?;
                 self.count(Event::Fill { bytes: frame.len() - HEADER });
                 Ok(())
             })
@@ -216,7 +246,7 @@ impl Entries {
     ) -> Result<bool, BackendError> {
         let frame = self.shared.secret.entry(slot.key, slot.stamp, body);
         let added = self.shared.backend.add(slot.key, &frame, lifetime).await;
-        self.checked(added).map(|token| token.is_some())
+        self.stored(slot.key, added).map(|token| token.is_some())
     }
 
     /// Stores an entry if the slot still is in the state of the token. Does not count as a fill.
@@ -228,7 +258,7 @@ impl Entries {
         token: CasToken,
     ) -> Result<SwapOutcome, BackendError> {
         let frame = self.shared.secret.entry(slot.key, slot.stamp, body);
-        self.checked(self.shared.backend.swap(slot.key, &frame, lifetime, token).await)
+        self.stored(slot.key, self.shared.backend.swap(slot.key, &frame, lifetime, token).await)
     }
 
     /// Reserves a key by a lease: a free key without a token, else in the state of the token.
@@ -236,9 +266,9 @@ impl Entries {
         &self,
         key: &str,
         id: LeaseId,
-        lifetime: Duration,
         token: Option<CasToken>,
     ) -> Result<SwapOutcome, BackendError> {
+        let lifetime = self.lease_lifetime();
         let ends_at = now().saturating_add(milliseconds(lifetime));
         let (frame, lifetime) = (self.shared.secret.lease(key, id, ends_at), Some(lifetime));
         let backend = &self.shared.backend;
@@ -272,7 +302,7 @@ impl Entries {
             None => stored.bytes,
         };
         let swapped = self.shared.backend.swap(slot.key, &frame, lifetime, token).await;
-        Ok(matches!(self.checked(swapped)?, SwapOutcome::Stored(_)))
+        Ok(matches!(self.stored(slot.key, swapped)?, SwapOutcome::Stored(_)))
     }
 
     /// Deletes an entry or lease if it still is in the state of the token.

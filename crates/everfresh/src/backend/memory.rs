@@ -82,7 +82,7 @@ impl Memory {
         lifetime: Option<Duration>,
     ) -> Result<MemoryEntry, BackendError> {
         if bytes.len() > self.max_value {
-            return Err(BackendError::TooLarge);
+            return Err(BackendError::TooLarge { bytes: bytes.len(), limit: Some(self.max_value) });
         }
         let token = self.next_token.fetch_add(1, Ordering::Relaxed);
         Ok(MemoryEntry { bytes: bytes.clone(), token, lifetime, epoch: self.epoch() })

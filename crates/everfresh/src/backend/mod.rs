@@ -10,6 +10,7 @@ pub(crate) mod frame;
 #[cfg(feature = "memcached")]
 pub(crate) mod memcached;
 pub(crate) mod memory;
+mod not_kept;
 pub(crate) mod null;
 pub(crate) mod types;
 

@@ -12,7 +12,12 @@ pub(crate) enum BackendError {
     )]
     Unavailable,
     /// The value is larger than the backend's limit.
-    TooLarge,
+    TooLarge {
+        /// Bytes of the stored form, with the key where the backend counts it.
+        bytes: usize,
+        /// The largest number of bytes, if it is known.
+        limit: Option<usize>,
+    },
     /// The backend refused, or the key is not valid.
     Refused,
 }

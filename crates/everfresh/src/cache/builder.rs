@@ -5,7 +5,10 @@ use std::{fmt, time::Duration};
 use sha2::{Digest, Sha256};
 
 use super::Cache;
-use crate::backend::{Backend, frame::Secret, memory::Memory, null::Null};
+use crate::{
+    backend::{Backend, frame::Secret, memory::Memory, null::Null},
+    freshness::LEASE_LIFETIME,
+};
 
 /// Builds a [`Cache`]: start from a backend, such as [`Cache::memory`]; all other settings have
 /// defaults.
@@ -15,6 +18,7 @@ pub struct CacheBuilder {
     version: Option<u64>,
     secret: Secret,
     default_lifetime: Option<Duration>,
+    max_computation: Duration,
 }
 
 /// Makes the backend, given the prefix of all keys.
@@ -28,6 +32,7 @@ impl CacheBuilder {
             version: None,
             secret: Secret::default(),
             default_lifetime: None,
+            max_computation: LEASE_LIFETIME,
         }
     }
 
@@ -74,13 +79,21 @@ impl CacheBuilder {
         Self { default_lifetime: Some(lifetime), ..self }
     }
 
+    /// Sets the longest computation that is kept; the log tells once for each layer if one takes longer. If
+    /// a process dies while it computes, others do not keep that value for as long. At least a second: the
+    /// servers count in seconds. Default: 10 seconds.
+    #[must_use]
+    pub fn max_computation(self, time: Duration) -> Self {
+        Self { max_computation: time.max(Duration::from_secs(1)), ..self }
+    }
+
     /// Builds the cache.
     #[must_use]
     pub fn build(self) -> Cache {
         let version = self.version.map(|version| format!("v{version}:")).unwrap_or_default();
         let prefix = self.prefix + &version;
         let backend = (self.backend)(&prefix);
-        Cache::new(backend, prefix, self.secret, self.default_lifetime)
+        Cache::new(backend, prefix, self.secret, self.default_lifetime, self.max_computation)
     }
 }
 

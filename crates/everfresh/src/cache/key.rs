@@ -25,6 +25,22 @@ pub fn join_key<P: AsRef<str>>(name: &str, parts: impl IntoIterator<Item = P>) -
 /// Separates the parts of a key.
 const SEPARATOR: u8 = b'/';
 
+/// The beginning of a key that is escaped as a whole. No key made by [`join_key`] contains it: there `%` is
+/// followed by two digits.
+const ESCAPED: &str = "%!";
+
+/// Returns a key as the backend knows it. A key that is empty, or contains blanks or control characters,
+/// which memcached does not accept, is escaped, in every backend. Different keys stay different.
+pub(crate) fn full_key(prefix: &str, key: &str) -> String {
+    let is_valid = |byte: u8| byte > b' ' && byte != 0x7f;
+    if !key.is_empty() && key.bytes().all(is_valid) && !key.starts_with(ESCAPED) {
+        return [prefix, key].concat();
+    }
+    let mut full = [prefix, ESCAPED].concat();
+    append_escaped(&mut full, key, None);
+    full
+}
+
 /// Appends a part, with the separator, `%` and characters that no key may contain percent-encoded.
 pub(crate) fn append_escaped(key: &mut String, part: &str, separator: Option<u8>) {
     let mut plain = 0;
@@ -113,6 +129,23 @@ mod tests {
             let key = join_key("name", &parts);
             prop_assert!(key.chars().all(|c| c > ' ' && c != '\u{7f}'), "{key:?}");
         }
+    }
+
+    proptest! {
+        #[test]
+        fn every_key_is_accepted_and_different_keys_stay_different(
+            one in "(%!)?[a% \n\u{7f}\u{e9}]{0,4}",
+            other in "(%!)?[a% \n\u{7f}\u{e9}]{0,4}",
+        ) {
+            let (full, full_other) = (full_key("", &one), full_key("", &other));
+            prop_assert_eq!(full == full_other, one == other);
+            prop_assert!(!full.is_empty() && full.bytes().all(|b| b > b' ' && b != 0x7f), "{}", full);
+        }
+    }
+
+    #[test]
+    fn a_usual_key_is_used_as_it_is() {
+        assert_eq!(full_key("app:", "tasks/7%2f"), "app:tasks/7%2f");
     }
 
     #[test]

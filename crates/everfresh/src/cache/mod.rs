@@ -18,6 +18,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use self::{
     codec::{deserialize, serialize},
+    key::full_key,
     lifetime::Lifetime,
     stats::{Event, LayerStats, Registry},
 };
@@ -30,6 +31,7 @@ use crate::{
     },
     freshness::{
         flight::Flights,
+        group::group_key,
         lease::{Encoded, FillOutcome, Filler},
     },
 };
@@ -84,9 +86,11 @@ impl Cache {
         prefix: String,
         secret: Secret,
         default_lifetime: Option<Duration>,
+        max_computation: Duration,
     ) -> Self {
         let stats = Registry::default();
-        let entries = Entries::new(backend, secret, stats.layer(DEFAULT_LAYER));
+        let counters = stats.layer(DEFAULT_LAYER);
+        let entries = Entries::new(backend, secret, max_computation, counters);
         let flights = Flights::default();
         Self { inner: Arc::new(Inner { prefix, default_lifetime, flights, stats }), entries }
     }
@@ -128,7 +132,13 @@ impl Cache {
 
     /// Returns a key as the backend knows it.
     pub(crate) fn full_key(&self, key: &str) -> String {
-        [self.inner.prefix.as_str(), key].concat()
+        full_key(&self.inner.prefix, key)
+    }
+
+    /// Returns the prefix of all keys.
+    #[cfg(feature = "tera")]
+    pub(crate) fn prefix(&self) -> &str {
+        &self.inner.prefix
     }
 
     /// Returns the duration of a lifetime; `None` for an unlimited one.
@@ -268,7 +278,8 @@ impl Cache {
     /// Returns the value of `key`; if there is none, computes and stores it.
     ///
     /// Concurrent calls in this process share one computation. A value is returned but not stored if
-    /// its key is deleted during the computation, or if that takes longer than 10 s. `compute` must
+    /// its key is deleted during the computation, or if that takes longer than
+    /// [`CacheBuilder::max_computation`](crate::CacheBuilder::max_computation). `compute` must
     /// read the value's input when it is called, and not before; it must not ask for `key` itself.
     pub async fn get_or_compute<T, E>(
         &self,
@@ -279,15 +290,59 @@ impl Cache {
     where
         T: Serialize + DeserializeOwned,
     {
-        self.get_or_compute_if(key, Stamp::default(), lifetime, |_| true, compute).await
+        self.get_or_compute_if(key, 0, &[], lifetime, |_| true, compute).await
     }
 
-    /// Like [`Cache::get_or_compute`], with entries of one stamp. A value for which `is_cacheable`
-    /// returns `false` is returned but not stored.
+    /// Like [`Cache::get_or_compute`], for an entry that belongs to groups: it is forgotten also when one
+    /// of them is. Use groups where a write cannot name the keys of all entries that it makes wrong: pages
+    /// of a list, searches.
+    ///
+    /// An entry and the groups of one server take one round trip.
+    ///
+    /// ```
+    /// use everfresh::{Cache, Lifetime, group_key};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory(1 << 20).build();
+    /// let page = async |number: u32, text: &str| {
+    ///     let compute = async || Ok::<_, ()>(text.to_owned());
+    ///     let key = format!("tasks/page/{number}");
+    ///     cache.get_or_compute_in(&["tasks"], &key, Lifetime::Forever, compute).await
+    /// };
+    /// assert_eq!(page(1, "old").await.as_deref(), Ok("old"));
+    /// assert_eq!(page(1, "new").await.as_deref(), Ok("old"));
+    /// // After a write, whatever pages there are:
+    /// cache.delete(&group_key("tasks")).await;
+    /// assert_eq!(page(1, "new").await.as_deref(), Ok("new"));
+    /// # }
+    /// ```
+    pub async fn get_or_compute_in<T, E>(
+        &self,
+        groups: &[&str],
+        key: &str,
+        lifetime: Lifetime,
+        compute: impl AsyncFnOnce() -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        let groups: Vec<_> = groups.iter().map(|name| self.full_group_key(name)).collect();
+        self.get_or_compute_if(key, 0, &groups, lifetime, |_| true, compute).await
+    }
+
+    /// Returns the key of a group as the backend knows it.
+    pub(crate) fn full_group_key(&self, name: &str) -> String {
+        self.full_key(&group_key(name))
+    }
+
+    /// Like [`Cache::get_or_compute`], with entries of one schema, in groups with these full keys. A value
+    /// for which `is_cacheable` returns `false` is returned but not stored.
     pub(crate) async fn get_or_compute_if<T, E>(
         &self,
         key: &str,
-        stamp: Stamp,
+        schema: u64,
+        groups: &[String],
         lifetime: Lifetime,
         is_cacheable: impl Fn(&T) -> bool,
         compute: impl AsyncFnOnce() -> Result<T, E>,
@@ -300,8 +355,13 @@ impl Cache {
         }
         let key = self.full_key(key);
         let lifetime = self.resolve(lifetime);
+        let (found, stamp) = self.entries.look_up_in(&key, schema, groups).await;
+        let Some(stamp) = stamp else {
+            self.entries.count(Event::Misses(1));
+            return compute().await;
+        };
         let slot = Slot { key: &key, stamp };
-        let found = match self.entries.look_up(slot).await {
+        let found = match found {
             Lookup::Hit(body, token) => match deserialize(&body) {
                 Some(value) => {
                     self.entries.count(Event::Hits { hits: 1, bytes: body.len() });

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -22,6 +22,15 @@ pub(crate) struct Counters {
     bytes_written: AtomicU64,
     computations: AtomicU64,
     computing_nanos: AtomicU64,
+    layer: &'static str,
+    has_warned: [AtomicBool; 2],
+}
+
+/// The reason that a value is not kept, which the log tells once for each layer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reason {
+    TooLarge,
+    TooSlow,
 }
 
 /// An event that is counted.
@@ -43,6 +52,16 @@ pub(crate) enum Event {
 }
 
 impl Counters {
+    /// Returns the name of the layer.
+    pub(crate) fn layer(&self) -> &'static str {
+        self.layer
+    }
+
+    /// Returns whether this is the first value of the layer that is not kept for this reason.
+    pub(crate) fn is_first(&self, reason: Reason) -> bool {
+        !self.has_warned[reason as usize].swap(true, Ordering::Relaxed)
+    }
+
     pub(crate) fn count(&self, event: Event) {
         let add = |counter: &AtomicU64, number: u64| {
             counter.fetch_add(number, Ordering::Relaxed);
@@ -154,7 +173,8 @@ pub(crate) struct Registry(Mutex<BTreeMap<&'static str, Arc<Counters>>>);
 impl Registry {
     pub(crate) fn layer(&self, name: &'static str) -> Arc<Counters> {
         let mut layers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(layers.entry(name).or_default())
+        let new = || Arc::new(Counters { layer: name, ..Counters::default() });
+        Arc::clone(layers.entry(name).or_insert_with(new))
     }
 
     pub(crate) fn snapshot(&self) -> BTreeMap<&'static str, LayerStats> {

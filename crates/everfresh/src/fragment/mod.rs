@@ -234,7 +234,7 @@ impl Templates {
         if self.sites.is_empty() || cache.entries().is_null() {
             return self.plain.render(template, context()?.borrow());
         }
-        let mut renderer = Renderer::new(Arc::clone(&self.sites), cache.full_key(""));
+        let mut renderer = Renderer::new(Arc::clone(&self.sites), cache.prefix().to_owned());
         let mut run = 1;
         loop {
             // In the last run no fragment is left for later, so the page is complete.

@@ -10,10 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::{
-    LEASE_LIFETIME,
-    flight::{Flights, JoinOutcome, Leader, Role, StaleLease},
-};
+use super::flight::{Flights, JoinOutcome, Leader, Role, StaleLease};
 use crate::{
     backend::{
         entries::{Entries, Lookup, Slot},
@@ -106,7 +103,7 @@ impl Filler<'_> {
                 Role::Joiner(joiner) => {
                     self.entries.count(Event::Wait);
                     found = None;
-                    match timeout(LEASE_LIFETIME, joiner.outcome()).await {
+                    match timeout(self.entries.lease_lifetime(), joiner.outcome()).await {
                         Ok(JoinOutcome::Value(body)) => {
                             return Ok(FillOutcome::Cached(body, compute));
                         }
@@ -148,7 +145,11 @@ impl Filler<'_> {
             // Nothing will be stored, so a late joiner would wait in vain.
             leader.close();
         }
+        let begun = Instant::now();
         let computed = self.timed(compute).await;
+        if lease.is_some() && begun.elapsed() > self.entries.lease_lifetime() {
+            self.entries.warn_of_slow(slot.key, begun.elapsed());
+        }
         // No joiner may come between the computation and the store.
         leader.close();
         let mut is_stored = false;
@@ -256,7 +257,7 @@ impl Filler<'_> {
                 // the same bytes; a free key needs no token.
                 Lookup::Miss(token) => token,
             };
-            match self.entries.reserve(slot.key, id, LEASE_LIFETIME, token).await {
+            match self.entries.reserve(slot.key, id, token).await {
                 Ok(SwapOutcome::Stored(Some(token))) => {
                     return LeaseAttempt::Acquired(Lease { id, token });
                 }

@@ -3,17 +3,20 @@
 //! - [`lease`]: a miss reserves the key before the value is computed. The value is stored only if the
 //!   reservation has not been touched, so a value that may have been read before a write is not kept.
 //! - [`flight`]: concurrent misses of one key in this process share one computation.
+//! - [`group`]: entries carry the generation of their groups, which one deletion ends.
 //! - [`invalidation`]: a write deletes the keys of all entries that it makes wrong, inner levels first.
 //! - [`replay`]: the ledger remembers the keys until their deletion has been confirmed.
 //!
-//! `tests/model` specifies the four together.
+//! `tests/model` specifies them together.
 
 use std::time::Duration;
 
 pub(crate) mod flight;
+pub(crate) mod group;
 pub(crate) mod invalidation;
 pub(crate) mod lease;
 pub(crate) mod replay;
 
-/// The time for which a lease reserves its key, and so the longest computation that is stored.
+/// The default of the time for which a lease reserves its key, and so of the longest computation that is
+/// stored.
 pub(crate) const LEASE_LIFETIME: Duration = Duration::from_secs(10);

@@ -5,6 +5,8 @@ use std::{fmt::Display, future::Future, time::Duration};
 
 use super::invalidation::Invalidation;
 use crate::cache::Cache;
+#[cfg(feature = "memcached")]
+use crate::cache::key::full_key;
 
 /// The pause between two replays.
 pub const REPLAY_INTERVAL: Duration = Duration::from_millis(250);
@@ -124,7 +126,7 @@ pub(crate) async fn catch_up<L: Ledger>(
         let is_last = rows.len() < BATCH_SIZE;
         let levels = rows.iter().flat_map(|(_, invalidation)| &invalidation.levels);
         let keys: Vec<_> =
-            levels.flatten().map(|key| [prefix, key].concat()).filter(is_here).collect();
+            levels.flatten().map(|key| full_key(prefix, key)).filter(is_here).collect();
         if client.delete_many(&keys).await.iter().any(Result::is_err) {
             return false;
         }

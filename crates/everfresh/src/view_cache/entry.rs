@@ -6,10 +6,7 @@ use actix_web::{
     Error, HttpRequest, HttpResponse,
     body::{BodySize, EitherBody, MessageBody},
     dev::{Service, ServiceRequest, ServiceResponse},
-    http::{
-        Uri,
-        uri::{Authority, PathAndQuery},
-    },
+    http::{Method, Uri, uri::PathAndQuery},
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -19,7 +16,7 @@ use super::{
     answer::now,
     page::{Page, PageId},
     policy::{self, Refusal},
-    vary,
+    vary::Variation,
 };
 use crate::{
     backend::{
@@ -62,6 +59,8 @@ pub(super) enum PageLookup {
     /// The generation and the header names of variants.
     Variants(u64, BTreeSet<String>),
     Missing(Lookup),
+    /// The generation of a group cannot be read: nothing may be stored.
+    Unknown,
 }
 
 /// The key of a page and, once it is known to vary, of one variant.
@@ -70,6 +69,10 @@ pub(super) struct PageKey {
     main: String,
     /// The query that the handler may see; `None` for the whole query.
     query: Option<String>,
+    /// The keys of its groups, as the backend knows them.
+    groups: Vec<String>,
+    /// The stamp of its entries: version, and generations of the groups when they were read.
+    stamp: Stamp,
     variant: Option<Box<Variant>>,
 }
 
@@ -81,8 +84,8 @@ struct Variant {
 }
 
 impl PageKey {
-    pub(super) fn new(main: String, query: Option<String>) -> Self {
-        Self { main, query, variant: None }
+    pub(super) fn new(main: String, query: Option<String>, groups: Vec<String>) -> Self {
+        Self { main, query, groups, stamp: Stamp::default(), variant: None }
     }
 
     /// Returns the key of the variant, or of the page itself.
@@ -90,13 +93,23 @@ impl PageKey {
         self.variant.as_ref().map_or(&self.main, |variant| &variant.key)
     }
 
+    pub(super) fn slot(&self) -> Slot<'_> {
+        Slot { key: self.key(), stamp: self.stamp }
+    }
+
     pub(super) fn is_variant(&self) -> bool {
         self.variant.is_some()
     }
 
-    /// Narrows the key to the variant for the headers of `req`.
-    pub(super) fn narrow(&mut self, generation: u64, names: BTreeSet<String>, req: &HttpRequest) {
-        let key = variant_key(&self.main, generation, &names, req);
+    /// Narrows the key to the variant for `req`.
+    pub(super) fn narrow(
+        &mut self,
+        generation: u64,
+        names: BTreeSet<String>,
+        req: &HttpRequest,
+        variation: &Variation,
+    ) {
+        let key = variant_key(&self.main, generation, &names, req, variation);
         self.variant = Some(Box::new(Variant { key, names }));
     }
 
@@ -114,16 +127,19 @@ impl PageKey {
 }
 
 impl Settings {
-    pub(super) fn slot<'a>(&self, key: &'a PageKey) -> Slot<'a> {
-        Slot { key: key.key(), stamp: self.stamp() }
-    }
-
-    fn stamp(&self) -> Stamp {
-        Stamp { schema: self.version, fingerprint: 0 }
-    }
-
-    pub(super) async fn look_up(&self, key: &PageKey) -> PageLookup {
-        match self.cache.entries().look_up(self.slot(key)).await {
+    /// Looks a page up, in the current generations of its groups: they are read with the page, and kept for
+    /// its variants.
+    pub(super) async fn look_up(&self, key: &mut PageKey) -> PageLookup {
+        let found = if key.is_variant() {
+            self.cache.entries().look_up(key.slot()).await
+        } else {
+            let entries = self.cache.entries();
+            let (found, stamp) = entries.look_up_in(&key.main, self.version, &key.groups).await;
+            let Some(stamp) = stamp else { return PageLookup::Unknown };
+            key.stamp = stamp;
+            found
+        };
+        match found {
             Lookup::Hit(body, token) => self.read(&body, token).await,
             other => PageLookup::Missing(other),
         }
@@ -156,8 +172,10 @@ impl Settings {
         B: MessageBody + 'static,
     {
         key.restrict(&mut req);
-        let res = service.call(req).await?;
-        let (lifetime, names) = match self.admit_response(res.response()) {
+        as_get(&mut req);
+        let (res, has_session) = watch_sessions(service.call(req)).await;
+        let res = res?;
+        let (lifetime, names) = match self.admit_response(res.response(), has_session) {
             Ok(admitted) => admitted,
             Err(refusal) => return Ok(HandlerOutcome::Other(res.map_into_left_body(), refusal)),
         };
@@ -189,6 +207,7 @@ impl Settings {
     fn admit_response<B>(
         &self,
         res: &HttpResponse<B>,
+        has_session: bool,
     ) -> Result<(Option<Duration>, BTreeSet<String>), Refusal>
     where
         B: MessageBody,
@@ -207,7 +226,12 @@ impl Settings {
         if lifetime == Some(Duration::ZERO) {
             return Err(Refusal::Lifetime);
         }
-        Ok((lifetime, vary::vary(res.headers())?))
+        let names = self.variation.of_response(res.headers())?;
+        let varies = names.iter().any(|name| name == "cookie" || name.contains(':'));
+        if has_session && !varies && !self.allows_sessions {
+            return Err(Refusal::Session);
+        }
+        Ok((lifetime, names))
     }
 
     /// Returns the entry to be stored under the reserved key for a page that depends on the request
@@ -230,8 +254,8 @@ impl Settings {
             // generation that is unknown until the reserved key names it.
             None => {
                 let generation = rand::random();
-                let variant_key = variant_key(&key.main, generation, &names, req);
-                self.put(&variant_key, &entry, lifetime).await;
+                let variant_key = variant_key(&key.main, generation, &names, req, &self.variation);
+                self.put(&variant_key, key.stamp, &entry, lifetime).await;
                 Ok(PageEntry::Variants { generation, names })
             }
             // The page varies by more headers than its variants so far. The new list of headers
@@ -239,24 +263,46 @@ impl Settings {
             Some(known) => {
                 let names = names.union(known).cloned().collect();
                 let variants = PageEntry::Variants { generation: rand::random(), names };
-                self.put(&key.main, &variants, lifetime).await;
+                self.put(&key.main, key.stamp, &variants, lifetime).await;
                 Err(Refusal::OtherVary)
             }
         }
     }
 
-    async fn put(&self, key: &str, entry: &PageEntry, lifetime: Option<Duration>) {
+    async fn put(&self, key: &str, stamp: Stamp, entry: &PageEntry, lifetime: Option<Duration>) {
         let Some(body) = codec::serialize(entry) else { return };
         // If it fails, the next request is a miss.
-        let _ = self.cache.entries().put(Slot { key, stamp: self.stamp() }, &body, lifetime).await;
+        let _ = self.cache.entries().put(Slot { key, stamp }, &body, lifetime).await;
     }
 }
 
 /// Returns the key of one variant. No path or query gives such a key.
-fn variant_key(main: &str, generation: u64, names: &BTreeSet<String>, req: &HttpRequest) -> String {
-    let authority = req.uri().authority().map(Authority::as_str);
-    let variant = vary::variant(req.headers(), authority, names);
+fn variant_key(
+    main: &str,
+    generation: u64,
+    names: &BTreeSet<String>,
+    req: &HttpRequest,
+    variation: &Variation,
+) -> String {
+    let variant = variation.variant(req, names);
     format!("{main}?#{generation:016x}{variant}")
+}
+
+/// Lets HEAD have the answer of GET (RFC 9110, section 9.3.2), also where the app has no route for it. Actix
+/// leaves out the body. Panics if a middleware outside has kept a clone of the request.
+pub(super) fn as_get(req: &mut ServiceRequest) {
+    if *req.method() == Method::HEAD {
+        req.head_mut().method = Method::GET;
+    }
+}
+
+/// Calls a handler. Returns also whether a session with content was loaded for it.
+#[cfg(feature = "session")]
+use crate::session::watch as watch_sessions;
+
+#[cfg(not(feature = "session"))]
+async fn watch_sessions<T>(handler: impl Future<Output = T>) -> (T, bool) {
+    (handler.await, false)
 }
 
 /// Leaves the handler only the part of the query that is in the key. Like every change of a request

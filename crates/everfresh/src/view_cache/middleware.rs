@@ -22,7 +22,7 @@ use bytes::Bytes;
 use super::{
     Settings, ViewCache,
     answer::{append_cache_status, respond},
-    entry::{HandlerOutcome, PageKey, PageLookup},
+    entry::{HandlerOutcome, PageKey, PageLookup, as_get},
     policy::{self, Refusal},
     spelling, uncacheable,
 };
@@ -98,7 +98,9 @@ impl Settings {
             return Box::pin(forward(req, service)).await;
         }
         let mut key = match self.admit(&req) {
-            Ok((key, query)) => PageKey::new(self.cache.full_key(&key), query),
+            Ok((key, query)) => {
+                PageKey::new(self.cache.full_key(&key), query, self.group_keys(&req))
+            }
             Err(refusal) => {
                 log_refusal(req.path(), refusal);
                 let res = Box::pin(forward(req, service)).await?;
@@ -128,6 +130,13 @@ impl Settings {
         Ok((key, Some(query)))
     }
 
+    /// Returns the keys of the groups of a request's page.
+    fn group_keys(&self, req: &ServiceRequest) -> Vec<String> {
+        let own = self.groups_of.as_ref().map(|groups_of| groups_of(req)).unwrap_or_default();
+        let names = self.groups.iter().map(String::as_str).chain(own.iter().map(String::as_str));
+        names.map(|name| self.cache.full_group_key(name)).collect()
+    }
+
     async fn serve<S, B>(
         &self,
         mut req: ServiceRequest,
@@ -147,32 +156,28 @@ impl Settings {
                     return Ok(req.into_response(res.map_into_right_body()));
                 }
                 PageLookup::Variants(generation, names) if !key.is_variant() => {
-                    key.narrow(generation, names, req.request());
+                    key.narrow(generation, names, req.request(), &self.variation);
                     continue;
                 }
                 // A list of variants under the key of a variant is not an entry of this cache.
                 PageLookup::Variants(..) => Lookup::Miss(None),
                 PageLookup::Missing(found) => found,
+                PageLookup::Unknown => break,
             };
             self.cache.entries().count(Event::Misses(1));
-            let refusal = match *req.method() {
-                Method::HEAD => Some(Refusal::Head),
-                _ if self.uncacheable.contains(key.key()) => Some(Refusal::Uncacheable),
-                _ => None,
-            };
-            if let Some(refusal) = refusal {
-                log_refusal(req.path(), refusal);
+            if self.uncacheable.contains(key.key()) {
+                log_refusal(req.path(), Refusal::Uncacheable);
                 return Box::pin(self.answer_uncached(req, service, key)).await;
             }
             match Box::pin(self.fill(req, service, key, found)).await? {
                 FillResult::Response(res) => return Ok(res),
                 FillResult::Varies(returned, generation, names) => {
-                    key.narrow(generation, names, returned.request());
+                    key.narrow(generation, names, returned.request(), &self.variation);
                     req = returned;
                 }
             }
         }
-        // The list of headers changes again and again: stop trying.
+        // The list of headers changes again and again, or the generation of a group is unknown.
         Box::pin(self.answer_uncached(req, service, key)).await
     }
 
@@ -188,6 +193,7 @@ impl Settings {
         B: MessageBody + 'static,
     {
         key.restrict(&mut req);
+        as_get(&mut req);
         Ok(with_cache_status(forward(req, service).await?, key.miss_status()))
     }
 
@@ -211,7 +217,7 @@ impl Settings {
                 Err(ErrorInternalServerError("the handler was called twice (bug in everfresh)"))
             }
         };
-        let filled = self.cache.filler().fill(self.slot(key), found, encode, call_handler).await;
+        let filled = self.cache.filler().fill(key.slot(), found, encode, call_handler).await;
         let filled =
             filled.inspect_err(|_| self.uncacheable.add(key.key(), uncacheable::BY_FAILURE))?;
         let (body, call_handler) = match filled {
@@ -219,6 +225,7 @@ impl Settings {
                 if let Some(time) = value.uncacheable_for() {
                     self.uncacheable.add(key.key(), time);
                 }
+                self.warn_of_session(&value);
                 return Ok(FillResult::Response(finish(value, key, is_stored).await));
             }
             FillOutcome::Cached(body, call_handler) => (body, call_handler),
@@ -238,6 +245,18 @@ impl Settings {
                 pending.set(req);
                 Ok(FillResult::Response(finish(call_handler().await?, key, false).await))
             }
+        }
+    }
+}
+
+impl Settings {
+    /// Says once for each route that its pages are not kept for visitors with a session.
+    fn warn_of_session<B>(&self, outcome: &HandlerOutcome<B>) {
+        let HandlerOutcome::Other(res, Refusal::Session) = outcome else { return };
+        let route = res.request().match_pattern();
+        let route = route.as_deref().unwrap_or(res.request().path());
+        if self.warned.is_first(route) {
+            log::warn!("pages of {route} are not cached: {}", Refusal::Session);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Caches whole pages by their path.
 
 mod answer;
+pub(crate) mod builder;
 mod compression;
 mod conditional;
 mod entry;
@@ -11,14 +12,18 @@ mod spelling;
 mod uncacheable;
 mod vary;
 
-use std::{fmt, sync::Arc};
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use actix_web::{
     HttpResponse,
     dev::{ResponseHead, ServiceRequest},
 };
 
-use self::{page::PageStore, uncacheable::Uncacheable};
+use self::{page::PageStore, spelling::Parameter, uncacheable::Uncacheable, vary::Variation};
 use crate::cache::{Cache, lifetime::Lifetime};
 
 /// A middleware that answers GET and HEAD with the page that was sent before, until it is
@@ -43,17 +48,25 @@ use crate::cache::{Cache, lifetime::Lifetime};
 ///
 /// # Which pages are cached
 ///
-/// Responses to GET with status 200 whose body is not a stream. Not cached are responses that set a
+/// Responses to GET with status 200 whose body is not a stream; HEAD is answered like GET. Not cached are responses that set a
 /// cookie, that are encoded already, or whose `Cache-Control` says `private`, `no-store`, `no-cache`
 /// or `max-age=0`, and responses to requests with `Authorization` or a bypass cookie. The debug log
 /// tells the reason.
 ///
 /// The key is `view/` and the path as browsers spell it; requests with another spelling (`/%61` for
-/// `/a`) bypass the cache. Of the query, only the parameters named by [`ViewCacheBuilder::query`] are
-/// part of the key, and **the handler sees only those** when its response may be cached. Request
-/// headers that a page depends on must be in its `Vary`: they are learned and become part of the key.
-/// A page that shows the name of the user, or the requested `Host`, without saying so in `Vary` is
-/// shown to other users. `connection_info()` trusts the client's own `Forwarded` and `X-Forwarded-…`.
+/// `/a`) bypass the cache. Of the query, only the parameters that are named by
+/// [`ViewCacheBuilder::query`](crate::ViewCacheBuilder::query) and its relatives are part of the key,
+/// and **the handler sees only those** when its response may be cached.
+///
+/// Request headers that a page depends on must be in its `Vary`: they are learned and become part of the
+/// key. A page that shows the requested `Host`, or a cookie, without saying so in `Vary` is shown to other
+/// users. `connection_info()` trusts the client's own `Forwarded` and `X-Forwarded-…`. A page that was made
+/// for a visitor with a session must vary by it
+/// ([`vary_cookie`](crate::ViewCacheBuilder::vary_cookie), or `Vary: Cookie`), else it is not kept
+/// ([`allow_sessions`](crate::ViewCacheBuilder::allow_sessions)).
+///
+/// Pages that no write can name, such as those of a list or a search, belong into a
+/// [`group`](crate::ViewCacheBuilder::group).
 ///
 /// Middleware that sets cookies, such as sessions, must be inside: this one cannot see a cookie that
 /// is set outside. No middleware outside may keep a clone of the request.
@@ -69,12 +82,13 @@ use crate::cache::{Cache, lifetime::Lifetime};
 /// The key is reserved before the handler runs, as in
 /// [`get_or_compute`](crate::Cache::get_or_compute): if the key is deleted meanwhile, the page is sent
 /// but not stored. An entry only names the current page. Pages never change, and each process keeps
-/// those that it sends (see [`ViewCacheBuilder::local_bytes`]), so a hit costs one small get, however
+/// those that it sends (see [`ViewCacheBuilder::local_bytes`](crate::ViewCacheBuilder::local_bytes)), so a hit costs one small get, however
 /// large the page; two, if it has a `Vary`.
 #[derive(Clone)]
 pub struct ViewCache(Arc<Settings>);
 
 type Condition<T> = Option<Box<dyn Fn(&T) -> bool + Send + Sync>>;
+type GroupsFunction = Option<Box<dyn Fn(&ServiceRequest) -> Vec<String> + Send + Sync>>;
 type KeyFunction = Option<Box<dyn Fn(&ServiceRequest) -> Option<String> + Send + Sync>>;
 
 struct Settings {
@@ -84,79 +98,39 @@ struct Settings {
     version: u64,
     lifetime: Lifetime,
     paths: Vec<String>,
-    query: Vec<String>,
+    query: Vec<Parameter>,
+    groups: Vec<String>,
+    groups_of: GroupsFunction,
+    variation: Variation,
+    allows_sessions: bool,
+    warned: Warned,
     bypass_cookies: Vec<String>,
     unless: Condition<ServiceRequest>,
     only_if: Condition<ResponseHead>,
     key: KeyFunction,
 }
 
-/// Builds a [`ViewCache`].
-///
-/// ```
-/// use std::time::Duration;
-///
-/// use actix_web::{HttpResponse, http::header};
-/// use everfresh::{Cache, Lifetime, ViewCache};
-///
-/// let cache = Cache::memory(64 << 20).build();
-/// let articles = ViewCache::builder(cache.layer("view"))
-///     .lifetime(Lifetime::For(Duration::from_secs(600)))
-///     // `/articles?page=2` is a page of its own, and `?utm_source=…` is not.
-///     .query(["page"])
-///     // Visitors who are logged in bypass the cache.
-///     .bypass_cookie("session")
-///     .unless(|req| req.headers().contains_key("x-preview"))
-///     .only_if(|res| res.headers().contains_key(header::LAST_MODIFIED))
-///     .build();
-///
-/// // A handler can choose another lifetime for its response.
-/// let mut response = HttpResponse::Ok().body("breaking news");
-/// ViewCache::set_lifetime(&mut response, Lifetime::For(Duration::from_secs(5)));
-///
-/// # async {
-/// articles.forget("/articles?page=2").await;
-/// # };
-///
-/// // Pages by host and path:
-/// let by_host = ViewCache::builder(cache.layer("view"))
-///     .key(|req| Some(format!("{}{}", req.headers().get("host")?.to_str().ok()?, req.path())))
-///     .build();
-/// assert_eq!(by_host.key("a.example/"), "view/a.example/");
-/// ```
-pub struct ViewCacheBuilder {
-    settings: Settings,
-    local_bytes: usize,
-}
-
-/// The default of [`ViewCacheBuilder::local_bytes`]: enough for some hundred pages.
-const DEFAULT_LOCAL_BYTES: usize = 8 << 20;
-
 /// The lifetime of one response, stored in its extensions.
 struct ResponseLifetime(Lifetime);
 
-impl ViewCache {
-    /// Starts a view cache whose entries are in `cache`.
-    #[must_use]
-    pub fn builder(cache: Cache) -> ViewCacheBuilder {
-        let settings = Settings {
-            cache,
-            pages: PageStore::new(0),
-            uncacheable: Uncacheable::new(),
-            version: 0,
-            lifetime: Lifetime::Default,
-            paths: Vec::new(),
-            query: Vec::new(),
-            bypass_cookies: Vec::new(),
-            unless: None,
-            only_if: None,
-            key: None,
-        };
-        ViewCacheBuilder { settings, local_bytes: DEFAULT_LOCAL_BYTES }
-    }
+/// The routes for which the log has told why a page is not kept.
+#[derive(Debug, Default)]
+struct Warned(Mutex<HashSet<String>>);
 
+/// The largest number of routes that are remembered.
+const MAX_WARNED: usize = 1000;
+
+impl Warned {
+    /// Returns whether this is the first time for a route.
+    fn is_first(&self, route: &str) -> bool {
+        let mut warned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        warned.len() < MAX_WARNED && warned.insert(route.to_owned())
+    }
+}
+
+impl ViewCache {
     /// Returns the key of the page at a path, with its query if parameters of it are part of the key,
-    /// for an [`Invalidation`](crate::Invalidation). With a [key function](ViewCacheBuilder::key),
+    /// for an [`Invalidation`](crate::Invalidation). With a [key function](crate::ViewCacheBuilder::key),
     /// takes the result of that function instead.
     #[must_use]
     pub fn key(&self, path_and_query: &str) -> String {
@@ -189,111 +163,8 @@ pub fn view_key(path: &str) -> String {
     spelling::key(path, "", &[]).0
 }
 
-impl ViewCacheBuilder {
-    /// Sets the version of all pages; entries of other versions are not served. Derive it from the
-    /// templates ([`Templates::digest`](crate::Templates::digest), with the feature `tera`), the names
-    /// of static files, and anything else that shapes all pages. Default: 0.
-    #[must_use]
-    pub fn version(mut self, version: u64) -> Self {
-        self.settings.version = version;
-        self
-    }
-
-    /// Sets the lifetime of pages. `s-maxage` or `max-age` of a response can only shorten it;
-    /// [`ViewCache::set_lifetime`] replaces it. Default: [`Lifetime::Default`].
-    #[must_use]
-    pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
-        self.settings.lifetime = lifetime;
-        self
-    }
-
-    /// Restricts the cache to this path, as it is written in the URL; requests for other paths are
-    /// forwarded. Can be called several times. Default: all paths.
-    ///
-    /// This allows one view cache around the whole app, outside of everything that a cached page does
-    /// not need: routing, sessions, middleware that sets constant headers.
-    #[must_use]
-    pub fn path(mut self, path: impl Into<String>) -> Self {
-        self.settings.paths.push(path.into());
-        self
-    }
-
-    /// Sets the parameters of the query that are part of the key. Each combination of values is a page
-    /// of its own, and clients can invent values. Default: no parameters.
-    #[must_use]
-    pub fn query<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
-        self.settings.query = names.into_iter().map(Into::into).collect();
-        self
-    }
-
-    /// Bypasses the cache for requests with a cookie of this name: they are not answered from it, and
-    /// their responses are not stored. Can be called several times. Default: no cookies.
-    #[must_use]
-    pub fn bypass_cookie(mut self, name: impl Into<String>) -> Self {
-        self.settings.bypass_cookies.push(name.into());
-        self
-    }
-
-    /// Bypasses the cache for requests that meet a condition. Default: no condition.
-    #[must_use]
-    pub fn unless(
-        mut self,
-        condition: impl Fn(&ServiceRequest) -> bool + Send + Sync + 'static,
-    ) -> Self {
-        self.settings.unless = Some(Box::new(condition));
-        self
-    }
-
-    /// Stores only responses that meet a condition, in addition to the rules of [`ViewCache`]. Default:
-    /// no condition.
-    #[must_use]
-    pub fn only_if(
-        mut self,
-        condition: impl Fn(&ResponseHead) -> bool + Send + Sync + 'static,
-    ) -> Self {
-        self.settings.only_if = Some(Box::new(condition));
-        self
-    }
-
-    /// Sets the function that makes the key of a request, after `view/`; a request for which it
-    /// returns `None` bypasses the cache. The handler then sees the whole query. Default: the path,
-    /// with the parameters of [`query`](Self::query).
-    #[must_use]
-    pub fn key(
-        mut self,
-        key: impl Fn(&ServiceRequest) -> Option<String> + Send + Sync + 'static,
-    ) -> Self {
-        self.settings.key = Some(Box::new(key));
-        self
-    }
-
-    /// Sets the approximate memory, in bytes, in which each process keeps pages ready to be sent. A
-    /// page that does not fit is fetched from the servers at each request; without servers, it is
-    /// rendered at each request. Default: 8 MiB.
-    #[must_use]
-    pub fn local_bytes(mut self, bytes: usize) -> Self {
-        self.local_bytes = bytes;
-        self
-    }
-
-    /// Builds the middleware. Build it once and clone it for each worker.
-    #[must_use]
-    pub fn build(self) -> ViewCache {
-        let pages = PageStore::new(self.local_bytes);
-        ViewCache(Arc::new(Settings { pages, ..self.settings }))
-    }
-}
-
 impl fmt::Debug for ViewCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ViewCache").field("cache", &self.0.cache).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for ViewCacheBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ViewCacheBuilder")
-            .field("cache", &self.settings.cache)
-            .finish_non_exhaustive()
     }
 }

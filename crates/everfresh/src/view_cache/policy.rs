@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use actix_web::http::{
     StatusCode,
-    header::{self, HeaderMap, HeaderName},
+    header::{self, HeaderMap, HeaderName, HeaderValue},
 };
 
 /// The reason why a request is not answered from the cache, or why its response is not stored.
@@ -15,7 +15,6 @@ pub(super) enum Refusal {
     BypassCookie,
     Unless,
     NoKey,
-    Head,
     Status(StatusCode),
     SetCookie,
     CacheControl,
@@ -26,6 +25,7 @@ pub(super) enum Refusal {
     Lifetime,
     TooLarge,
     OtherVary,
+    Session,
     Uncacheable,
 }
 
@@ -37,7 +37,6 @@ impl fmt::Display for Refusal {
             Self::BypassCookie => "the request has a bypass cookie",
             Self::Unless => "the condition of `unless` is true for the request",
             Self::NoKey => "the key function returned no key",
-            Self::Head => "only responses to GET are stored",
             Self::Status(status) => return write!(f, "the status is {}, not 200", status.as_u16()),
             Self::SetCookie => "the response sets a cookie",
             Self::CacheControl => "Cache-Control or Expires of the response forbids it",
@@ -48,6 +47,10 @@ impl fmt::Display for Refusal {
             Self::Lifetime => "the lifetime is zero",
             Self::TooLarge => "the page is too large",
             Self::Uncacheable => "the page was found uncacheable a short time ago",
+            Self::Session => {
+                "the request has a session, and the response does not vary by it (`Vary: Cookie`, \
+                 `vary_cookie`, `vary_by`); see `allow_sessions`"
+            }
             Self::OtherVary => "Vary names headers that earlier responses did not vary by",
         })
     }
@@ -68,13 +71,25 @@ pub(super) fn admits_request(
 }
 
 fn has_cookie(headers: &HeaderMap, name: &str) -> bool {
-    let values = headers.get_all(header::COOKIE).filter_map(|value| value.to_str().ok());
-    let mut cookies = values.flat_map(|value| value.split(';'));
-    cookies.any(|cookie| cookie.split('=').next().is_some_and(|found| found.trim() == name))
+    cookie_values(headers, name).next().is_some()
+}
+
+/// Returns the values of the cookies with a name (RFC 6265, section 4.2.1), as bytes.
+pub(super) fn cookie_values<'h>(
+    headers: &'h HeaderMap,
+    name: &str,
+) -> impl Iterator<Item = &'h [u8]> {
+    let lines = headers.get_all(header::COOKIE).map(HeaderValue::as_bytes);
+    let pairs = lines.flat_map(|line| line.split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
+    pairs.filter_map(move |pair| {
+        let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+        let is_wanted = pair[..end].trim_ascii_end() == name.as_bytes();
+        is_wanted.then(|| pair.get(end + 1..).unwrap_or_default().trim_ascii_start())
+    })
 }
 
 /// Checks whether a response may be stored, by its status and headers. Its `Vary` is checked by
-/// [`vary`](super::vary::vary), its lifetime by the caller.
+/// [`Variation`](super::vary::Variation), its lifetime by the caller.
 pub(super) fn admits_response(status: StatusCode, headers: &HeaderMap) -> Result<(), Refusal> {
     if status != StatusCode::OK {
         return Err(Refusal::Status(status));

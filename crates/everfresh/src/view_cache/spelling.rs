@@ -4,9 +4,32 @@ use std::fmt::Write;
 
 use crate::cache::key::append_escaped;
 
+/// A parameter of the query that is part of the key.
+pub(super) struct Parameter {
+    name: String,
+    normalise: Normalise,
+}
+
+/// Returns the form of a value in the key; `None` for a value that does not count.
+type Normalise = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+impl Parameter {
+    pub(super) fn new(
+        name: impl Into<String>,
+        normalise: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        Self { name: name.into(), normalise: Box::new(normalise) }
+    }
+
+    /// Creates a parameter with any value.
+    pub(super) fn any(name: impl Into<String>) -> Self {
+        Self::new(name, |value| Some(value.to_owned()))
+    }
+}
+
 /// Returns the key of a page, and its query. Both contain only the parameters in `named`, sorted by
 /// name.
-pub(super) fn key(path: &str, query: &str, named: &[String]) -> (String, String) {
+pub(super) fn key(path: &str, query: &str, named: &[Parameter]) -> (String, String) {
     let mut key = String::with_capacity(path.len() + 8);
     key.push_str("view/");
     key.push_str(&usual_spelling(path));
@@ -14,7 +37,11 @@ pub(super) fn key(path: &str, query: &str, named: &[String]) -> (String, String)
         return (key, String::new());
     }
     let mut pairs: Vec<_> = form_urlencoded::parse(query.as_bytes())
-        .filter(|(name, _)| named.iter().any(|wanted| wanted == name))
+        .filter_map(|(name, value)| {
+            let parameter = named.iter().find(|parameter| parameter.name == name)?;
+            let value = (parameter.normalise)(&value)?;
+            Some((name, value))
+        })
         .collect();
     pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
     let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
@@ -86,7 +113,7 @@ mod tests {
     proptest! {
         #[test]
         fn memcached_accepts_every_key(path in any::<String>(), query in any::<String>()) {
-            let names = ["a".to_owned(), "b".to_owned()];
+            let names = ["a", "b"].map(Parameter::any);
             let (key, _) = key(&path, &format!("a={query}&b=\n"), &names);
             prop_assert!(key.chars().all(|c| c > ' ' && c != '\u{7f}'), "{key:?}");
         }
@@ -100,7 +127,7 @@ mod tests {
 
         #[test]
         fn only_named_parameters_are_part_of_the_key(value in "[a-z&=%+ ]{0,5}", other in "[a-z&=%+ ]{0,5}") {
-            let names = ["page".to_owned()];
+            let names = ["page"].map(Parameter::any);
             let (one, _) = key("/", "page=2", &names);
             let (same, query) = key("/", &format!("x{value}&page=2&y{other}"), &names);
             prop_assume!(!value.contains("page") && !other.contains("page"));

@@ -15,7 +15,7 @@ use actix_web::{
     App, HttpRequest, HttpResponse,
     cookie::Cookie,
     http::{
-        StatusCode, Version,
+        Method, StatusCode, Version,
         header::{self, HeaderValue},
     },
     test::{self, TestRequest},
@@ -164,14 +164,40 @@ fn a_page_with_a_key_function_is_deleted_by_that_key() {
 }
 
 #[test]
-fn head_is_answered_from_the_entry_but_does_not_store_one() {
-    let cache = memory();
-    let site = Site::start(&views(&cache).build(), counting(plain));
-    assert_eq!(site.send("HEAD", "/", &[]).cache_status(), "fwd=uri-miss");
-    assert_eq!(site.get("/").body.as_str(), "page 2");
-    let head = site.send("HEAD", "/", &[]);
-    assert_eq!((head.cache_status().as_str(), head.bytes.len()), ("hit", 0));
-    assert_eq!(head.header("content-length"), "page 2".len().to_string());
+fn head_is_answered_like_get_with_and_without_an_entry() {
+    // As an app with a route for GET alone.
+    let only_get = |req: &HttpRequest, text| {
+        if req.method() == Method::GET {
+            plain(req, text)
+        } else {
+            HttpResponse::MethodNotAllowed().finish()
+        }
+    };
+    let site = Site::start(&views(&memory()).build(), counting(only_get));
+    let length = "page 1".len().to_string();
+    for status in ["fwd=uri-miss; stored", "hit"] {
+        let head = site.send("HEAD", "/", &[]);
+        assert_eq!((head.status, head.bytes.len()), (200, 0));
+        assert_eq!(head.header("content-length"), length);
+        assert_eq!(head.header("content-type"), "text/html");
+        assert_eq!(head.cache_status(), status);
+    }
+    assert_eq!(site.get("/").body, "page 1");
+}
+
+#[test]
+fn head_of_a_page_that_is_not_cached_is_answered_like_get() {
+    let uncacheable = |req: &HttpRequest, text| {
+        let mut response = plain(req, text);
+        let no_store = HeaderValue::from_static("no-store");
+        response.headers_mut().insert(header::CACHE_CONTROL, no_store);
+        if req.method() == Method::GET { response } else { HttpResponse::NotFound().finish() }
+    };
+    let site = Site::start(&views(&memory()).build(), counting(uncacheable));
+    for _ in 0..2 {
+        let head = site.send("HEAD", "/", &[]);
+        assert_eq!((head.status, head.bytes.len()), (200, 0));
+    }
 }
 
 #[test]

@@ -118,6 +118,44 @@ fn pages_with_fragments_that_no_write_deletes_are_fresh_despite_a_fault() {
     assert_always_fresh("fragments and a fault", system, &["get fragment", "store fragment"]);
 }
 
+/// The steps that occur with a group, without faults.
+const GROUPED: [&str; 4] = ["get group", "store page", "delete query", "delete group"];
+
+#[test]
+fn pages_of_a_group_are_fresh_in_two_processes() {
+    let system = System { writers: 2, readers: 2, grouped: true, ..System::default() };
+    assert_always_fresh("group, two processes", system, &GROUPED);
+}
+
+#[test]
+fn pages_of_a_group_are_fresh_in_one_process() {
+    let system =
+        System { writers: 2, readers: 2, grouped: true, one_process: true, ..System::default() };
+    assert_always_fresh("group, one process", system, &[&GROUPED[..], &["join", "take"]].concat());
+}
+
+#[test]
+fn pages_of_a_group_are_fresh_despite_a_fault() {
+    for one_process in [false, true] {
+        let system = System { grouped: true, one_process, drainers: 1, ..with_faults(1) };
+        let expected = [&GROUPED[..], &FAULTS[..], &["drain", "drained"]].concat();
+        assert_always_fresh("group and a fault", system, &expected);
+    }
+}
+
+#[test]
+fn if_the_generation_is_read_after_the_data_a_page_can_be_stale() {
+    let without = Some(Rule::GenerationFirst);
+    assert!(finds_a_violation(System { without, grouped: true, ..with_faults(0) }));
+}
+
+#[test]
+fn if_readers_of_different_generations_share_a_computation_a_page_can_be_stale() {
+    let without = Some(Rule::SameGeneration);
+    let system = System { without, grouped: true, one_process: true, ..with_faults(0) };
+    assert!(finds_a_violation(system));
+}
+
 #[test]
 fn without_leases_a_page_can_be_stale() {
     let system = System { without: Some(Rule::Lease), ..with_faults(0) };

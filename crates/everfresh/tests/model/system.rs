@@ -25,6 +25,10 @@ pub(crate) enum Rule {
     /// A joiner accepts a result only if the computation began, or the result was stored, after it
     /// had joined.
     Joiner,
+    /// The generation of the page's group is read before the data, and stored with the page.
+    GenerationFirst,
+    /// Computations are shared only among readers of the same generation.
+    SameGeneration,
 }
 
 /// The size of a system, and its rules.
@@ -38,6 +42,8 @@ pub(crate) struct System {
     pub(crate) one_process: bool,
     /// Whether the page contains a fragment. No write deletes the fragment's key.
     pub(crate) fragments: bool,
+    /// Whether the page belongs to a group, which writes forget instead of the page's key.
+    pub(crate) grouped: bool,
     pub(crate) drainers: usize,
     /// The largest number of faults on one path of the search.
     pub(crate) faults: u8,
@@ -51,6 +57,10 @@ pub(crate) struct System {
 const QUERY: usize = 0;
 const PAGE: usize = 1;
 const FRAGMENT: usize = 2;
+const GROUP: usize = 3;
+
+/// A generation of the group. None is used twice.
+type Generation = u8;
 
 /// A version of the database: the number of writes that have been committed. A value has the
 /// version that it was computed from.
@@ -61,6 +71,13 @@ enum Content {
     Empty,
     Lease,
     Value(Version),
+    /// The generation of the group, under the group's key.
+    Generation(Generation),
+    /// A page of a group.
+    Page {
+        version: Version,
+        generation: Generation,
+    },
 }
 
 /// A key on the server: its content, and the CAS token of its last change.
@@ -83,6 +100,7 @@ struct HeldLease {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum Reader {
     Idle,
+    GetGroup,
     /// With `alone` it does not share its computation with other readers.
     GetPage {
         alone: bool,
@@ -162,13 +180,16 @@ enum Drainer {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct State {
     database: Version,
-    slots: [Slot; 3],
+    slots: [Slot; 4],
     next_cas: u8,
     /// The number of the current connection, which changes when the server restarts.
     connection: u8,
     readers: Vec<Reader>,
     /// For each reader, the oldest version that it may get: `confirmed` when it began.
     required: Vec<Version>,
+    /// For each reader, the generation of the group that it has read.
+    generations: Vec<Generation>,
+    next_generation: Generation,
     /// The reader that leads the shared computation of the page, and whether the computation has
     /// begun.
     flight: Option<(usize, bool)>,
@@ -217,11 +238,13 @@ impl Model for System {
         let empty = Slot { content: Content::Empty, cas: 0 };
         vec![State {
             database: 0,
-            slots: [empty; 3],
+            slots: [empty; 4],
             next_cas: 1,
             connection: 0,
             readers: vec![Reader::Idle; self.readers],
             required: vec![0; self.readers],
+            generations: vec![0; self.readers],
+            next_generation: 1,
             flight: None,
             writers: vec![Writer::Idle; self.writers],
             drainers: vec![Drainer::Idle; self.drainers],
@@ -273,7 +296,7 @@ impl Model for System {
             Step::Read(n) => self.read(&mut next, n, true)?,
             Step::GiveUpWaiting(n) => self.read(&mut next, n, false)?,
             Step::Write(n, outcome) => self.write(&mut next, n, outcome),
-            Step::Drain(n, outcome) => drain(&mut next, n, outcome),
+            Step::Drain(n, outcome) => self.drain(&mut next, n, outcome),
             fault => apply_fault(&mut next, fault),
         };
         *self.taken.lock().unwrap().entry(kind).or_insert(0) += 1;
@@ -297,7 +320,7 @@ impl System {
             match slot.content {
                 Content::Empty => {}
                 Content::Lease => steps.extend([Step::Evict(n), Step::Expire(n)]),
-                Content::Value(_) => steps.push(Step::Evict(n)),
+                _ => steps.push(Step::Evict(n)),
             }
         }
         let alive = |reader: &Reader| !matches!(reader, Reader::Idle | Reader::Finished);
@@ -317,11 +340,18 @@ impl System {
             Reader::Idle => {
                 // From now on, older versions are stale for this reader.
                 state.required[n] = state.confirmed;
-                (Reader::GetPage { alone: false }, "ask")
+                let next =
+                    if self.grouped { Reader::GetGroup } else { Reader::GetPage { alone: false } };
+                (next, "ask")
+            }
+            Reader::GetGroup => {
+                state.generations[n] = state.generation();
+                (Reader::GetPage { alone: false }, "get group")
             }
             Reader::GetPage { alone } => (self.get_page(state, n, alone, may_wait)?, "get page"),
             Reader::LeasePage { alone } => {
-                let page = self.has(Rule::LeaseBeforeReading).then(|| state.lease(PAGE)).flatten();
+                let has_lease = self.has(Rule::LeaseBeforeReading);
+                let page = has_lease.then(|| state.lease_page(n)).flatten();
                 if let (false, Some((_, begun))) = (alone, &mut state.flight) {
                     *begun = true;
                 }
@@ -335,7 +365,7 @@ impl System {
                 (Reader::StoreQuery { page, query, version: state.database }, "read database")
             }
             Reader::StoreQuery { page, query, version } => {
-                self.store(state, QUERY, query, version);
+                self.store(state, QUERY, query, Content::Value(version));
                 (self.after_query(page, version), "store query")
             }
             Reader::GetFragment { page, version } => {
@@ -346,11 +376,12 @@ impl System {
                 (self.before_page(page, version), "store fragment")
             }
             Reader::LeasePageLate { version } => {
-                (Reader::CloseFlight { page: state.lease(PAGE), version }, "lease page")
+                (Reader::CloseFlight { page: state.lease_page(n), version }, "lease page")
             }
             Reader::CloseFlight { page, version } => (Reader::StorePage { page, version }, "close"),
             Reader::StorePage { page, version } => {
-                let stored = self.store(state, PAGE, page, version);
+                let content = self.page(state, n, version);
+                let stored = self.store(state, PAGE, page, content);
                 self.land(state, n, version, stored);
                 state.serve(n, version);
                 (Reader::Finished, "store page")
@@ -369,8 +400,12 @@ impl System {
                 state.serve(n, version);
                 return Some(Reader::Finished);
             }
+            Content::Page { version, generation } if generation == state.generations[n] => {
+                state.serve(n, version);
+                return Some(Reader::Finished);
+            }
             Content::Lease if may_wait && !self.one_process => return None,
-            Content::Lease | Content::Empty => {}
+            _ => {}
         }
         if alone || !self.one_process {
             return Some(Reader::LeasePage { alone: true });
@@ -379,6 +414,9 @@ impl System {
         // may already have stored it, that is, before the reader joined.
         let is_open = |leader: usize| !matches!(state.readers[leader], Reader::StorePage { .. });
         match state.flight {
+            Some((leader, _)) if is_open(leader) && !self.may_share(state, leader, n) => {
+                Some(Reader::LeasePage { alone: true })
+            }
             Some((leader, begun)) if is_open(leader) => {
                 self.note("join");
                 Some(Reader::Joined { early: !begun })
@@ -390,13 +428,28 @@ impl System {
         }
     }
 
+    /// Returns whether a reader may join the computation of another one.
+    fn may_share(&self, state: &State, leader: usize, n: usize) -> bool {
+        !self.has(Rule::SameGeneration) || state.generations[leader] == state.generations[n]
+    }
+
+    /// Returns the page as a reader stores it.
+    fn page(&self, state: &mut State, n: usize, version: Version) -> Content {
+        if !self.grouped {
+            return Content::Value(version);
+        }
+        let is_first = self.has(Rule::GenerationFirst);
+        let generation = if is_first { state.generations[n] } else { state.generation() };
+        Content::Page { version, generation }
+    }
+
     fn get_query(&self, state: &State, page: Option<HeldLease>, may_wait: bool) -> Reader {
         match state.slots[QUERY].content {
             Content::Value(version) => self.after_query(page, version),
             // The lease of another reader. The wait for it is bounded and not a step of the model;
             // afterwards the reader computes without a lease and stores no query.
             Content::Lease if may_wait => Reader::ReadDatabase { page, query: None },
-            Content::Lease | Content::Empty => Reader::LeaseQuery { page },
+            _ => Reader::LeaseQuery { page },
         }
     }
 
@@ -432,7 +485,7 @@ impl System {
         state: &mut State,
         key: usize,
         held: Option<HeldLease>,
-        version: Version,
+        content: Content,
     ) -> bool {
         let slot = state.slots[key];
         let same_connection = |held: HeldLease| {
@@ -446,7 +499,7 @@ impl System {
             None => false,
         };
         if allowed {
-            state.change(key, Content::Value(version));
+            state.change(key, content);
         }
         allowed
     }
@@ -493,7 +546,7 @@ impl System {
             }
             Writer::Deleting { version, sent, confirmed } => {
                 let inner_first = self.has(Rule::InnerFirst);
-                let key = if inner_first == (sent == 0) { QUERY } else { PAGE };
+                let key = if inner_first == (sent == 0) { QUERY } else { self.outer() };
                 let (done, kind) = state.delete(key, outcome);
                 let confirmed = confirmed && done;
                 (Writer::Deleting { version, sent: sent + 1, confirmed }, kind)
@@ -504,33 +557,38 @@ impl System {
         kind
     }
 
+    /// Takes the next step of a drainer: choose a row of the ledger, two deletes, remove the row.
+    fn drain(&self, state: &mut State, n: usize, outcome: Delete) -> &'static str {
+        let (drainer, kind) = match state.drainers[n] {
+            Drainer::Idle => {
+                let version = state.ledger[0];
+                (Drainer::Deleting { version, sent: 0, confirmed: true }, "drain")
+            }
+            Drainer::Deleting { version, sent: 2, confirmed } => {
+                if confirmed {
+                    state.confirm(version);
+                }
+                (Drainer::Idle, "drained")
+            }
+            Drainer::Deleting { version, sent, confirmed } => {
+                let key = if sent == 0 { QUERY } else { self.outer() };
+                let (done, kind) = state.delete(key, outcome);
+                (Drainer::Deleting { version, sent: sent + 1, confirmed: confirmed && done }, kind)
+            }
+        };
+        state.drainers[n] = drainer;
+        kind
+    }
+
+    /// Returns the key that a write deletes after that of the query.
+    fn outer(&self) -> usize {
+        if self.grouped { GROUP } else { PAGE }
+    }
+
     /// Counts a step that is part of another one.
     fn note(&self, kind: &'static str) {
         *self.taken.lock().unwrap().entry(kind).or_insert(0) += 1;
     }
-}
-
-/// Takes the next step of a drainer: choose a row of the ledger, two deletes, remove the row.
-fn drain(state: &mut State, n: usize, outcome: Delete) -> &'static str {
-    let (drainer, kind) = match state.drainers[n] {
-        Drainer::Idle => {
-            let version = state.ledger[0];
-            (Drainer::Deleting { version, sent: 0, confirmed: true }, "drain")
-        }
-        Drainer::Deleting { version, sent: 2, confirmed } => {
-            if confirmed {
-                state.confirm(version);
-            }
-            (Drainer::Idle, "drained")
-        }
-        Drainer::Deleting { version, sent, confirmed } => {
-            let key = if sent == 0 { QUERY } else { PAGE };
-            let (done, kind) = state.delete(key, outcome);
-            (Drainer::Deleting { version, sent: sent + 1, confirmed: confirmed && done }, kind)
-        }
-    };
-    state.drainers[n] = drainer;
-    kind
 }
 
 fn apply_fault(state: &mut State, fault: Step) -> &'static str {
@@ -539,7 +597,7 @@ fn apply_fault(state: &mut State, fault: Step) -> &'static str {
         Step::Restart => {
             let empty = Slot { content: Content::Empty, cas: 0 };
             // A restarted server begins to number its changes anew, so CAS tokens recur.
-            (state.slots, state.next_cas) = ([empty; 3], 1);
+            (state.slots, state.next_cas) = ([empty; 4], 1);
             state.connection += 1;
             "server restarts"
         }
@@ -591,6 +649,28 @@ impl State {
         Some(HeldLease { cas: self.slots[key].cas, connection: self.connection })
     }
 
+    /// Takes the lease of the page, if there is no page, or one of another generation.
+    fn lease_page(&mut self, reader: usize) -> Option<HeldLease> {
+        if let Content::Page { generation, .. } = self.slots[PAGE].content
+            && generation != self.generations[reader]
+        {
+            // The token makes sure that it is still that page.
+            self.change(PAGE, Content::Empty);
+        }
+        self.lease(PAGE)
+    }
+
+    /// Returns the generation of the group. If it has none, begins one.
+    fn generation(&mut self) -> Generation {
+        if let Content::Generation(generation) = self.slots[GROUP].content {
+            return generation;
+        }
+        let generation = self.next_generation;
+        self.next_generation += 1;
+        self.change(GROUP, Content::Generation(generation));
+        generation
+    }
+
     /// Deletes a key with this outcome. Returns whether the sender gets a confirmation.
     fn delete(&mut self, key: usize, outcome: Delete) -> (bool, &'static str) {
         if outcome != Delete::Failed {
@@ -603,6 +683,7 @@ impl State {
             (Delete::Failed, _) => "delete fails",
             (Delete::Unconfirmed, _) => "confirmation of a delete is lost",
             (Delete::Confirmed, QUERY) => "delete query",
+            (Delete::Confirmed, GROUP) => "delete group",
             (Delete::Confirmed, _) => "delete page",
         };
         (outcome == Delete::Confirmed, kind)

@@ -1,0 +1,97 @@
+//! Groups: many entries that one deletion makes invalid.
+//!
+//! A list has pages, filters and searches: the keys that a write makes wrong cannot all be named. A group is
+//! one key with a random number, its generation. An entry of the group carries the generation under which
+//! it was made, and is valid only while that is the current one. To forget the group, its key is deleted.
+//!
+//! - Generation and entry are read in one batch, before the input of the value. A value that was made of
+//!   older input is stored with a generation that can never be current again: generations are random, so
+//!   none is used twice, not even after a restart or an eviction.
+//! - Computations are shared only among readers of the same generation ([`Slot`] is part of the name of a
+//!   flight). Each has read it after it came, so what it shares was computed after the last write that had
+//!   been answered by then.
+
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher24;
+
+use crate::{
+    backend::{
+        entries::{Entries, Lookup, Slot},
+        frame::Stamp,
+    },
+    cache::key::append_escaped,
+};
+
+/// Returns the key that stands for a group, for an [`Invalidation`](crate::Invalidation).
+///
+/// ```
+/// use everfresh::{Invalidation, group_key, view_key};
+///
+/// // Lists and searches are made of tasks; the start page is made of lists.
+/// let invalidation = Invalidation::of([group_key("tasks")]).then([view_key("/")]);
+/// # let _ = invalidation;
+/// ```
+#[must_use]
+pub fn group_key(name: &str) -> String {
+    // No other key begins like this: elsewhere `%` is always followed by two digits.
+    let mut key = "%group/".to_owned();
+    append_escaped(&mut key, name, None);
+    key
+}
+
+impl Entries {
+    /// Reads the state of the slot that a key has in the current generations of its groups, in one round
+    /// trip per server. Returns no stamp if a generation is unknown: then nothing may be stored or shared.
+    pub(crate) async fn look_up_in(
+        &self,
+        key: &str,
+        schema: u64,
+        groups: &[String],
+    ) -> (Lookup, Option<Stamp>) {
+        if groups.is_empty() {
+            let stamp = Stamp { schema, fingerprint: 0 };
+            return (self.look_up(Slot { key, stamp }).await, Some(stamp));
+        }
+        let keys: Vec<_> = std::iter::once(key).chain(groups.iter().map(String::as_str)).collect();
+        let mut found = self.get_each(&keys).await.into_iter();
+        let entry = found.next();
+        let mut fingerprint = SipHasher24::new();
+        for (group, found) in groups.iter().zip(found) {
+            let Ok(found) = found else { return (Lookup::Failed, None) };
+            let generation = match found.and_then(|found| self.generation(group, &found)) {
+                Some(generation) => Some(generation),
+                None => self.begin_generation(group).await,
+            };
+            let Some(generation) = generation else { return (Lookup::Failed, None) };
+            fingerprint.write_u128(generation);
+        }
+        let stamp = Stamp { schema, fingerprint: fingerprint.finish() };
+        let slot = Slot { key, stamp };
+        (entry.map_or(Lookup::Failed, |entry| self.state(slot, entry)), Some(stamp))
+    }
+
+    /// Begins a generation of a group without one. If another reader is faster, returns its generation;
+    /// `None` if the backend failed.
+    async fn begin_generation(&self, group: &str) -> Option<u128> {
+        let slot = Slot::unstamped(group);
+        for _ in 0..2 {
+            let generation: u128 = rand::random();
+            match self.add(slot, &generation.to_be_bytes(), None).await {
+                Ok(true) => return Some(generation),
+                Ok(false) => {}
+                Err(_) => return None,
+            }
+            let found = self.get_each(&[group]).await.pop()?.ok()?;
+            // Without bytes, it was forgotten at once.
+            if let Some(found) = found {
+                if let Some(generation) = self.generation(group, &found) {
+                    return Some(generation);
+                }
+                // Foreign bytes.
+                self.delete_many(&[group.to_owned()]).await;
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,144 @@
+//! Pages of visitors with a session: never shown to others.
+
+use actix_http::Request;
+use actix_session::{
+    Session, SessionMiddleware,
+    storage::{CookieSessionStore, SessionStore},
+};
+use actix_web::{
+    App, Error, HttpResponse,
+    body::MessageBody,
+    cookie::{Cookie, Key},
+    dev::{Service, ServiceResponse},
+    http::header,
+    test::{self, TestRequest},
+    web,
+};
+use everfresh::{Cache, CacheSessionStore, ViewCache, ViewCacheBuilder, WatchedSessions};
+
+/// Shows the name in the session.
+async fn greet(session: Session) -> HttpResponse {
+    let name: Option<String> = session.get("name").unwrap();
+    HttpResponse::Ok().body(format!("I am {}", name.as_deref().unwrap_or("nobody")))
+}
+
+/// Like [`greet`], and tells the cache what it depends on.
+async fn greet_openly(session: Session) -> HttpResponse {
+    let mut response = greet(session).await;
+    response.headers_mut().insert(header::VARY, header::HeaderValue::from_static("cookie"));
+    response
+}
+
+async fn log_in(session: Session, name: web::Path<String>) -> HttpResponse {
+    session.insert("name", name.as_str()).unwrap();
+    HttpResponse::Ok().finish()
+}
+
+/// Starts an app whose sessions are inside of its view cache.
+async fn site<S: SessionStore + 'static>(
+    views: ViewCacheBuilder,
+    store: S,
+) -> impl Service<Request, Response = ServiceResponse<impl MessageBody>, Error = Error> {
+    let sessions = SessionMiddleware::builder(store, Key::from(&[7; 64])).cookie_secure(false);
+    let app = App::new()
+        .wrap(sessions.build())
+        .wrap(views.build())
+        .route("/", web::get().to(greet))
+        .route("/open", web::get().to(greet_openly))
+        .route("/log-in/{name}", web::post().to(log_in));
+    test::init_service(app).await
+}
+
+/// Requests a page with cookies. Returns its text and its `Cache-Status`.
+async fn get<B: MessageBody>(
+    site: &impl Service<Request, Response = ServiceResponse<B>, Error = Error>,
+    path: &str,
+    cookies: &[Cookie<'_>],
+) -> (String, String) {
+    let mut req = TestRequest::with_uri(path);
+    for cookie in cookies {
+        req = req.cookie(cookie.clone().into_owned());
+    }
+    let res = test::call_service(site, req.to_request()).await;
+    let status = res.headers().get(header::CACHE_STATUS).unwrap().to_str().unwrap().to_owned();
+    let body = test::read_body(res).await;
+    (String::from_utf8(body.to_vec()).unwrap(), status)
+}
+
+/// Logs in, and returns the session's cookie.
+async fn cookie_of<B: MessageBody>(
+    site: &impl Service<Request, Response = ServiceResponse<B>, Error = Error>,
+    name: &str,
+) -> Cookie<'static> {
+    let req = TestRequest::post().uri(&format!("/log-in/{name}")).to_request();
+    let res = test::call_service(site, req).await;
+    res.response().cookies().next().unwrap().into_owned()
+}
+
+fn memory() -> Cache {
+    Cache::memory(1 << 20).build()
+}
+
+async fn assert_no_leak<S: SessionStore + 'static>(cache: &Cache, store: S) {
+    let site = site(ViewCache::builder(cache.clone()), store).await;
+    let ada = cookie_of(&site, "Ada").await;
+    for _ in 0..2 {
+        let (text, status) = get(&site, "/", std::slice::from_ref(&ada)).await;
+        assert_eq!((&*text, &*status), ("I am Ada", "everfresh; fwd=uri-miss"));
+    }
+    assert_eq!(get(&site, "/", &[]).await.0, "I am nobody");
+}
+
+#[actix_web::test]
+async fn a_page_of_a_visitor_with_a_session_is_not_shown_to_others() {
+    let cache = memory();
+    assert_no_leak(&cache, CacheSessionStore::new(&cache)).await;
+    assert_no_leak(&memory(), WatchedSessions(CookieSessionStore::default())).await;
+}
+
+#[actix_web::test]
+async fn visitors_without_a_session_share_a_cached_page() {
+    let cache = memory();
+    let site = site(ViewCache::builder(cache.clone()), CacheSessionStore::new(&cache)).await;
+    assert_eq!(get(&site, "/", &[]).await.0, "I am nobody");
+    let (text, status) = get(&site, "/", &[Cookie::new("_ga", "1")]).await;
+    assert_eq!((&*text, &*status), ("I am nobody", "everfresh; hit"));
+}
+
+#[actix_web::test]
+async fn a_page_that_varies_by_the_cookie_is_cached_for_each_visitor() {
+    let cache = memory();
+    let site = site(ViewCache::builder(cache.clone()), CacheSessionStore::new(&cache)).await;
+    let (ada, bob) = (cookie_of(&site, "Ada").await, cookie_of(&site, "Bob").await);
+    for expected in [false, true] {
+        for (cookie, greeting) in [(&ada, "I am Ada"), (&bob, "I am Bob")] {
+            let (text, status) = get(&site, "/open", std::slice::from_ref(cookie)).await;
+            assert_eq!((&*text, status == "everfresh; hit"), (greeting, expected));
+        }
+    }
+}
+
+#[actix_web::test]
+async fn a_page_that_varies_by_one_cookie_does_not_vary_by_others() {
+    let cache = memory();
+    let views = ViewCache::builder(cache.clone()).vary_cookie("id");
+    let site = site(views, CacheSessionStore::new(&cache)).await;
+    let (ada, bob) = (cookie_of(&site, "Ada").await, cookie_of(&site, "Bob").await);
+    for path in ["/", "/open"] {
+        assert_eq!(get(&site, path, std::slice::from_ref(&ada)).await.0, "I am Ada");
+        assert_eq!(get(&site, path, std::slice::from_ref(&bob)).await.0, "I am Bob");
+        let (text, status) = get(&site, path, &[Cookie::new("_ga", "1"), ada.clone()]).await;
+        assert_eq!((&*text, &*status), ("I am Ada", "everfresh; hit"), "{path}");
+        assert_eq!(get(&site, path, &[]).await.0, "I am nobody");
+    }
+}
+
+#[actix_web::test]
+async fn with_leave_pages_of_visitors_with_a_session_are_shared() {
+    let cache = memory();
+    let views = ViewCache::builder(cache.clone()).allow_sessions();
+    let site = site(views, CacheSessionStore::new(&cache)).await;
+    let ada = cookie_of(&site, "Ada").await;
+    get(&site, "/", std::slice::from_ref(&ada)).await;
+    assert_eq!(get(&site, "/", &[]).await.1, "everfresh; hit");
+}
