@@ -159,7 +159,7 @@ impl Parts {
         let layer = |name, is_on| if is_on { cache.layer(name) } else { Cache::null().build() };
         let queries = layer("query", config.cache.layers.query);
         let pages = routes::cached_pages();
-        let tasks = Tasks::new(db.clone(), cache.clone(), queries, pages, limits.tasks);
+        let tasks = Tasks::new(db.clone(), &cache, queries, pages, limits.tasks);
         let sessions = Sessions::new(&config.session, production, &cache, &db);
         let assets = Assets::load();
         let views = Views::load(assets.clone(), layer("fragment", config.cache.layers.fragment))?;

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use socket2::{Domain, Socket, TcpKeepalive, Type};
+use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 
 use crate::config::ServerConfig;
@@ -71,7 +71,10 @@ pub(super) fn bind_socket(path: &Path) -> io::Result<UnixListener> {
     if is_socket && is_refused() {
         std::fs::remove_file(path)?;
     }
-    UnixListener::bind(path)
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// The file of a bound socket, as it was when it was bound: later another server may replace it.

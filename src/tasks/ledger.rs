@@ -3,14 +3,12 @@
 
 use std::time::Duration;
 
-use actix_web::rt::{self, time::sleep};
 use diesel::{
     dsl::sql,
     prelude::*,
     sql_types::{BigInt, Bool},
 };
 use everfresh::{Invalidation, Ledger};
-use tokio::sync::mpsc::{self, UnboundedSender};
 
 use crate::db::{Db, DbConnection, DbError};
 
@@ -22,8 +20,8 @@ diesel::table! {
     }
 }
 
-/// Inserts a row in the transaction of a write. Returns its id, which is random and never used again.
-pub(super) fn insert(conn: &mut DbConnection, invalidation: &Invalidation) -> QueryResult<i64> {
+/// Inserts a row in the transaction of a write. Its id is random and never used again.
+pub(super) fn insert(conn: &mut DbConnection, invalidation: &Invalidation) -> QueryResult<RowId> {
     let id: i64 = rand::random();
     diesel::insert_into(cache_invalidations::table)
         .values((
@@ -31,47 +29,8 @@ pub(super) fn insert(conn: &mut DbConnection, invalidation: &Invalidation) -> Qu
             cache_invalidations::keys.eq(invalidation.to_text()),
         ))
         .execute(conn)?;
-    Ok(id)
-}
-
-/// Removes the rows of confirmed invalidations, those of many writes in one transaction. Requests do
-/// not wait for it: a row that is left is replayed, which does no harm.
-#[derive(Clone, Debug)]
-pub(super) struct LedgerCleaner(UnboundedSender<i64>);
-
-/// The time for which rows are collected before they are removed: long enough for a busy process, and
-/// far from [`everfresh::REPLAY_AGE`], after which other processes replay a row.
-const BATCH_WINDOW: Duration = Duration::from_millis(10);
-
-/// The largest number of rows removed in one transaction.
-const MAX_BATCH: usize = 1000;
-
-impl LedgerCleaner {
-    /// Starts a task that ends with the current Actix system.
-    pub(super) fn start(db: Db) -> Self {
-        let (sender, mut confirmed) = mpsc::unbounded_channel();
-        rt::spawn(async move {
-            let mut rows = Vec::new();
-            while confirmed.recv_many(&mut rows, MAX_BATCH).await > 0 {
-                sleep(BATCH_WINDOW).await;
-                while rows.len() < MAX_BATCH
-                    && let Ok(row) = confirmed.try_recv()
-                {
-                    rows.push(row);
-                }
-                let batch = std::mem::take(&mut rows);
-                if let Err(error) = db.write(move |conn| remove(conn, &batch)).await {
-                    log::warn!("rows stay in cache_invalidations for now: {error}");
-                }
-            }
-        });
-        Self(sender)
-    }
-
-    pub(super) fn remove(&self, row: i64) {
-        // Without a receiver the process is about to end, and the row is replayed.
-        let _ = self.0.send(row);
-    }
+    // The time is set by the database, and only the order of the replay needs it.
+    Ok(RowId { created_at: 0, id })
 }
 
 /// Deletes rows and returns how many there were.

@@ -18,15 +18,14 @@ pub(crate) mod ledger;
 mod limits;
 pub(crate) mod task;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use actix_web::rt;
 use diesel::QueryResult;
-use everfresh::{Cache, Invalidation, Lifetime, Memo, fragment_key, view_key};
+use everfresh::{Attempt, Cache, Invalidation, Lifetime, Memo, Writer, fragment_key, view_key};
 use thiserror::Error;
 
 use self::{
-    ledger::{Backlog, LedgerCleaner},
+    ledger::{Backlog, DbLedger, RowId},
     limits::{RenderQueue, Room, Turn},
     task::{Task, TaskId, TaskName},
 };
@@ -43,13 +42,11 @@ pub(crate) const ROW_FRAGMENT: &str = "task-fragment";
 #[derive(Clone, Debug)]
 pub(crate) struct Tasks {
     db: Db,
-    /// All layers; invalidations go here.
-    cache: Cache,
     /// The layer of queries; it stores nothing if that layer is off.
     queries: Cache,
     /// The paths of the pages that are cached.
     cached_pages: Vec<&'static str>,
-    cleaner: LedgerCleaner,
+    writer: Writer<RowId>,
     queue: Arc<RenderQueue>,
     room: Arc<Room>,
 }
@@ -78,19 +75,19 @@ enum Change {
 }
 
 impl Tasks {
-    /// The list holds about `max` tasks at most. Starts a task that cleans the ledger and ends with the
-    /// current Actix system.
+    /// The list holds about `max` tasks at most. Starts a task that removes settled
+    /// rows of the ledger.
     pub(crate) fn new(
         db: Db,
-        cache: Cache,
+        cache: &Cache,
         queries: Cache,
         cached_pages: impl Iterator<Item = &'static str>,
         max: u64,
     ) -> Self {
-        let cleaner = LedgerCleaner::start(db.clone());
+        let writer = cache.writer(DbLedger(db.clone()));
         let (queue, room) = (Arc::default(), Arc::new(Room::new(max)));
         let cached_pages = cached_pages.collect();
-        Self { db, cache, queries, cached_pages, cleaner, queue, room }
+        Self { db, queries, cached_pages, writer, queue, room }
     }
 
     /// Returns all tasks, oldest first.
@@ -148,41 +145,19 @@ impl Tasks {
         T: Send + 'static,
     {
         let tasks = self.clone();
-        let written = rt::spawn(async move { tasks.write_through(write).await });
-        let written =
-            async { written.await.map_err(|error| DbError::Unavailable(error.to_string()))? };
-        self.db.within_deadline(written).await
-    }
-
-    async fn write_through<T, F>(self, write: F) -> Result<T, DbError>
-    where
-        F: FnOnce(&mut DbConnection) -> QueryResult<(T, Option<Change>)> + Send + 'static,
-        T: Send + 'static,
-    {
-        // The invalidation that is due if the transaction has been committed.
-        let attempted = Arc::new(OnceLock::new());
-        let (tasks, attempt) = (self.clone(), Arc::clone(&attempted));
-        let written = self.db.write_to_end(move |conn| {
-            let (value, change) = write(conn)?;
-            let Some(change) = change else { return Ok((value, None)) };
-            let invalidation = tasks.invalidation(change);
-            // In the same transaction: a committed write cannot lose its invalidation. A cache that
-            // other processes do not share dies with this one and needs no row.
-            let is_shared = tasks.cache.is_shared();
-            let row = is_shared.then(|| ledger::insert(conn, &invalidation)).transpose()?;
-            let _ = attempt.set(invalidation);
-            Ok((value, row))
-        });
-        let written = written.await;
-        // Also after an error: a connection that breaks during the commit may have committed.
-        let is_confirmed = match attempted.get() {
-            Some(invalidation) => self.cache.invalidate(invalidation).await,
-            None => false,
+        let transaction = move |attempt: Attempt| async move {
+            let db = tasks.db.clone();
+            let write = move |conn: &mut DbConnection| {
+                let (value, change) = write(conn)?;
+                let Some(change) = change else { return Ok((value, None)) };
+                // In the same transaction: a committed write cannot lose its invalidation.
+                let row = attempt.announce(tasks.invalidation(change), |invalidation| {
+                    ledger::insert(conn, invalidation)
+                })?;
+                Ok((value, row))
+            };
+            db.write_to_end(write).await
         };
-        let (value, row) = written?;
-        if is_confirmed && let Some(row) = row {
-            self.cleaner.remove(row);
-        }
-        Ok(value)
+        self.db.within_deadline(self.writer.write(transaction)).await
     }
 }

@@ -39,7 +39,10 @@ pub use freshness::{
     group::group_key,
     invalidation::Invalidation,
     replay::{Ledger, REPLAY_AGE, REPLAY_INTERVAL, replay, replay_once},
+    write::{Attempt, Writer},
 };
+#[cfg(feature = "memcached")]
+pub use memcached_client;
 pub use memo::{Grouped, Grouping, Memo, Mode, Single};
 #[cfg(feature = "session")]
 pub use session::{

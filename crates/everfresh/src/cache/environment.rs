@@ -4,6 +4,7 @@ use memcached_client::{Client, Config, Credentials, ServerAddress};
 use thiserror::Error;
 
 use super::{Cache, builder::CacheBuilder};
+use crate::freshness::replay::Ledger;
 
 /// The size of the in-process cache if no server is configured.
 const MEMORY_BYTES: usize = 64 * 1024 * 1024;
@@ -24,6 +25,17 @@ impl Cache {
     /// server, entries are stored in this process, in 64 MiB.
     pub fn from_env() -> Result<CacheBuilder, EnvironmentError> {
         Self::from_variables(|name| std::env::var(name).ok())
+    }
+
+    /// Like [`Cache::from_env`], for entries in memcached that a [`Ledger`] keeps fresh
+    /// ([`Cache::memcached_with_ledger`]). Without servers, the ledger is not used.
+    pub fn from_env_with_ledger(
+        ledger: impl Ledger + 'static,
+    ) -> Result<CacheBuilder, EnvironmentError> {
+        Ok(match servers_from_variables(|name| std::env::var(name).ok())? {
+            Some(config) => Self::memcached_with_ledger(config, ledger),
+            None => Self::memory(MEMORY_BYTES),
+        })
     }
 
     /// Like [`Cache::from_env`], with variables read by `variable`. An empty variable counts as not

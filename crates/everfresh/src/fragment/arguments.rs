@@ -1,5 +1,7 @@
 //! Parses the arguments of `{% cache %}` as they are written in a template. Pure.
 
+use std::fmt::Display;
+
 use super::scan::Token;
 
 /// The arguments of one tag.
@@ -21,6 +23,9 @@ impl<'t, 'a> TagArguments<'t, 'a> {
             arguments.iter().position(|argument| is_named(argument)).unwrap_or(arguments.len());
         if arguments.iter().any(|argument| argument.is_empty()) || positional < 2 {
             return Err(USAGE.to_owned());
+        }
+        if let Some(literal) = wrong_timeout(arguments[0]) {
+            return Err(not_a_timeout(literal));
         }
         let of = match &arguments[positional..] {
             [] => None,
@@ -50,6 +55,31 @@ impl<'t, 'a> TagArguments<'t, 'a> {
             ]
             .concat(),
         }
+    }
+}
+
+/// Returns the message about a value that is not a timeout.
+pub(super) fn not_a_timeout(value: impl Display) -> String {
+    format!(
+        "`{value}` is not a timeout for `{{% cache %}}`; use seconds, none (forever), \"default\" or \
+         \"del\""
+    )
+}
+
+/// Returns a literal that cannot be a timeout, whatever the context of the template.
+fn wrong_timeout(argument: &[Token<'_>]) -> Option<String> {
+    match argument {
+        [minus, number] if minus.text == "-" && number.is_number() => {
+            Some(format!("-{}", number.text))
+        }
+        [token] if matches!(token.text, "true" | "false" | "True" | "False") => {
+            Some(token.text.to_owned())
+        }
+        [token] => {
+            let text = token.as_string().filter(|text| !matches!(*text, "default" | "del"))?;
+            Some(text.to_owned())
+        }
+        _ => None,
     }
 }
 

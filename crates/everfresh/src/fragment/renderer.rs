@@ -19,6 +19,7 @@ use std::{
 use tera::{Error, Kwargs, State, Tera, TeraResult, Value};
 
 use super::{
+    arguments::not_a_timeout,
     digest,
     key::append_key,
     lower::{CacheTag, LOOKUP, MISSED, STORE},
@@ -226,12 +227,7 @@ impl TagValues {
         if of.is_some_and(Value::is_undefined) {
             return Err(undefined("the value of argument `of`"));
         }
-        let timeout = parse_timeout(timeout).ok_or_else(|| {
-            site.error(&format!(
-                "`{timeout}` is not a timeout for `{{% cache %}}`; use seconds, none (forever), \
-                 \"default\" or \"del\""
-            ))
-        })?;
+        let timeout = parse_timeout(timeout).ok_or_else(|| site.error(&not_a_timeout(timeout)))?;
 
         let mut key = String::with_capacity(prefix.len() + 32);
         key.push_str(prefix);

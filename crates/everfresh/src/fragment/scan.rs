@@ -39,6 +39,10 @@ impl<'a> Token<'a> {
         self.text.strip_prefix(quote)?.strip_suffix(quote).filter(|text| !text.contains('\\'))
     }
 
+    pub(super) fn is_number(&self) -> bool {
+        self.text.starts_with(|c: char| c.is_ascii_digit())
+    }
+
     pub(super) fn is_identifier(&self) -> bool {
         self.text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
     }

@@ -5,6 +5,7 @@
 //! - [`flight`]: concurrent misses of one key in this process share one computation.
 //! - [`group`]: entries carry the generation of their groups, which one deletion ends.
 //! - [`invalidation`]: a write deletes the keys of all entries that it makes wrong, inner levels first.
+//! - [`mod@write`]: a write, its row in the ledger and its invalidation, in one call.
 //! - [`replay`]: the ledger remembers the keys until their deletion has been confirmed.
 //!
 //! `tests/model` specifies them together.
@@ -16,6 +17,7 @@ pub(crate) mod group;
 pub(crate) mod invalidation;
 pub(crate) mod lease;
 pub(crate) mod replay;
+pub(crate) mod write;
 
 /// The default of the time for which a lease reserves its key, and so of the longest computation that is
 /// stored.

@@ -406,6 +406,9 @@ fn an_error_about_a_wrong_tag_names_template_and_line() {
         ("\n{% cache %}{% endcache %}", "line 2: write `{% cache TIMEOUT, NAME"),
         ("\n{% cache 1 %}{% endcache %}", "line 2: write `{% cache TIMEOUT, NAME"),
         ("{% cache 1, \"a\",, b %}{% endcache %}", "line 1: write `{% cache TIMEOUT, NAME"),
+        ("\n{% cache \"300\", \"a\" %}{% endcache %}", "line 2: `300` is not a timeout for"),
+        ("{% cache -5, \"a\" %}{% endcache %}", "line 1: `-5` is not a timeout for"),
+        ("{% cache true, \"a\" %}{% endcache %}", "line 1: `true` is not a timeout for"),
         (
             "{% cache 1, \"a\", by=2 %}{% endcache %}",
             "line 1: only the last argument has a name, which is `of`",

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use everfresh::{Cache, Invalidation, Ledger, Lifetime, replay, replay_once};
+use everfresh::{Attempt, Cache, Invalidation, Ledger, Lifetime, replay, replay_once};
 use memcached_client::Protocol;
 use test_support::{
     memcached::{Kind, Memcached},
@@ -213,6 +213,73 @@ impl Ledger for Rows {
         rows.push((next, into.clone()));
         Ok(())
     }
+}
+
+/// Writes `2` over `1`, as a transaction of an app does. `commit` is its outcome.
+async fn write(
+    cache: &Cache,
+    rows: &Rows,
+    value: &Arc<Mutex<u32>>,
+    commit: Result<(), &'static str>,
+) -> Result<&'static str, &'static str> {
+    let (rows, value, writer) = (rows.clone(), value.clone(), cache.writer(rows.clone()));
+    let transaction = move |attempt: Attempt| async move {
+        *value.lock().unwrap() = 2;
+        let row = attempt.announce(Invalidation::of(["k"]), |announced| {
+            rows.0.lock().unwrap().push((1, announced.clone()));
+            Ok::<_, &'static str>(1)
+        })?;
+        commit.map(|()| ("written", row))
+    };
+    writer.write(transaction).await
+}
+
+#[tokio::test]
+async fn a_write_deletes_its_entries_and_settles_its_row() {
+    on_every_backend(async |cache: &Cache| {
+        let (rows, value) = (Rows::default(), Arc::new(Mutex::new(1)));
+        assert_eq!(get(cache, &value).await, 1);
+        assert_eq!(write(cache, &rows, &value, Ok(())).await, Ok("written"));
+        assert_eq!(get(cache, &value).await, 2);
+        eventually("the row is removed", async || rows.0.lock().unwrap().is_empty()).await;
+        cache.clear().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_write_whose_commit_fails_deletes_its_entries_and_keeps_its_row() {
+    let server = Memcached::start(Kind::Plain);
+    let cache = Cache::memcached(server.client(Protocol::Binary)).build();
+    let (rows, value) = (Rows::default(), Arc::new(Mutex::new(1)));
+    assert_eq!(get(&cache, &value).await, 1);
+    // The connection broke, and the server may have committed.
+    let outcome = write(&cache, &rows, &value, Err("the connection broke")).await;
+    assert_eq!(outcome, Err("the connection broke"));
+    assert_eq!(get(&cache, &value).await, 2);
+    assert_eq!(rows.0.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_write_goes_on_when_its_visitor_has_left() {
+    let cache = Cache::memory(1 << 20).build();
+    let value = Arc::new(Mutex::new(1));
+    assert_eq!(get(&cache, &value).await, 1);
+    let (may_commit, written) = (Arc::new(Notify::new()), value.clone());
+    let commit = may_commit.clone();
+    let writer = cache.writer(Rows::default());
+    let transaction = move |attempt: Attempt| async move {
+        commit.notified().await;
+        *written.lock().unwrap() = 2;
+        let row = attempt.announce(Invalidation::of(["k"]), |_| Ok::<u32, ()>(1))?;
+        assert_eq!(row, None, "no other process shares the cache");
+        Ok::<_, ()>(((), row))
+    };
+    // It is polled once, and dropped.
+    let left = tokio::time::timeout(Duration::ZERO, writer.write(transaction)).await;
+    assert!(left.is_err());
+    may_commit.notify_one();
+    eventually("the entry is deleted", async || get(&cache, &value).await == 2).await;
 }
 
 #[tokio::test]
