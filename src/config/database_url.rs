@@ -42,8 +42,7 @@ impl DatabaseUrl {
     /// Returns the message of a database library as one line for a log, with the URL's password masked
     /// in case the message quotes it.
     pub(crate) fn without_secrets(&self, message: &str) -> String {
-        let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
-        let message = lines.collect::<Vec<_>>().join("; ");
+        let message = one_line(message);
         match self.password().filter(|password| !password.is_empty()) {
             // A library may quote it as it stands in the URL, or decoded.
             Some(password) => {
@@ -53,6 +52,12 @@ impl DatabaseUrl {
             None => message,
         }
     }
+}
+
+/// Returns the message of a database library, which may have several lines, as one line for a log.
+pub(crate) fn one_line(message: &str) -> String {
+    let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 impl FromStr for DatabaseUrl {

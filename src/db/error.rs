@@ -3,6 +3,8 @@
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
 use thiserror::Error;
 
+use crate::config::database_url::one_line;
+
 /// The reason that a query has no result. Never holds a password.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -21,20 +23,14 @@ impl From<QueryError> for DbError {
         if is_full_disk(&error) {
             Self::Unavailable(format!(
                 "{}; check the space on the disk of the database, and the limit of the size of files (`ulimit -f`)",
-                one_line(&error)
+                one_line(&error.to_string())
             ))
         } else if is_transient(&error) {
-            Self::Unavailable(one_line(&error))
+            Self::Unavailable(one_line(&error.to_string()))
         } else {
             Self::Query(error)
         }
     }
-}
-
-/// Returns an error as one line for a log: messages of servers may have several.
-fn one_line(error: &QueryError) -> String {
-    let text = error.to_string();
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 /// Recognises a full disk by the messages of SQLite, PostgreSQL, MySQL and MariaDB.

@@ -186,7 +186,6 @@ impl Connection {
                 if end.is_some() {
                     self.is_used = true;
                     self.state = State::Handed;
-                    self.slot.exchange.set_turn(Turn::Handed);
                 }
                 Some(end.unwrap_or(bytes.len()))
             }

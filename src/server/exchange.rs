@@ -14,11 +14,9 @@ use super::framing::BodyKind;
 /// Where a connection is between a request and its answer.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum Turn {
-    /// The client has yet to send its request.
+    /// The client has yet to send its request, or Actix's parser to hand it on.
     #[default]
     Client,
-    /// A whole head was handed to Actix's parser.
-    Handed,
     /// The app has the request.
     Taken(BodyKind),
     /// The last byte of the answer was handed over for writing.

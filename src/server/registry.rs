@@ -76,11 +76,6 @@ impl Registry {
         Some(Slot { registry: Rc::clone(self), key, exchange })
     }
 
-    /// Returns whether idle connections are to be closed, because the server stops.
-    pub(super) fn is_closing(&self) -> bool {
-        self.is_closing.get()
-    }
-
     /// Closes idle connections, from now on.
     pub(super) fn close_idle(&self) {
         self.is_closing.set(true);
@@ -115,7 +110,7 @@ impl Connections {
 impl Slot {
     /// Returns whether idle connections are to be closed, because the server stops.
     pub(super) fn is_closing(&self) -> bool {
-        self.registry.is_closing()
+        self.registry.is_closing.get()
     }
 }
 

@@ -201,6 +201,9 @@ impl ViewCacheBuilder {
     /// cookies, only those that are named here count, also for a response with `Vary: Cookie`: else each
     /// visitor of another site's analytics would get a page of its own. Can be called several times.
     /// Default: no cookies.
+    ///
+    /// **If pages show anything of a session, name the cookie of the session too**: with any cookie named
+    /// here, pages of visitors with a session are kept.
     #[must_use]
     pub fn vary_cookie(mut self, name: impl Into<String>) -> Self {
         self.settings.variation.cookies.push(name.into());
