@@ -12,10 +12,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+#[cfg(feature = "actix")]
+use actix_session::SessionExt;
 use actix_session::storage::{
     LoadError, SaveError, SessionKey, SessionStore, UpdateError, generate_session_key,
 };
 use actix_web::cookie::time;
+#[cfg(feature = "actix")]
+use actix_web::{Error, dev::ServiceResponse};
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{Cache, key::join_key, lifetime::Lifetime};
@@ -31,18 +35,23 @@ tokio::task_local! {
     static HAS_CONTENT: Cell<bool>;
 }
 
-/// Waits for a future. Returns also whether a session with content was loaded meanwhile.
+/// Waits for a response. Returns also whether the request has a session with content: it is loaded
+/// meanwhile, by a middleware inside, or is there already, from a middleware outside.
 #[cfg(feature = "actix")]
-pub(crate) async fn watch<T>(future: impl Future<Output = T>) -> (T, bool) {
+pub(crate) async fn watch<B>(
+    response: impl Future<Output = Result<ServiceResponse<B>, Error>>,
+) -> Result<(ServiceResponse<B>, bool), Error> {
     let watched = async {
-        let output = future.await;
-        (output, HAS_CONTENT.with(Cell::get))
+        let res = response.await?;
+        let is_outside = !res.request().get_session().entries().is_empty();
+        Ok((res, is_outside || HAS_CONTENT.with(Cell::get)))
     };
     HAS_CONTENT.scope(Cell::new(false), watched).await
 }
 
-/// Makes sessions of another store known to [`ViewCache`](crate::ViewCache), which does not keep pages of
-/// visitors with a session unless they vary by it. [`CacheSessionStore`] does that by itself.
+/// Makes sessions of another store known to a [`ViewCache`](crate::ViewCache) around the session middleware:
+/// it does not keep pages of visitors with a session unless they vary by it. [`CacheSessionStore`] does that
+/// by itself, and a view cache inside of the session middleware knows all sessions.
 ///
 /// ```
 /// use actix_session::storage::CookieSessionStore;

@@ -202,17 +202,18 @@ impl ViewCacheBuilder {
     /// visitor of another site's analytics would get a page of its own. Can be called several times.
     /// Default: no cookies.
     ///
-    /// **If pages show anything of a session, name the cookie of the session too**: with any cookie named
-    /// here, pages of visitors with a session are kept.
+    /// Pages that show anything of a session must vary by the cookie of the session
+    /// ([`session_cookie`](Self::session_cookie)); those that do not are kept for visitors without a
+    /// session only.
     #[must_use]
     pub fn vary_cookie(mut self, name: impl Into<String>) -> Self {
         self.settings.variation.cookies.push(name.into());
         self
     }
 
-    /// Makes pages vary by what a function tells of a request, such as the role of the visitor. `name`
-    /// identifies it to other processes: change it with the function. Can be called several times.
-    /// Default: no function.
+    /// Makes pages vary by what a function tells of a request, such as the kind of its browser. `name`
+    /// identifies it to other processes: change it with the function. Can be called several times. For a
+    /// function of the session, use `vary_by_session`. Default: no function.
     ///
     /// ```
     /// use everfresh::{Cache, ViewCache};
@@ -232,12 +233,46 @@ impl ViewCacheBuilder {
         self
     }
 
-    /// Also keeps pages that were made for visitors with a session and do not vary by a cookie or by a
-    /// function. **They must not show anything of the session**: they are sent to others. By default, they
-    /// are not kept, and the log says so once for each route.
+    /// Makes pages vary by what a function tells of the session, such as the role of the visitor: pages must
+    /// show nothing else of it. The view cache must be inside of the session middleware. `name` identifies
+    /// the function to other processes: change it with the function. Default: no function.
     ///
-    /// Sessions are noticed if they are stored by [`CacheSessionStore`](crate::CacheSessionStore), or in
-    /// [`WatchedSessions`](crate::WatchedSessions) (feature `session`).
+    /// ```
+    /// use everfresh::{Cache, ViewCache};
+    ///
+    /// let views = ViewCache::builder(Cache::memory(64 << 20).build())
+    ///     .vary_by_session("role", |session| {
+    ///         session.get("role").ok().flatten().unwrap_or_default()
+    ///     })
+    ///     .build();
+    /// # let _ = views;
+    /// ```
+    #[cfg(feature = "session")]
+    #[must_use]
+    pub fn vary_by_session(
+        mut self,
+        name: impl Into<String>,
+        function: impl Fn(&actix_session::Session) -> String + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.variation.varies_by_session = true;
+        self.vary_by(name, move |req| function(&actix_session::SessionExt::get_session(req)))
+    }
+
+    /// Sets the name of the cookie with the session: pages that vary by it may show the session. Default:
+    /// `id`, like that of actix-session.
+    #[must_use]
+    pub fn session_cookie(mut self, name: impl Into<String>) -> Self {
+        self.settings.variation.session_cookie = name.into();
+        self
+    }
+
+    /// Also keeps pages that were made for visitors with a session and do not vary by it (`Vary: Cookie`,
+    /// [`vary_cookie`](Self::vary_cookie), `vary_by_session`). **They must not show anything of the session**:
+    /// they are sent to others. By default, they are not kept, and the log says so once for each route.
+    ///
+    /// Sessions are noticed with the feature `session`. Around the session middleware, only those are noticed
+    /// that are stored by [`CacheSessionStore`](crate::CacheSessionStore), or in
+    /// [`WatchedSessions`](crate::WatchedSessions).
     #[must_use]
     pub fn allow_sessions(mut self) -> Self {
         self.settings.allows_sessions = true;

@@ -173,8 +173,7 @@ impl Settings {
     {
         key.restrict(&mut req);
         as_get(&mut req);
-        let (res, has_session) = watch_sessions(service.call(req)).await;
-        let res = res?;
+        let (res, has_session) = watch_sessions(service.call(req)).await?;
         let (lifetime, names) = match self.admit_response(res.response(), has_session) {
             Ok(admitted) => admitted,
             Err(refusal) => return Ok(HandlerOutcome::Other(res.map_into_left_body(), refusal)),
@@ -227,8 +226,7 @@ impl Settings {
             return Err(Refusal::Lifetime);
         }
         let names = self.variation.of_response(res.headers())?;
-        let varies = names.iter().any(|name| name == "cookie" || name.contains(':'));
-        if has_session && !varies && !self.allows_sessions {
+        if has_session && !self.allows_sessions && !self.variation.includes_session(&names) {
             return Err(Refusal::Session);
         }
         Ok((lifetime, names))
@@ -296,13 +294,15 @@ pub(super) fn as_get(req: &mut ServiceRequest) {
     }
 }
 
-/// Calls a handler. Returns also whether a session with content was loaded for it.
+/// Waits for a response. Returns also whether the request has a session with content.
 #[cfg(feature = "session")]
 use crate::session::watch as watch_sessions;
 
 #[cfg(not(feature = "session"))]
-async fn watch_sessions<T>(handler: impl Future<Output = T>) -> (T, bool) {
-    (handler.await, false)
+async fn watch_sessions<B>(
+    response: impl Future<Output = Result<ServiceResponse<B>, Error>>,
+) -> Result<(ServiceResponse<B>, bool), Error> {
+    Ok((response.await?, false))
 }
 
 /// Leaves the handler only the part of the query that is in the key. Like every change of a request

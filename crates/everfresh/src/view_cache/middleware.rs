@@ -219,7 +219,7 @@ impl Settings {
         };
         let filled = self.cache.filler().fill(key.slot(), found, encode, call_handler).await;
         let filled =
-            filled.inspect_err(|_| self.uncacheable.add(key.key(), uncacheable::BY_FAILURE))?;
+            filled.inspect_err(|_| self.uncacheable.add(key.key(), uncacheable::BY_REQUEST))?;
         let (body, call_handler) = match filled {
             FillOutcome::Computed { value, is_stored } => {
                 if let Some(time) = value.uncacheable_for() {
@@ -268,8 +268,10 @@ impl<B> HandlerOutcome<B> {
             // At the next request the variant is known.
             Self::Page { entry: Ok(_) | Err(Refusal::OtherVary), .. } => None,
             Self::Other(_, Refusal::Status(status)) if status.is_server_error() => {
-                Some(uncacheable::BY_FAILURE)
+                Some(uncacheable::BY_REQUEST)
             }
+            // Shortly: the page of a visitor without a session may be stored.
+            Self::Other(_, Refusal::Session) => Some(uncacheable::BY_REQUEST),
             Self::Page { .. } | Self::Other(..) => Some(uncacheable::BY_NATURE),
         }
     }

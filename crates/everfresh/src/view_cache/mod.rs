@@ -48,8 +48,8 @@ use crate::cache::{Cache, lifetime::Lifetime};
 ///
 /// # Which pages are cached
 ///
-/// Responses to GET with status 200 whose body is not a stream; HEAD is answered like GET. Not cached are responses that set a
-/// cookie, that are encoded already, or whose `Cache-Control` says `private`, `no-store`, `no-cache`
+/// Responses to GET with status 200 whose body is not a stream; HEAD is answered like GET. Not cached are
+/// responses that set a cookie, that are encoded already, or whose `Cache-Control` says `private`, `no-store`, `no-cache`
 /// or `max-age=0`, and responses to requests with `Authorization` or a bypass cookie. The debug log
 /// tells the reason.
 ///
@@ -61,15 +61,14 @@ use crate::cache::{Cache, lifetime::Lifetime};
 /// Request headers that a page depends on must be in its `Vary`: they are learned and become part of the
 /// key. A page that shows the requested `Host`, or a cookie, without saying so in `Vary` is shown to other
 /// users. `connection_info()` trusts the client's own `Forwarded` and `X-Forwarded-…`. A page that was made
-/// for a visitor with a session must vary by it
-/// ([`vary_cookie`](crate::ViewCacheBuilder::vary_cookie), or `Vary: Cookie`), else it is not kept
+/// for a visitor with a session must vary by the session, else it is not kept
 /// ([`allow_sessions`](crate::ViewCacheBuilder::allow_sessions)).
 ///
 /// Pages that no write can name, such as those of a list or a search, belong into a
 /// [`group`](crate::ViewCacheBuilder::group).
 ///
-/// Middleware that sets cookies, such as sessions, must be inside: this one cannot see a cookie that
-/// is set outside. No middleware outside may keep a clone of the request.
+/// Middleware that sets cookies must be inside: this one cannot see a cookie that is set outside. Sessions
+/// may be on either side. No middleware outside may keep a clone of the request.
 ///
 /// # How pages are sent
 ///

@@ -49,7 +49,7 @@ impl fmt::Display for Refusal {
             Self::Uncacheable => "the page was found uncacheable a short time ago",
             Self::Session => {
                 "the request has a session, and the response does not vary by it (`Vary: Cookie`, \
-                 `vary_cookie`, `vary_by`); see `allow_sessions`"
+                 `vary_cookie` with the session's cookie, `vary_by_session`); see `allow_sessions`"
             }
             Self::OtherVary => "Vary names headers that earlier responses did not vary by",
         })

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 /// The time for which a page is remembered that cannot be stored by its nature.
 pub(super) const BY_NATURE: Duration = Duration::from_secs(30);
 
-/// The time for which a page is remembered after its handler failed.
-pub(super) const BY_FAILURE: Duration = Duration::from_secs(1);
+/// The time for which a page is remembered after its handler failed, or had a visitor with a session.
+pub(super) const BY_REQUEST: Duration = Duration::from_secs(1);
 
 /// The largest number of pages that are remembered.
 const MAX_REMEMBERED: u64 = 1000;

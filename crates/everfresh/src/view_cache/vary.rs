@@ -20,12 +20,27 @@ use crate::cache::key::append_escaped;
 pub(super) type VaryBy = Box<dyn Fn(&HttpRequest) -> String + Send + Sync>;
 
 /// The parts of a request that every page varies by.
-#[derive(Default)]
 pub(super) struct Variation {
     /// The names of cookies.
     pub(super) cookies: Vec<String>,
     /// Functions by their names.
     pub(super) functions: Vec<(String, VaryBy)>,
+    /// The name of the cookie with the session.
+    pub(super) session_cookie: String,
+    /// Whether one of the functions depends on the session.
+    pub(super) varies_by_session: bool,
+}
+
+impl Default for Variation {
+    fn default() -> Self {
+        Self {
+            cookies: Vec::new(),
+            functions: Vec::new(),
+            // The default of actix-session.
+            session_cookie: "id".to_owned(),
+            varies_by_session: false,
+        }
+    }
 }
 
 impl Variation {
@@ -45,6 +60,16 @@ impl Variation {
         names.extend(self.cookies.iter().map(|name| format!("cookie:{name}")));
         names.extend(self.functions.iter().map(|(name, _)| format!("by:{name}")));
         Ok(names)
+    }
+
+    /// Returns whether visitors with different sessions get different pages, if these vary by `names`.
+    pub(super) fn includes_session(&self, names: &BTreeSet<String>) -> bool {
+        let is_session = |name: &String| match name.split_once(':') {
+            Some(("cookie", cookie)) => cookie == self.session_cookie,
+            Some(_) => false,
+            None => name == "cookie",
+        };
+        self.varies_by_session || names.iter().any(is_session)
     }
 
     /// Returns the part of a variant's key that follows the page's key: the values of these parts of a
@@ -135,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_page_varies_by_a_named_cookie_and_not_by_others() {
-        let by_id = Variation { cookies: vec!["id".to_owned()], functions: Vec::new() };
+        let by_id = Variation { cookies: vec!["id".to_owned()], ..Variation::default() };
         let mut headers = HeaderMap::new();
         headers.insert(header::VARY, HeaderValue::from_static("Cookie, Accept-Language"));
         let names = by_id.of_response(&headers).unwrap();
@@ -153,7 +178,8 @@ mod tests {
     #[test]
     fn a_page_varies_by_the_result_of_a_function() {
         let path: VaryBy = Box::new(|req| req.path().to_owned());
-        let by_path = Variation { cookies: Vec::new(), functions: vec![("path".to_owned(), path)] };
+        let by_path =
+            Variation { functions: vec![("path".to_owned(), path)], ..Variation::default() };
         let names = by_path.of_response(&HeaderMap::new()).unwrap();
         let variant = |variation: &Variation, path: &str| {
             variation.variant(&TestRequest::with_uri(path).to_http_request(), &names)
