@@ -5,10 +5,9 @@ use std::{future::Future, io, pin::Pin};
 use actix_web::{
     App,
     middleware::{Condition, from_fn},
-    rt,
     web::{Data, ServiceConfig},
 };
-use everfresh::{Cache, TemplatesError, ViewCache, ViewCacheBuilder, replay};
+use everfresh::{Cache, DieselLedger, TemplatesError, ViewCache, ViewCacheBuilder};
 use secrecy::ExposeSecret;
 use thiserror::Error;
 
@@ -35,7 +34,7 @@ use crate::{
         Sessions,
         flash::{self, FlashMarker},
     },
-    tasks::{Tasks, ledger::DbLedger},
+    tasks::Tasks,
     views::{Views, assets::Assets},
 };
 
@@ -220,12 +219,10 @@ impl Parts {
     }
 }
 
-/// Opens the cache. If other processes share it, starts the replay of the ledger.
 fn open_cache(config: &Config, db: &Db) -> Cache {
-    let ledger = DbLedger(db.clone());
     let mut builder = match &config.cache.backend {
         CacheBackend::Memcached(servers) => {
-            Cache::memcached_with_ledger(servers.clone(), ledger.clone())
+            Cache::memcached_with_ledger(servers.clone(), DieselLedger(db.clone()))
         }
         CacheBackend::Memory(bytes) => Cache::memory(*bytes),
         CacheBackend::None => Cache::null(),
@@ -238,9 +235,5 @@ fn open_cache(config: &Config, db: &Db) -> Cache {
         let previous = config.session.secret_key_previous.as_ref().map(ExposeSecret::expose_secret);
         builder = builder.secret_from("tasklist cache", secret.expose_secret(), previous);
     }
-    let cache = builder.build();
-    if cache.is_shared() {
-        rt::spawn(replay(cache.clone(), ledger));
-    }
-    cache
+    builder.build()
 }

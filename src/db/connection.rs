@@ -9,6 +9,7 @@ use diesel::{
 };
 use secrecy::ExposeSecret;
 
+use super::error::DbError;
 use crate::config::{DatabaseKind, DatabaseUrl};
 
 /// The time for which a statement waits for another connection's lock.
@@ -74,26 +75,14 @@ impl DbConnection {
         }
     }
 
-    /// SQL for the database's own clock, in milliseconds since 1970.
-    pub(crate) fn now_millis(&self) -> &'static str {
-        match self {
-            #[cfg(feature = "sqlite")]
-            Self::Sqlite(_) => "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
-            #[cfg(feature = "postgres")]
-            Self::Postgres(_) => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
-            #[cfg(feature = "mysql")]
-            Self::Mysql(_) => "CAST(UNIX_TIMESTAMP(CURRENT_TIMESTAMP(3)) * 1000 AS SIGNED)",
-        }
-    }
-
     /// Runs a transaction that writes; rolls it back if `change` fails.
     ///
     /// On SQLite it takes the write lock at its begin: a transaction that reads first and writes
     /// later fails at once, without waiting, if another has written in between.
     pub(super) fn write_transaction<T>(
         &mut self,
-        change: impl FnOnce(&mut Self) -> QueryResult<T>,
-    ) -> QueryResult<T> {
+        change: impl FnOnce(&mut Self) -> Result<T, DbError>,
+    ) -> Result<T, DbError> {
         self.begin_write()?;
         match change(self) {
             Ok(value) => {

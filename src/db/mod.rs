@@ -2,6 +2,7 @@
 
 mod connection;
 mod error;
+mod ledger;
 mod migrations;
 mod outage;
 mod pool;
@@ -61,10 +62,11 @@ impl Db {
     }
 
     /// Runs `query` on a thread for blocking work.
-    pub async fn read<T, F>(&self, query: F) -> Result<T, DbError>
+    pub async fn read<T, E, F>(&self, query: F) -> Result<T, DbError>
     where
-        F: FnOnce(&mut DbConnection) -> QueryResult<T> + Send + 'static,
+        F: FnOnce(&mut DbConnection) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
+        E: Into<DbError> + 'static,
     {
         self.within_deadline(self.run(query)).await
     }
@@ -75,13 +77,14 @@ impl Db {
         F: FnOnce(&mut DbConnection) -> QueryResult<T> + Send + 'static,
         T: Send + 'static,
     {
+        let change = |conn: &mut DbConnection| change(conn).map_err(DbError::from);
         self.within_deadline(self.write_to_end(change)).await
     }
 
     /// Like [`Db::write`], but without the request deadline. Use it when the outcome must be known.
-    pub(crate) async fn write_to_end<T, F>(&self, change: F) -> Result<T, DbError>
+    async fn write_to_end<T, F>(&self, change: F) -> Result<T, DbError>
     where
-        F: FnOnce(&mut DbConnection) -> QueryResult<T> + Send + 'static,
+        F: FnOnce(&mut DbConnection) -> Result<T, DbError> + Send + 'static,
         T: Send + 'static,
     {
         let place = self.write_queue.enter().await?;
@@ -93,10 +96,11 @@ impl Db {
         .await
     }
 
-    async fn run<T, F>(&self, query: F) -> Result<T, DbError>
+    async fn run<T, E, F>(&self, query: F) -> Result<T, DbError>
     where
-        F: FnOnce(&mut DbConnection) -> QueryResult<T> + Send + 'static,
+        F: FnOnce(&mut DbConnection) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
+        E: Into<DbError> + 'static,
     {
         if let Some(reason) = self.pool.outage() {
             return Err(DbError::Unavailable(reason));
@@ -106,7 +110,7 @@ impl Db {
             #[cfg(feature = "sqlite")]
             db.file.check()?;
             let mut conn = db.pool.get().map_err(DbError::Unavailable)?;
-            query(&mut conn).map_err(DbError::from)
+            query(&mut conn).map_err(Into::into)
         });
         result.await.map_err(|e| DbError::Unavailable(e.to_string()))?
     }
@@ -118,7 +122,7 @@ impl Db {
 
     /// Checks that the database answers.
     pub async fn ping(&self) -> Result<(), DbError> {
-        self.read(R2D2Connection::ping).await
+        self.read(DbConnection::ping).await
     }
 
     /// Prepares the database at the start of the app: migrates SQLite. Other databases are shared by

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web::Data};
 use bytesize::ByteSize;
-use everfresh::{Cache, LayerStats, ServerReport};
+use everfresh::{Backlog, Cache, LayerStats, ServerReport};
 use futures_util::future::join;
 use memcached_client::ServerState;
 use serde::Serialize;
@@ -14,11 +14,7 @@ use super::{
     history::{Chart, History},
     metrics::{Metrics, micros},
 };
-use crate::{
-    http::error_pages::AppError,
-    tasks::{Tasks, ledger::Backlog},
-    views::Views,
-};
+use crate::{http::error_pages::AppError, tasks::Tasks, views::Views};
 
 #[derive(Serialize)]
 struct Page {
@@ -60,7 +56,7 @@ struct ServerRow {
 
 #[derive(Serialize)]
 struct LedgerRow {
-    rows: i64,
+    rows: u64,
     oldest: Option<String>,
 }
 

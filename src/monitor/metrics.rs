@@ -170,7 +170,7 @@ pub(crate) async fn show(
     );
     if let Ok(backlog) = backlog {
         let help = "Invalidations that are not confirmed yet";
-        gauge(&mut registry, "ledger_rows", help, backlog.rows);
+        gauge(&mut registry, "ledger_rows", help, i64::try_from(backlog.rows).unwrap_or(i64::MAX));
     }
     let mut body = String::new();
     // Writing to a String cannot fail.

@@ -14,18 +14,19 @@
 //! mark its route as cached in `routes`.
 
 pub(crate) mod handlers;
-pub(crate) mod ledger;
 mod limits;
 pub(crate) mod task;
 
 use std::sync::Arc;
 
 use diesel::QueryResult;
-use everfresh::{Attempt, Cache, Invalidation, Lifetime, Memo, Writer, fragment_key, view_key};
+use everfresh::{
+    Backlog, Cache, DieselLedger, DieselWriter, Invalidation, Lifetime, Memo, fragment_key,
+    view_key,
+};
 use thiserror::Error;
 
 use self::{
-    ledger::{Backlog, DbLedger, RowId},
     limits::{RenderQueue, Room, Turn},
     task::{Task, TaskId, TaskName},
 };
@@ -46,7 +47,7 @@ pub(crate) struct Tasks {
     queries: Cache,
     /// The paths of the pages that are cached.
     cached_pages: Vec<&'static str>,
-    writer: Writer<RowId>,
+    writer: DieselWriter<Db>,
     queue: Arc<RenderQueue>,
     room: Arc<Room>,
 }
@@ -75,8 +76,8 @@ enum Change {
 }
 
 impl Tasks {
-    /// The list holds about `max` tasks at most. Starts a task that removes settled
-    /// rows of the ledger.
+    /// The list holds about `max` tasks at most. Starts the tasks that settle and replay the rows of the
+    /// ledger.
     pub(crate) fn new(
         db: Db,
         cache: &Cache,
@@ -84,7 +85,7 @@ impl Tasks {
         cached_pages: impl Iterator<Item = &'static str>,
         max: u64,
     ) -> Self {
-        let writer = cache.writer(DbLedger(db.clone()));
+        let writer = cache.diesel_writer(db.clone());
         let (queue, room) = (Arc::default(), Arc::new(Room::new(max)));
         let cached_pages = cached_pages.collect();
         Self { db, queries, cached_pages, writer, queue, room }
@@ -119,7 +120,7 @@ impl Tasks {
 
     /// Returns the invalidations that are not confirmed yet.
     pub(crate) async fn invalidation_backlog(&self) -> Result<Backlog, DbError> {
-        self.db.read(ledger::backlog).await
+        DieselLedger(self.db.clone()).backlog().await
     }
 
     /// The keys of all cached queries.
@@ -145,19 +146,10 @@ impl Tasks {
         T: Send + 'static,
     {
         let tasks = self.clone();
-        let transaction = move |attempt: Attempt| async move {
-            let db = tasks.db.clone();
-            let write = move |conn: &mut DbConnection| {
-                let (value, change) = write(conn)?;
-                let Some(change) = change else { return Ok((value, None)) };
-                // In the same transaction: a committed write cannot lose its invalidation.
-                let row = attempt.announce(tasks.invalidation(change), |invalidation| {
-                    ledger::insert(conn, invalidation)
-                })?;
-                Ok((value, row))
-            };
-            db.write_to_end(write).await
+        let write = move |conn: &mut DbConnection| {
+            let (value, change) = write(conn)?;
+            Ok((value, change.map(|change| tasks.invalidation(change)).unwrap_or_default()))
         };
-        self.db.within_deadline(self.writer.write(transaction)).await
+        self.db.within_deadline(self.writer.write(write)).await
     }
 }

@@ -10,6 +10,8 @@
 
 mod backend;
 mod cache;
+#[cfg(feature = "diesel")]
+mod diesel_ledger;
 #[cfg(feature = "tera")]
 mod fragment;
 mod freshness;
@@ -32,6 +34,11 @@ pub use cache::{
 pub use cache::{
     environment::{EnvironmentError, servers_from_variables},
     servers::ServerReport,
+};
+#[cfg(feature = "diesel")]
+pub use diesel_ledger::{
+    Backlog, Dialect, DieselDatabase, DieselLedger, DieselPool, DieselPoolError, DieselWriter,
+    LedgerConnection, RowId,
 };
 #[cfg(feature = "tera")]
 pub use fragment::{Templates, TemplatesError, fragment_key};

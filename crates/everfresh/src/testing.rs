@@ -1,10 +1,13 @@
-//! Contract suites: a test calls them with a cache or session store of its own.
+//! Contract suites: a test calls them with a cache, a ledger or a session store of its own.
 
 #![allow(clippy::expect_used, clippy::missing_panics_doc, reason = "a failed check is a panic")]
 
 use std::time::{Duration, Instant};
 
-use crate::cache::{Cache, lifetime::Lifetime};
+use crate::{
+    cache::{Cache, lifetime::Lifetime},
+    freshness::{invalidation::Invalidation, replay::Ledger},
+};
 
 /// The time after which the suite gives up waiting for a condition.
 const WAIT_LIMIT: Duration = Duration::from_secs(20);
@@ -148,6 +151,64 @@ async fn clear_deletes_all_entries(cache: &Cache, kept: bool) {
     assert_eq!(get(cache, "k").await, if_kept(kept, "v"));
     cache.clear().await;
     assert_eq!(get(cache, "k").await, None);
+}
+
+/// Runs every check of a ledger on `ledger`, which must be empty, and leaves it empty. `insert` inserts a
+/// row, as in the transaction of a write. Panics at the first check that fails.
+pub async fn ledger_suite<L: Ledger>(ledger: &L, insert: impl AsyncFn(Invalidation)) {
+    let keys = ["two words", "it's", r"a\b", "50%", "line\nbreak", "\u{e9}", ""];
+    let first = Invalidation::of(keys).then(["view//?page=2"]);
+    assert_eq!(left(ledger, Duration::ZERO, 10).await.len(), 0, "the ledger is empty at first");
+    insert(first.clone()).await;
+    let rows = left(ledger, Duration::ZERO, 10).await;
+    let (id, found) = rows.first().cloned().expect("the row was inserted");
+    assert_eq!(found, first, "an invalidation is read as it was stored");
+    let day = Duration::from_secs(24 * 60 * 60);
+    assert_eq!(left(ledger, day, 10).await.len(), 0, "a young row is left to its write");
+
+    ledger.remove(std::slice::from_ref(&id)).await.map_err(text).expect("the row is there");
+    assert_eq!(left(ledger, Duration::ZERO, 10).await.len(), 0, "the row is removed");
+    ledger.remove(&[id]).await.map_err(text).expect("a row that is gone is no error");
+
+    let inserted: Vec<_> = (0..5).map(|n| Invalidation::of([format!("k{n}")])).collect();
+    for invalidation in &inserted {
+        insert(invalidation.clone()).await;
+    }
+    let rows = left(ledger, Duration::ZERO, 2).await;
+    let mut found: Vec<_> = rows.iter().map(|(_, found)| found.clone()).collect();
+    found.sort_by_key(Invalidation::to_text);
+    assert_eq!(found, inserted, "each row is found once, over several reads");
+
+    let merged = Invalidation::of(["merged"]);
+    let (ids, _): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+    ledger.merge(&ids, &merged).await.map_err(text).expect("rows can be merged");
+    let rows = left(ledger, Duration::ZERO, 10).await;
+    let (rest, found): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+    assert_eq!(found, [merged.clone()], "one row takes the place of all");
+    ledger.merge(&ids, &merged).await.map_err(text).expect("rows that are gone are no error");
+    assert_eq!(left(ledger, Duration::ZERO, 10).await.len(), 1, "settled rows do not come back");
+    ledger.remove(&rest).await.map_err(text).expect("the row is there");
+    assert_eq!(left(ledger, Duration::ZERO, 10).await.len(), 0);
+}
+
+/// Reads all rows, at most `limit` at once.
+async fn left<L: Ledger>(ledger: &L, age: Duration, limit: usize) -> Vec<(L::Id, Invalidation)> {
+    let mut all: Vec<(L::Id, Invalidation)> = Vec::new();
+    loop {
+        let after = all.last().map(|(id, _)| id.clone());
+        let rows = ledger.left(after.as_ref(), age, limit).await;
+        let rows = rows.map_err(text).expect("the ledger can be read");
+        assert!(rows.len() <= limit, "a read has a limit");
+        let is_last = rows.len() < limit;
+        all.extend(rows);
+        if is_last {
+            return all;
+        }
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
 }
 
 /// Runs every check of a session store on `store`. Panics at the first check that fails.

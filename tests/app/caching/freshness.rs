@@ -2,7 +2,9 @@
 
 use std::{io::Write, net::TcpStream, thread, time::Duration};
 
+use everfresh::{DieselDatabase, DieselLedger, testing::ledger_suite};
 use memcached_client::Protocol;
+use tasklist::{config::DatabaseConfig, db::Db};
 use test_support::{app::TestApp, database::TestDatabase, on_every_database_url, wait::wait_until};
 
 use super::{block_on, cached_app, count_gets};
@@ -10,6 +12,7 @@ use super::{block_on, cached_app, count_gets};
 on_every_database_url![
     a_writer_that_is_killed_after_its_commit_leaves_no_stale_page,
     a_rolled_back_write_invalidates_no_entry,
+    the_ledger_fulfils_its_contract,
 ];
 
 #[test]
@@ -110,6 +113,23 @@ fn a_rolled_back_write_invalidates_no_entry(database: &TestDatabase) {
     database.execute("ALTER TABLE hidden RENAME TO cache_invalidations");
     let view_page = || assert_eq!(app.browser().get("/").task_names(), ["Milk"]);
     assert_eq!(count_gets(&server, view_page), (1, 0));
+}
+
+fn the_ledger_fulfils_its_contract(database: &TestDatabase) {
+    let settings = DatabaseConfig { url: database.url.parse().unwrap(), pool_size: 2 };
+    let db = Db::new(&settings);
+    db.migrate().unwrap();
+    let check = || {
+        block_on(ledger_suite(&DieselLedger(db.clone()), async |invalidation| {
+            let insert = move |conn: &mut _| Ok(DieselLedger::<Db>::insert(conn, &invalidation)?);
+            DieselDatabase::write(&db, insert).await.map(drop).unwrap();
+        }));
+    };
+    check();
+    // The table as the toolkit's own migration makes it:
+    database.execute("DROP TABLE cache_invalidations");
+    database.execute(db.dialect().migration());
+    check();
 }
 
 const POST_MILK: &str = "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\nname=Milk";

@@ -41,6 +41,12 @@ impl Invalidation {
         self
     }
 
+    /// Returns whether it names no keys.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.levels.is_empty()
+    }
+
     /// Returns the text for a column of the ledger: one line per level, keys separated by blanks.
     /// Blanks, line breaks and `%` within keys are percent-encoded.
     #[must_use]

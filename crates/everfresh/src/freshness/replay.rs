@@ -49,15 +49,19 @@ pub trait Ledger: Send + Sync {
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
 
-/// Replays the rows that are left in the ledger every [`REPLAY_INTERVAL`], for ever: spawn it in each
-/// process that shares the cache.
+/// Replays the rows that are left in the ledger every [`REPLAY_INTERVAL`], for ever. A process that writes
+/// does so already ([`Cache::writer`]); spawn it in processes that only read.
 ///
 /// The first replay includes rows of any age, because this process may reach a server that the
 /// writing process could not. An error of the ledger is logged once until it works again.
 pub async fn replay<L: Ledger>(cache: Cache, ledger: L) {
+    replay_for_ever(&cache, &ledger).await;
+}
+
+pub(super) async fn replay_for_ever<L: Ledger>(cache: &Cache, ledger: &L) {
     let (mut has_logged, mut age) = (false, Duration::ZERO);
     loop {
-        match replay_once(&cache, &ledger, std::mem::replace(&mut age, REPLAY_AGE)).await {
+        match replay_once(cache, ledger, std::mem::replace(&mut age, REPLAY_AGE)).await {
             Ok(_) => has_logged = false,
             Err(error) if !has_logged => {
                 has_logged = true;

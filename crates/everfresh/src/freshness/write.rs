@@ -12,7 +12,10 @@ use tokio::{
     time::sleep,
 };
 
-use super::{invalidation::Invalidation, replay::Ledger};
+use super::{
+    invalidation::Invalidation,
+    replay::{Ledger, replay_for_ever},
+};
 use crate::cache::Cache;
 
 /// The time for which rows are collected before they are removed: long enough for a busy process, and
@@ -86,22 +89,45 @@ impl Attempt {
     /// transaction.
     ///
     /// If `store` fails, nothing is announced, and the transaction is to be rolled back. A transaction that
-    /// changes nothing announces nothing. Only the first call counts.
+    /// changes nothing announces nothing, or an empty invalidation. Only the first call counts.
     pub fn announce<R, E>(
         &self,
         invalidation: Invalidation,
         store: impl FnOnce(&Invalidation) -> Result<R, E>,
     ) -> Result<Option<R>, E> {
-        let row = self.is_shared.then(|| store(&invalidation)).transpose()?;
+        let row = self.needs_row(&invalidation).then(|| store(&invalidation)).transpose()?;
         // From here on, the transaction may be committed.
         let _ = self.invalidation.set(invalidation);
         Ok(row)
     }
+
+    /// Like [`Attempt::announce`], for a transaction whose statements are futures.
+    pub async fn announce_async<R, E, F>(
+        &self,
+        invalidation: Invalidation,
+        store: impl FnOnce(Invalidation) -> F,
+    ) -> Result<Option<R>, E>
+    where
+        F: Future<Output = Result<R, E>>,
+    {
+        let row = if self.needs_row(&invalidation) {
+            Some(store(invalidation.clone()).await?)
+        } else {
+            None
+        };
+        let _ = self.invalidation.set(invalidation);
+        Ok(row)
+    }
+
+    fn needs_row(&self, invalidation: &Invalidation) -> bool {
+        self.is_shared && !invalidation.is_empty()
+    }
 }
 
 impl Cache {
-    /// Starts a [`Writer`], and a task that removes the rows of confirmed invalidations from the ledger,
-    /// those of many writes together. The task ends with the last clone of the writer, or with the
+    /// Starts a [`Writer`], and the tasks of its ledger: one removes the rows of confirmed invalidations,
+    /// those of many writes together; the other [replays](crate::replay()) the rows that are left, also those
+    /// of other processes, if the cache is shared. They end with the last clone of the writer, or with the
     /// runtime: rows that are left are replayed, which does no harm.
     ///
     /// Panics outside of a Tokio runtime.
@@ -110,8 +136,18 @@ impl Cache {
         L::Id: 'static,
     {
         let (confirmed, rows) = mpsc::unbounded_channel();
-        tokio::spawn(remove_confirmed(ledger, rows));
-        Writer { cache: self.clone(), confirmed }
+        let (cache, ledger) = (self.clone(), Arc::new(ledger));
+        let replay = cache.is_shared().then(|| {
+            let (cache, ledger) = (cache.clone(), Arc::clone(&ledger));
+            tokio::spawn(async move { replay_for_ever(&cache, &*ledger).await })
+        });
+        tokio::spawn(async move {
+            remove_confirmed(&*ledger, rows).await;
+            if let Some(replay) = replay {
+                replay.abort();
+            }
+        });
+        Writer { cache, confirmed }
     }
 }
 
@@ -155,7 +191,7 @@ impl<R: Send + 'static> Writer<R> {
     }
 }
 
-async fn remove_confirmed<L: Ledger>(ledger: L, mut confirmed: UnboundedReceiver<L::Id>) {
+async fn remove_confirmed<L: Ledger>(ledger: &L, mut confirmed: UnboundedReceiver<L::Id>) {
     let mut rows = Vec::new();
     while confirmed.recv_many(&mut rows, MAX_BATCH).await > 0 {
         sleep(BATCH_WINDOW).await;

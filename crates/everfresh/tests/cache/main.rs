@@ -4,6 +4,7 @@
 
 mod backends;
 mod concurrent_misses;
+mod diesel_ledger;
 mod fragments;
 mod freshness;
 mod groups;
