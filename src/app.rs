@@ -232,8 +232,10 @@ fn open_cache(config: &Config, db: &Db) -> Cache {
         builder = builder.default_lifetime(timeout);
     }
     if let Some(secret) = &config.session.secret_key {
-        let previous = config.session.secret_key_previous.as_ref().map(ExposeSecret::expose_secret);
-        builder = builder.secret_from("tasklist cache", secret.expose_secret(), previous);
+        builder = builder.secret_context("tasklist cache").secret(secret.expose_secret());
+    }
+    if let Some(previous) = &config.session.secret_key_previous {
+        builder = builder.previous_secret(previous.expose_secret());
     }
     builder.build()
 }

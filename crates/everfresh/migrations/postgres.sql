@@ -1,5 +1,5 @@
 -- Invalidations that are not confirmed yet. Replayed by everfresh.
-CREATE TABLE cache_invalidations (
+CREATE TABLE IF NOT EXISTS cache_invalidations (
     id BIGINT PRIMARY KEY NOT NULL,
     keys TEXT NOT NULL,
     -- Milliseconds since 1970, by the database's own clock.

@@ -16,7 +16,9 @@ pub struct CacheBuilder {
     backend: MakeBackend,
     prefix: String,
     version: Option<u64>,
-    secret: Secret,
+    secret: Option<String>,
+    previous_secret: Option<String>,
+    secret_context: String,
     default_lifetime: Option<Duration>,
     max_computation: Duration,
 }
@@ -30,7 +32,9 @@ impl CacheBuilder {
             backend: Box::new(move |prefix| backend(prefix).into()),
             prefix: String::new(),
             version: None,
-            secret: Secret::default(),
+            secret: None,
+            previous_secret: None,
+            secret_context: "everfresh cache".to_owned(),
             default_lifetime: None,
             max_computation: LEASE_LIFETIME,
         }
@@ -50,27 +54,36 @@ impl CacheBuilder {
         Self { version: Some(version), ..self }
     }
 
-    /// Sets the secret key of the MAC (SipHash-2-4) that seals entries. Without that key, an attacker
-    /// with write access to the servers can delete entries and restore older ones, but can neither
-    /// forge an entry nor move one to another key.
+    /// Sets a secret text that all processes share, such as the one that protects session cookies: entries
+    /// are sealed with a MAC (SipHash-2-4) whose key is derived from it. Without the text, an attacker with
+    /// write access to the servers can delete entries and restore older ones, but can neither forge an entry
+    /// nor move one to another key. Default: no secret, and the seal is only a checksum.
     ///
-    /// All processes must use the same key. Entries sealed with the `previous` key are still read.
-    /// Default: no secret, and the seal is only a checksum.
+    /// The text must have enough entropy (32 random characters, say), for it is hashed only once, with
+    /// SHA-256. It cannot be computed back from the key.
+    ///
+    /// # Panics
+    ///
+    /// If the text is empty.
     #[must_use]
-    pub fn secret(self, key: [u8; 16], previous: Option<[u8; 16]>) -> Self {
-        Self { secret: Secret::new(key, previous), ..self }
+    pub fn secret(self, text: impl Into<String>) -> Self {
+        let text = text.into();
+        assert!(!text.is_empty(), "the secret of a cache is empty: anyone could forge its entries");
+        Self { secret: Some(text), ..self }
     }
 
-    /// Derives the key of [`CacheBuilder::secret`] from a secret text, such as the one that protects
-    /// session cookies. The text cannot be computed back from the key; it must have enough entropy
-    /// (32 random characters, say), for it is hashed only once, with SHA-256.
-    ///
-    /// `context` separates the key from others that are made of the same text, and from those of other
-    /// apps: use a constant such as `"myapp cache"`.
+    /// Sets the secret before the last change of it: entries that were sealed with it are still read.
+    /// Default: none.
     #[must_use]
-    pub fn secret_from(self, context: &str, text: &str, previous: Option<&str>) -> Self {
-        let previous = previous.map(|text| derive_key(context, text));
-        self.secret(derive_key(context, text), previous)
+    pub fn previous_secret(self, text: impl Into<String>) -> Self {
+        Self { previous_secret: Some(text.into()), ..self }
+    }
+
+    /// Sets a text that separates the key from others that are derived from the same secret. Default:
+    /// `everfresh cache`.
+    #[must_use]
+    pub fn secret_context(self, context: impl Into<String>) -> Self {
+        Self { secret_context: context.into(), ..self }
     }
 
     /// Sets the duration of [`Lifetime::Default`](crate::Lifetime::Default). Default: for ever.
@@ -93,7 +106,11 @@ impl CacheBuilder {
         let version = self.version.map(|version| format!("v{version}:")).unwrap_or_default();
         let prefix = self.prefix + &version;
         let backend = (self.backend)(&prefix);
-        Cache::new(backend, prefix, self.secret, self.default_lifetime, self.max_computation)
+        let key = |text: &String| derive_key(&self.secret_context, text);
+        let secret = self.secret.as_ref().map_or_else(Secret::default, |text| {
+            Secret::new(key(text), self.previous_secret.as_ref().map(key))
+        });
+        Cache::new(backend, prefix, secret, self.default_lifetime, self.max_computation)
     }
 }
 

@@ -143,7 +143,7 @@ async fn writers_that_read_first_wait_for_each_other() {
     let cache = Cache::memory(1 << 20).build();
     let (database, _folder) = database();
     let writer = cache.diesel_writer(database.clone());
-    let writes = (0..20).map(|_| {
+    let all = (0..20).map(|_| {
         writer.write(|conn| {
             // Without the write lock, a transaction that has read may not write after another.
             let tasks: i64 = task::table.count().get_result(conn)?;
@@ -152,7 +152,7 @@ async fn writers_that_read_first_wait_for_each_other() {
             Ok(((), Invalidation::of(["tasks"])))
         })
     });
-    for written in futures_util::future::join_all(writes).await {
+    for written in futures_util::future::join_all(all).await {
         written.unwrap();
     }
     let expected: Vec<_> = (0..20).map(|task| format!("task {task}")).collect();
