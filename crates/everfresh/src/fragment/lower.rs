@@ -45,6 +45,8 @@ pub(super) struct LoweredTemplate<'a> {
     /// Whether output that may contain fragments becomes a value before it is shown, as in
     /// `{% filter %}`. Then placeholders cannot be replaced afterwards.
     pub(super) captures: bool,
+    /// The lines of fragments that show a CSRF token, and do not name it among their arguments.
+    pub(super) csrf_tokens: BTreeSet<usize>,
 }
 
 /// One `{% cache %}`.
@@ -76,6 +78,7 @@ pub(super) fn lower(source: &str, first_site: usize) -> Result<LoweredTemplate<'
     let (code, is_complete) = scan(source);
     let mut lowering = Lowering::new(source, first_site);
     for code in &code {
+        lowering.note_csrf_token(code);
         if code.is_tag { lowering.tag(code)? } else { lowering.expression(&code.tokens) }
     }
     // In an incomplete template the end of a fragment may be missing for a reason that Tera
@@ -94,6 +97,7 @@ struct OpenTag {
     kind: TagKind,
     /// Its offset in the template, in bytes.
     at: usize,
+    names_csrf_token: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -127,6 +131,7 @@ impl<'a> Lowering<'a> {
             references: BTreeSet::new(),
             components: Components::default(),
             captures: false,
+            csrf_tokens: BTreeSet::new(),
         };
         let (output, plain) = (String::new(), String::new());
         Self { source, output, plain, copied: 0, first_site, open: Vec::new(), lowered }
@@ -195,6 +200,17 @@ impl<'a> Lowering<'a> {
         }
     }
 
+    /// Notes the innermost fragment if this code shows a CSRF token, which is that of one visitor.
+    fn note_csrf_token(&mut self, code: &Code<'a>) {
+        let mut fragments = self.open.iter().filter(|open| open.kind == TagKind::Cache);
+        if names_csrf_token(code)
+            && let Some(innermost) = fragments.clone().next_back()
+            && !fragments.any(|fragment| fragment.names_csrf_token)
+        {
+            self.lowered.csrf_tokens.insert(self.line(innermost.at));
+        }
+    }
+
     /// Notes that fragments may appear at the current position: inside a capturing tag they
     /// become part of a value.
     fn may_hold_fragments(&mut self) {
@@ -202,7 +218,8 @@ impl<'a> Lowering<'a> {
     }
 
     fn open(&mut self, end: &'static str, kind: TagKind, code: &Code<'a>) {
-        self.open.push(OpenTag { end, kind, at: code.start });
+        let names_csrf_token = names_csrf_token(code);
+        self.open.push(OpenTag { end, kind, at: code.start, names_csrf_token });
     }
 
     /// Closes the innermost tag if `end` ends it. A mismatch is left for Tera to report.
@@ -341,6 +358,11 @@ impl<'a> Lowering<'a> {
     fn error(&self, at: usize, message: String) -> TagError {
         TagError { line: self.line(at), message }
     }
+}
+
+fn names_csrf_token(code: &Code<'_>) -> bool {
+    let names = code.tokens.iter().filter(|token| token.is_identifier());
+    names.map(|token| token.text.to_ascii_lowercase()).any(|name| name.contains("csrf"))
 }
 
 fn minus_if(trims: bool) -> &'static str {

@@ -11,6 +11,7 @@ mod lower;
 mod page;
 mod placeholder;
 mod renderer;
+mod report;
 mod scan;
 
 use std::{borrow::Borrow, collections::HashMap, fmt, sync::Arc, time::Duration};
@@ -24,6 +25,7 @@ use self::{
     lower::TagError,
     page::{CachedFragment, FragmentRequest, RenderedFragment, RenderedPage},
     renderer::{Renderer, Site},
+    report::WrittenTemplates,
 };
 use crate::{
     backend::entries::NewEntry,
@@ -47,6 +49,10 @@ const MAX_RUNS: usize = 16;
 /// - NAME and VARY: the parts of the key, by their text; see [`fragment_key`]. Together they must
 ///   be unique among all fragments of the app.
 /// - `of`: the data that the body shows. An entry that was rendered from other data is not served.
+///
+/// **A fragment is shown to all visitors.** What belongs to one, like a name, the messages or a CSRF token,
+/// must be outside, or among the parts of the key. The log warns of a fragment that shows a variable with
+/// `csrf` in its name.
 ///
 /// Without `of`, a fragment is only as fresh as its timeout: the context was read before the
 /// fragment is looked up, so deleting the key cannot prevent that older data is stored.
@@ -92,6 +98,7 @@ pub struct Templates {
     /// The templates without lookups, for a cache without storage.
     plain: Arc<Tera>,
     sites: Arc<[Site]>,
+    written: WrittenTemplates,
     /// Whether all output with fragments is shown unchanged, so that placeholders can be replaced
     /// after rendering.
     can_splice: bool,
@@ -145,6 +152,12 @@ impl Templates {
             let (name, source) = (name.as_ref(), source.as_ref());
             let template =
                 lower::lower(source, sites.len()).map_err(|wrong| tag_error(name, wrong))?;
+            for line in &template.csrf_tokens {
+                log::warn!(
+                    "template {name:?}, line {line}: the fragment shows a CSRF token, so other \
+                     visitors get it too; leave it out of `{{% cache %}}`, or add it to VARY"
+                );
+            }
             sites.extend(template.tags.iter().map(|tag| Site::new(name, tag)));
             lowered.push((name, source, template));
         }
@@ -169,11 +182,15 @@ impl Templates {
         let can_splice = !templates()
             .any(|template| template.captures || (has_components && template.components.captured));
 
-        tera.add_raw_templates(lowered.iter().map(|(name, _, template)| (name, &template.source)))?;
-        plain
-            .add_raw_templates(lowered.iter().map(|(name, _, template)| (name, &template.plain)))?;
+        let written = WrittenTemplates::new(lowered.iter().map(|(name, source, template)| {
+            (*name, *source, [template.source.as_ref(), template.plain.as_ref()])
+        }));
+        let templates = lowered.iter().map(|(name, _, template)| (name, &template.source));
+        tera.add_raw_templates(templates).map_err(|error| written.restore(error))?;
+        let templates = lowered.iter().map(|(name, _, template)| (name, &template.plain));
+        plain.add_raw_templates(templates).map_err(|error| written.restore(error))?;
         let (tera, plain) = (Arc::new(tera), Arc::new(plain));
-        Ok(Self { tera, plain, sites: sites.into(), can_splice, digest })
+        Ok(Self { tera, plain, sites: sites.into(), written, can_splice, digest })
     }
 
     /// Serves only entries that were stored with this version. Use it for anything that fragments
@@ -204,7 +221,8 @@ impl Templates {
         template: &str,
         context: &Context,
     ) -> TeraResult<String> {
-        self.render_with(cache, template, || Ok(context)).await
+        let rendered = self.render_with(cache, template, || Ok(context)).await;
+        rendered.map_err(|error| self.written.restore(error))
     }
 
     /// Renders a template like [`render`](Self::render), with the fields of `page`, a struct or a
@@ -222,7 +240,8 @@ impl Templates {
         template: &str,
         page: &impl Serialize,
     ) -> TeraResult<String> {
-        self.render_with(cache, template, || Context::from_serialize(page)).await
+        let rendered = self.render_with(cache, template, || Context::from_serialize(page)).await;
+        rendered.map_err(|error| self.written.restore(error))
     }
 
     async fn render_with<C: Borrow<Context>>(

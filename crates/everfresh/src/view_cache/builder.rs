@@ -268,7 +268,8 @@ impl ViewCacheBuilder {
 
     /// Also keeps pages that were made for visitors with a session and do not vary by it (`Vary: Cookie`,
     /// [`vary_cookie`](Self::vary_cookie), `vary_by_session`). **They must not show anything of the session**:
-    /// they are sent to others. By default, they are not kept, and the log says so once for each route.
+    /// they are sent to others. The same holds for HTML pages with a CSRF token, told by the name of an
+    /// `<input>` or `<meta>`. By default, they are not kept, and the log says so once for each route.
     ///
     /// Sessions are noticed with the feature `session`. Around the session middleware, only those are noticed
     /// that are stored by [`CacheSessionStore`](crate::CacheSessionStore), or in

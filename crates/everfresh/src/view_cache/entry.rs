@@ -6,7 +6,11 @@ use actix_web::{
     Error, HttpRequest, HttpResponse,
     body::{BodySize, EitherBody, MessageBody},
     dev::{Service, ServiceRequest, ServiceResponse},
-    http::{Method, Uri, uri::PathAndQuery},
+    http::{
+        Method, Uri,
+        header::{self, HeaderMap, HeaderValue},
+        uri::PathAndQuery,
+    },
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -187,6 +191,10 @@ impl Settings {
                 return Ok(HandlerOutcome::Other(res, Refusal::Stream));
             }
         };
+        if self.shares_csrf_token(res.headers(), &body, &names) {
+            let res = ServiceResponse::new(req, res.set_body(EitherBody::right(body)));
+            return Ok(HandlerOutcome::Other(res, Refusal::CsrfToken));
+        }
         let Some((page, stored)) = Page::of_response(res.headers(), body.clone()) else {
             let res = ServiceResponse::new(req, res.set_body(EitherBody::right(body)));
             return Ok(HandlerOutcome::Other(res, Refusal::TooLarge));
@@ -230,6 +238,20 @@ impl Settings {
             return Err(Refusal::Session);
         }
         Ok((lifetime, names))
+    }
+
+    /// Returns whether a page has a CSRF token that would be sent to other visitors.
+    fn shares_csrf_token(
+        &self,
+        headers: &HeaderMap,
+        body: &[u8],
+        names: &BTreeSet<String>,
+    ) -> bool {
+        let is_html = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/html");
+        headers.get(header::CONTENT_TYPE).is_some_and(is_html)
+            && !self.allows_sessions
+            && !self.variation.includes_session(names)
+            && policy::has_csrf_token(body)
     }
 
     /// Returns the entry to be stored under the reserved key for a page that depends on the request

@@ -225,7 +225,7 @@ impl Settings {
                 if let Some(time) = value.uncacheable_for() {
                     self.uncacheable.add(key.key(), time);
                 }
-                self.warn_of_session(&value);
+                self.warn_of_visitor(&value);
                 return Ok(FillResult::Response(finish(value, key, is_stored).await));
             }
             FillOutcome::Cached(body, call_handler) => (body, call_handler),
@@ -250,13 +250,16 @@ impl Settings {
 }
 
 impl Settings {
-    /// Says once for each route that its pages are not kept for visitors with a session.
-    fn warn_of_session<B>(&self, outcome: &HandlerOutcome<B>) {
-        let HandlerOutcome::Other(res, Refusal::Session) = outcome else { return };
+    /// Says once for each route that its pages are not kept because they belong to one visitor.
+    fn warn_of_visitor<B>(&self, outcome: &HandlerOutcome<B>) {
+        let HandlerOutcome::Other(res, refusal @ (Refusal::Session | Refusal::CsrfToken)) = outcome
+        else {
+            return;
+        };
         let route = res.request().match_pattern();
         let route = route.as_deref().unwrap_or(res.request().path());
         if self.warned.is_first(route) {
-            log::warn!("pages of {route} are not cached: {}", Refusal::Session);
+            log::warn!("pages of {route} are not cached: {refusal}");
         }
     }
 }

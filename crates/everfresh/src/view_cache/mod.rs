@@ -64,6 +64,10 @@ use crate::cache::{Cache, lifetime::Lifetime};
 /// for a visitor with a session must vary by the session, else it is not kept
 /// ([`allow_sessions`](crate::ViewCacheBuilder::allow_sessions)).
 ///
+/// **Forms of cached pages need another protection against request forgery than a token**, which would be that
+/// of the first visitor: compare `Sec-Fetch-Site` or `Origin` with the own origin, or send the token only in a
+/// page that is not cached. A page with a token is not kept unless it varies by the session.
+///
 /// Pages that no write can name, such as those of a list or a search, belong into a
 /// [`group`](crate::ViewCacheBuilder::group).
 ///

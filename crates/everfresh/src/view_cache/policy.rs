@@ -26,6 +26,7 @@ pub(super) enum Refusal {
     TooLarge,
     OtherVary,
     Session,
+    CsrfToken,
     Uncacheable,
 }
 
@@ -50,6 +51,11 @@ impl fmt::Display for Refusal {
             Self::Session => {
                 "the request has a session, and the response does not vary by it (`Vary: Cookie`, \
                  `vary_cookie` with the session's cookie, `vary_by_session`); see `allow_sessions`"
+            }
+            Self::CsrfToken => {
+                "it has a form with a CSRF token, which is that of one visitor, and does not vary by \
+                 the session; protect forms by the headers `Sec-Fetch-Site` and `Origin` instead, or \
+                 see `vary_cookie` and `allow_sessions`"
             }
             Self::OtherVary => "Vary names headers that earlier responses did not vary by",
         })
@@ -141,7 +147,66 @@ fn directives(headers: &HeaderMap) -> impl Iterator<Item = (String, &str)> {
     })
 }
 
+/// The names that frameworks give to fields with a CSRF token, or parts of them.
+const CSRF_NAMES: [&[u8]; 4] =
+    [b"csrf", b"xsrf", b"authenticity_token", b"requestverificationtoken"];
+
+/// Returns whether an HTML page has an `<input>` or `<meta>` with a CSRF token, told by its name. Text that
+/// only looks like one has `&lt;` in place of `<`.
+pub(super) fn has_csrf_token(page: &[u8]) -> bool {
+    let is_kind = |tag: &[u8], kind: &[u8]| {
+        tag.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind))
+    };
+    let tags = page.split(|byte| *byte == b'<').skip(1);
+    let mut fields = tags.filter(|tag| is_kind(tag, b"input ") || is_kind(tag, b"meta "));
+    fields.any(|tag| {
+        let end = tag.iter().position(|byte| *byte == b'>').unwrap_or(tag.len());
+        let name = name_of(&tag[..end]).unwrap_or_default().to_ascii_lowercase();
+        CSRF_NAMES.iter().any(|part| name.windows(part.len()).any(|found| found == *part))
+    })
+}
+
+/// Returns the value of the attribute `name` of a tag.
+fn name_of(tag: &[u8]) -> Option<&[u8]> {
+    const ATTRIBUTE: &[u8] = b" name=";
+
+    let found = |part: &[u8]| part.eq_ignore_ascii_case(ATTRIBUTE);
+    let value = &tag[tag.windows(ATTRIBUTE.len()).position(found)? + ATTRIBUTE.len()..];
+    let quote = value.first().copied().filter(|first| matches!(first, b'"' | b'\''));
+    match quote {
+        Some(quote) => value[1..].split(|byte| *byte == quote).next(),
+        None => value.split(u8::is_ascii_whitespace).next(),
+    }
+}
+
 /// Returns whether a response may be compressed, which `no-transform` forbids (RFC 9110, section 7.7).
 pub(super) fn may_be_transformed(headers: &HeaderMap) -> bool {
     directives(headers).all(|(name, _)| name != "no-transform")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_with_a_csrf_token_is_found_by_its_name() {
+        for page in [
+            "<form><input type=\"hidden\" name=\"csrf_token\" value=\"1\">",
+            "<INPUT NAME='csrfmiddlewaretoken'>",
+            "<input name=authenticity_token value=1>",
+            "<input name=\"__RequestVerificationToken\">",
+            "<meta content=\"1\" name=\"csrf-token\">",
+        ] {
+            assert!(has_csrf_token(page.as_bytes()), "{page}");
+        }
+        for page in [
+            "<p>csrf</p><input name=\"q\" value=\"csrf\">",
+            "&lt;input name=\"csrf\"&gt; <p>name=csrf</p>",
+            "<p name=\"csrf\"><input><meta ",
+            "<input",
+            "",
+        ] {
+            assert!(!has_csrf_token(page.as_bytes()), "{page}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use super::not_kept::{collect_warnings, warnings_of};
 use everfresh::{Cache, Lifetime, Templates, TemplatesError, fragment_key};
 use memcached_client::Protocol;
 use serde::Serialize;
@@ -398,6 +399,47 @@ async fn an_error_in_a_body_has_the_right_line_number() {
         one("a\n{%- cache none,\n  \"n\",\n  of =\n  1\n-%}\n\n{{ missing }}\n{% endcache %}");
     let error = templates.render(&memory(), "page.html", &Context::new()).await.unwrap_err();
     assert!(error.to_string().contains("page.html:8:"), "{error}");
+}
+
+#[test]
+fn a_fragment_with_a_csrf_token_is_logged() {
+    collect_warnings();
+    let source = "{{ csrf_token }}\n{% cache 60, \"form\" %}<input value={{ csrf_token }}>{% endcache %}\n\
+                  {% cache 60, \"mine\", csrf_token %}{{ csrf_token }}{% endcache %}";
+    Templates::new(Tera::default(), [("token.html", source)]).unwrap();
+    let warnings = warnings_of("token.html");
+    assert!(warnings.len() == 1 && warnings[0].contains("line 2"), "{warnings:?}");
+}
+
+#[tokio::test]
+async fn an_error_quotes_the_template_as_it_was_written() {
+    let row = "<ul>\n\t{% cache none, \"row\", id %}<li>{{ nam }}</li>{% endcache %}\n</ul>";
+    let page = "{% cache none, \"page\" %}{% include \"row 1.html\" %}{% endcache %}";
+    let sources = [("row 1.html", row), ("page.html", page)];
+    let templates = Templates::new(Tera::default(), sources).unwrap();
+    let mut context = Context::new();
+    context.insert("id", &1);
+    let written = row.lines().nth(1).unwrap();
+    let column = written.find("nam ").unwrap();
+    let underlined = format!("2 | {written}\n  | \t{}^^^", " ".repeat(column - 1));
+    for cache in [memory(), Cache::null().build()] {
+        for template in ["row 1.html", "page.html"] {
+            let error = templates.render(&cache, template, &context).await.unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains(&underlined), "{text}");
+            assert!(text.contains(&format!("row 1.html:2:{}\n", column + 1)), "{text}");
+            assert!(!text.contains("__fragment") && !text.contains("if true"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn an_error_in_the_syntax_quotes_the_template_as_it_was_written() {
+    let source = "\n{% cache none, \"row\" %}{{ 1 + }}{% endcache %}";
+    let error = Templates::new(Tera::default(), [("row.html", source)]).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("row.html:2") && text.contains(&source[1..]), "{text}");
+    assert!(!text.contains("__fragment"), "{text}");
 }
 
 #[test]

@@ -29,12 +29,12 @@ impl log::Log for Collect {
 }
 
 /// Returns the warnings so far that contain a text.
-fn warnings_of(text: &str) -> Vec<String> {
+pub fn warnings_of(text: &str) -> Vec<String> {
     let warnings = WARNINGS.lock().unwrap();
     warnings.iter().filter(|warning| warning.contains(text)).cloned().collect()
 }
 
-fn collect_warnings() {
+pub fn collect_warnings() {
     static STARTED: Once = Once::new();
     STARTED.call_once(|| {
         log::set_logger(&Collect).unwrap();

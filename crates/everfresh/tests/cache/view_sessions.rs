@@ -6,7 +6,7 @@ use actix_session::{
     storage::{CookieSessionStore, SessionStore},
 };
 use actix_web::{
-    App, Error, HttpResponse,
+    App, Error, HttpRequest, HttpResponse,
     body::MessageBody,
     cookie::{Cookie, Key},
     dev::{Service, ServiceResponse},
@@ -15,6 +15,8 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 use everfresh::{Cache, CacheSessionStore, ViewCache, ViewCacheBuilder, WatchedSessions};
+
+use super::not_kept::{collect_warnings, warnings_of};
 
 /// Shows the name in the session.
 async fn greet(session: Session) -> HttpResponse {
@@ -29,6 +31,14 @@ async fn greet_openly(session: Session) -> HttpResponse {
     response
 }
 
+/// A form with a token that a cookie has, too: nothing of it is in a session.
+async fn form(req: HttpRequest) -> HttpResponse {
+    let token = req.cookie("csrf").map_or_else(String::new, |cookie| cookie.value().to_owned());
+    HttpResponse::Ok()
+        .content_type("text/html")
+        .body(format!("<form><input type=hidden name=csrf_token value={token}></form>"))
+}
+
 async fn log_in(session: Session, name: web::Path<String>) -> HttpResponse {
     session.insert("name", name.as_str()).unwrap();
     HttpResponse::Ok().finish()
@@ -41,6 +51,8 @@ fn sessions<S: SessionStore>(store: S) -> SessionMiddleware<S> {
 fn routes(app: &mut ServiceConfig) {
     app.route("/", web::get().to(greet))
         .route("/open", web::get().to(greet_openly))
+        .route("/form", web::get().to(form))
+        .route("/logged", web::get().to(greet))
         .route("/log-in/{name}", web::post().to(log_in));
 }
 
@@ -196,4 +208,28 @@ async fn with_leave_pages_of_visitors_with_a_session_are_shared() {
     let ada = cookie_of(&site, "Ada").await;
     get(&site, "/", std::slice::from_ref(&ada)).await;
     assert_eq!(get(&site, "/", &[]).await.1, "everfresh; hit");
+}
+
+#[actix_web::test]
+async fn a_form_with_the_csrf_token_of_a_visitor_is_not_shown_to_others() {
+    collect_warnings();
+    let site = site_with_sessions_outside(ViewCache::builder(memory())).await;
+    for token in ["one", "two"] {
+        let (text, status) = get(&site, "/form", &[Cookie::new("csrf", token)]).await;
+        assert!(text.contains(token) && !status.contains("stored"), "{text} {status}");
+    }
+    let warnings = warnings_of("/form");
+    assert!(warnings.len() == 1 && warnings[0].contains("CSRF token"), "{warnings:?}");
+}
+
+#[actix_web::test]
+async fn pages_that_are_not_kept_because_of_a_session_are_logged_once_for_each_route() {
+    collect_warnings();
+    let site = site_with_sessions_outside(ViewCache::builder(memory())).await;
+    let ada = cookie_of(&site, "Ada").await;
+    for _ in 0..3 {
+        get(&site, "/logged", std::slice::from_ref(&ada)).await;
+    }
+    let warnings = warnings_of("/logged");
+    assert!(warnings.len() == 1 && warnings[0].contains("`allow_sessions`"), "{warnings:?}");
 }
