@@ -16,14 +16,14 @@ use tempfile::{TempDir, tempdir};
 use test_support::{
     http::Browser,
     memcached::{Kind, Memcached},
-    program::{Program, command},
-    secrets::SECRET_KEY,
+    program::Program,
 };
 
 use crate::{
     checker::{Checker, JUDGEMENT_DELAY, PageView},
     journal::Journal,
     proxy::Proxy,
+    subject::Subject,
 };
 
 pub const PROCESSES: usize = 2;
@@ -35,16 +35,19 @@ pub enum Mode {
     TwoServers,
     /// Leases, with the query and the page on one server: a write deletes both in one batch.
     OneServer,
+    /// Pages and searches in a group: a write deletes the group.
+    Groups,
     /// Unconditional stores, as if there were no leases.
     CommitThenDelete,
 }
 
 pub struct Cluster {
-    folder: TempDir,
-    url: String,
+    pub subject: Subject,
+    pub folder: TempDir,
+    pub url: String,
     pub memcached: Vec<Mutex<Memcached>>,
     pub proxies: Vec<Proxy>,
-    prefix: String,
+    pub prefix: String,
     pub programs: Vec<Mutex<Option<Program>>>,
     addresses: Vec<RwLock<String>>,
     pub checker: Checker,
@@ -67,7 +70,9 @@ impl Cluster {
             .map(|server| Proxy::start(&server.address(), mode == Mode::CommitThenDelete))
             .collect();
         let folder = tempdir().unwrap();
+        let subject = if mode == Mode::Groups { Subject::Wiki } else { Subject::Tasklist };
         let cluster = Self {
+            subject,
             url: format!("sqlite://{}/tasks.sqlite3", folder.path().display()),
             prefix: key_prefix(&proxies, mode == Mode::OneServer),
             folder,
@@ -89,20 +94,7 @@ impl Cluster {
     }
 
     pub fn start_process(&self, process: usize) {
-        let servers: Vec<_> = self.proxies.iter().map(|proxy| proxy.address.to_string()).collect();
-        let settings = [
-            ("PORT", "0"),
-            ("HOST", "127.0.0.1"),
-            ("SECRET_KEY", SECRET_KEY),
-            ("DATABASE_URL", &self.url),
-            ("MEMCACHIER_SERVERS", &servers.join(",")),
-            ("CACHE_KEY_PREFIX", &self.prefix),
-            // Longer than the pauses of a busy machine, so that only a fault is an outage.
-            ("MEMCACHE_TIMEOUT", "500ms"),
-            ("SESSION_STORE", "cookie"),
-            ("RUST_LOG", "error"),
-        ];
-        let program = Program::start(command(self.folder.path(), &settings));
+        let program = Program::start(self.subject.command(self));
         program.address().clone_into(&mut self.addresses[process].write().unwrap());
         *self.programs[process].lock().unwrap() = Some(program);
     }
@@ -115,12 +107,6 @@ impl Cluster {
         let mut conn = SqliteConnection::establish(&self.url).unwrap();
         diesel::sql_query("PRAGMA busy_timeout = 5000").execute(&mut conn).unwrap();
         conn
-    }
-
-    pub fn task_id(&self, name: &str) -> Option<i64> {
-        diesel::table! { task (id) { id -> BigInt, name -> Text, } }
-        let ids = task::table.filter(task::name.eq(name)).select(task::id);
-        ids.first(&mut self.database()).optional().unwrap()
     }
 
     /// Returns each row of the ledger as its keys and its age in milliseconds.
@@ -143,12 +129,13 @@ impl Cluster {
         while !self.is_over.load(Ordering::Relaxed) {
             process = (process + 1) % PROCESSES;
             let browser = Browser::new(&self.address(process));
-            for _ in 0..50 {
+            for number in 0..50 {
                 let requested = Instant::now();
                 // The process may have been killed.
-                let Some(page) = browser.try_get("/") else { break };
+                let page = browser.try_get(self.subject.page(number));
+                let Some(page) = page else { break };
                 assert_eq!(page.status, 200, "{}", page.body);
-                let names = page.task_names().into_iter().map(str::to_owned).collect();
+                let names = self.subject.names(&page);
                 pages.push_back(PageView { process, requested, received: Instant::now(), names });
                 self.reads.fetch_add(1, Ordering::Relaxed);
             }
@@ -167,7 +154,8 @@ impl Cluster {
             self.stale.fetch_add(1, Ordering::Relaxed);
             let (process, ledger, age) = (page.process, self.ledger(), page.requested.elapsed());
             self.journal.record_stale_page(&format!(
-                "process {process}: {fault}, {age:?} ago; ledger: {ledger}"
+                "process {process}: {fault} of {:?}, {age:?} ago; ledger: {ledger}",
+                page.names
             ));
         }
     }

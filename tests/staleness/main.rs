@@ -2,12 +2,14 @@
 //!
 //! Two processes of the app share one database and two memcached servers, each behind a proxy that
 //! disturbs the traffic. Writers and readers use the app while processes are killed and servers
-//! fail. A checker knows when each write was acknowledged and judges every page.
+//! fail. A checker knows when each write was acknowledged and judges every page. The wiki among the
+//! examples of `everfresh`, whose lists and searches are in a group, is checked in the same way.
 //!
 //! A short form runs with the other tests. The long form:
 //!
 //! ```sh
-//! STALENESS_FAULTS=1000 STALENESS_READS=1000000 cargo test --release --test staleness -- --nocapture
+//! cargo build --release --package everfresh --all-features --examples
+//! STALENESS_FAULTS=1500 STALENESS_READS=1500000 cargo test --release --test staleness -- --nocapture
 //! ```
 //!
 //! As a control, the test then runs "commit, then delete" as well: the proxies make every store
@@ -28,6 +30,7 @@ mod cluster;
 mod faults;
 mod journal;
 mod proxy;
+mod subject;
 mod writer;
 
 use std::{collections::BTreeMap, env, sync::atomic::Ordering, thread, time::Duration};
@@ -42,10 +45,14 @@ use self::{
 const READERS: usize = 3;
 const WRITERS: usize = 2;
 
-/// Number of faults in the short form, and in "commit, then delete".
-const SHORT_FAULTS: u64 = 24;
-/// Number of reads in the short form, and in "commit, then delete".
-const SHORT_READS: u64 = 5_000;
+/// Number of faults in the short form.
+const SHORT_FAULTS: u64 = 36;
+/// Number of reads in the short form.
+const SHORT_READS: u64 = 7_500;
+/// Number of faults in "commit, then delete".
+const CONTROL_FAULTS: u64 = 24;
+/// Number of reads in "commit, then delete".
+const CONTROL_READS: u64 = 5_000;
 
 /// Counts of one run.
 struct Report {
@@ -68,9 +75,9 @@ fn run(mode: Mode) -> Report {
     let faults = setting("STALENESS_FAULTS", SHORT_FAULTS);
     let reads = setting("STALENESS_READS", SHORT_READS);
     let (faults, reads) = match mode {
-        // The two runs with leases share the requested numbers.
-        Mode::TwoServers | Mode::OneServer => (faults / 2, reads / 2),
-        Mode::CommitThenDelete => (faults.min(SHORT_FAULTS), SHORT_READS),
+        // The runs with leases share the requested numbers.
+        Mode::TwoServers | Mode::OneServer | Mode::Groups => (faults / 3, reads / 3),
+        Mode::CommitThenDelete => (faults.min(CONTROL_FAULTS), CONTROL_READS),
     };
     let number = usize::try_from(faults).unwrap();
     let mut rng = StdRng::seed_from_u64(setting("STALENESS_SEED", 1));
@@ -126,12 +133,19 @@ fn print(title: &str, report: &Report) {
 
 #[test]
 fn no_fault_makes_a_page_stale_but_commit_then_delete_does() {
-    let with_leases = [run(Mode::TwoServers), run(Mode::OneServer)];
-    print("leases and a ledger, two servers", &with_leases[0]);
-    print("leases and a ledger, one server", &with_leases[1]);
+    let runs = [
+        ("leases and a ledger, two servers", Mode::TwoServers),
+        ("leases and a ledger, one server", Mode::OneServer),
+        ("groups, leases and a ledger", Mode::Groups),
+    ];
+    let fresh = runs.map(|(title, mode)| {
+        let report = run(mode);
+        print(title, &report);
+        report
+    });
     let control = run(Mode::CommitThenDelete);
     print("commit, then delete", &control);
-    for report in with_leases {
+    for report in fresh {
         assert_eq!(report.stale, 0, "{}", report.journal);
         let faults = report.faults.values().sum::<usize>();
         assert!(report.in_flight * 2 >= faults, "too few faults hit a write");

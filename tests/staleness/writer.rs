@@ -16,7 +16,7 @@ use crate::{
     cluster::{Cluster, PROCESSES},
 };
 
-/// Number of tasks from which on writers delete instead of adding.
+/// Number of tasks from which on writers delete instead of adding. A page of the wiki shows more.
 const TASKS: usize = 8;
 
 impl Cluster {
@@ -39,24 +39,23 @@ impl Cluster {
             (format!("t{number}"), WriteKind::Add)
         };
         let browser = Browser::new(&self.address(process));
-        let path = match kind {
-            WriteKind::Add => "/".to_owned(),
-            WriteKind::Delete => {
-                self.checker.delete_begins(&name);
-                format!("/{}/delete", self.task_id(&name).unwrap_or(i64::MAX))
-            }
-        };
+        if kind == WriteKind::Delete {
+            self.checker.delete_begins(&name);
+        }
+        let request = self.subject.write_request(self, kind, &name);
+        let fields: Vec<_> =
+            request.fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
         self.writing.fetch_add(1, Ordering::SeqCst);
         self.journal.record(|| format!("process {process}: {kind:?} {name}"));
         let begun = SystemTime::now();
-        let reply = browser.try_post_form(&path, &[("name", &name)]);
+        let reply = browser.try_post_form(&request.path, &fields);
         let status = reply.map(|reply| reply.status);
         let answered = Instant::now();
         self.writing.fetch_sub(1, Ordering::SeqCst);
         // Without a success reply the database tells the outcome.
         let exists = match status {
             Some(303) => kind == WriteKind::Add,
-            _ => self.task_id(&name).is_some(),
+            _ => self.subject.id(self, &name).is_some(),
         };
         let invalidated_at = self.invalidated_at(begun, answered);
         let grace = self.checker.write_ends(&name, exists, invalidated_at);

@@ -34,7 +34,7 @@ pub struct Comment {
 
 /// The group of everything that shows several articles.
 pub const ARTICLES: &str = "articles";
-pub const PER_PAGE: i64 = 10;
+pub const PER_PAGE: i64 = 50;
 
 /// The articles of a page that contain a text.
 const FOUND: Memo<(u64, String), Vec<Article>> =
@@ -84,9 +84,13 @@ impl Articles {
         COMMENTS.call(&self.queries, name, async || self.database.read(query).await).await
     }
 
+    /// Stores an article, or deletes it if its text is empty.
     pub async fn save(&self, saved: Article) -> Result<()> {
         let write = self.writer.write(move |conn| {
-            diesel::replace_into(article::table).values(&saved).execute(conn)?;
+            diesel::delete(article::table.find(&saved.name)).execute(conn)?;
+            if !saved.text.is_empty() {
+                diesel::insert_into(article::table).values(&saved).execute(conn)?;
+            }
             // First the queries, then the pages that are made of them.
             let queries = Invalidation::of([ARTICLE.key(&saved.name), group_key(ARTICLES)]);
             Ok(((), queries.then([page_key(&saved.name)])))

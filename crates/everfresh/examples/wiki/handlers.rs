@@ -1,11 +1,10 @@
 use actix_session::Session;
 use actix_web::{
     HttpRequest, HttpResponse, Result,
-    error::{ErrorInternalServerError, ErrorServiceUnavailable, ErrorUnprocessableEntity},
+    error::{ErrorServiceUnavailable, ErrorUnprocessableEntity},
     http::header,
     web::{Data, Form, Json, Path, Query, Redirect},
 };
-use everfresh::DieselPoolError;
 use serde::Deserialize;
 use tera::Context;
 
@@ -92,7 +91,7 @@ pub async fn log_in(session: Session, form: Form<Text>) -> Result<Redirect> {
 }
 
 /// The cause is for the log, not for visitors.
-fn unavailable(error: DieselPoolError) -> actix_web::Error {
+fn unavailable(error: impl std::fmt::Display) -> actix_web::Error {
     log::error!("{error}");
     ErrorServiceUnavailable("The wiki is out of order for a moment. Try again.")
 }
@@ -110,10 +109,7 @@ impl Wiki {
 
     async fn render(&self, template: &str, kind: &str, context: &Context) -> Result<HttpResponse> {
         let page = self.templates.render(&self.fragments, template, context).await;
-        let page = page.map_err(|error| {
-            log::error!("{error}");
-            ErrorInternalServerError("This page cannot be shown.")
-        })?;
+        let page = page.map_err(unavailable)?;
         Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, kind)).body(page))
     }
 }
