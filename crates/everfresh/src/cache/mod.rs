@@ -355,10 +355,17 @@ impl Cache {
         }
         let key = self.full_key(key);
         let lifetime = self.resolve(lifetime);
-        let (found, stamp) = self.entries.look_up_in(&key, schema, groups).await;
-        let Some(stamp) = stamp else {
-            self.entries.count(Event::Misses(1));
-            return compute().await;
+        let mut stamp = Stamp { schema, fingerprint: 0 };
+        let found = if groups.is_empty() {
+            self.entries.look_up(Slot { key: &key, stamp }).await
+        } else {
+            let (found, in_groups) = Box::pin(self.entries.look_up_in(&key, schema, groups)).await;
+            let Some(in_groups) = in_groups else {
+                self.entries.count(Event::Misses(1));
+                return compute().await;
+            };
+            stamp = in_groups;
+            found
         };
         let slot = Slot { key: &key, stamp };
         let found = match found {

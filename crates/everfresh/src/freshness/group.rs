@@ -49,10 +49,6 @@ impl Entries {
         schema: u64,
         groups: &[String],
     ) -> (Lookup, Option<Stamp>) {
-        if groups.is_empty() {
-            let stamp = Stamp { schema, fingerprint: 0 };
-            return (self.look_up(Slot { key, stamp }).await, Some(stamp));
-        }
         let keys: Vec<_> = std::iter::once(key).chain(groups.iter().map(String::as_str)).collect();
         let mut found = self.get_each(&keys).await.into_iter();
         let entry = found.next();

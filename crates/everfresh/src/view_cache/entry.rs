@@ -88,8 +88,14 @@ struct Variant {
 }
 
 impl PageKey {
-    pub(super) fn new(main: String, query: Option<String>, groups: Vec<String>) -> Self {
-        Self { main, query, groups, stamp: Stamp::default(), variant: None }
+    pub(super) fn new(
+        main: String,
+        query: Option<String>,
+        groups: Vec<String>,
+        version: u64,
+    ) -> Self {
+        let stamp = Stamp { schema: version, fingerprint: 0 };
+        Self { main, query, groups, stamp, variant: None }
     }
 
     /// Returns the key of the variant, or of the page itself.
@@ -134,11 +140,13 @@ impl Settings {
     /// Looks a page up, in the current generations of its groups: they are read with the page, and kept for
     /// its variants.
     pub(super) async fn look_up(&self, key: &mut PageKey) -> PageLookup {
-        let found = if key.is_variant() {
-            self.cache.entries().look_up(key.slot()).await
+        let entries = self.cache.entries();
+        let found = if key.is_variant() || key.groups.is_empty() {
+            entries.look_up(key.slot()).await
         } else {
-            let entries = self.cache.entries();
-            let (found, stamp) = entries.look_up_in(&key.main, self.version, &key.groups).await;
+            let look_up = entries.look_up_in(&key.main, self.version, &key.groups);
+            // In a box, because it would be the larger part of the future of every hit.
+            let (found, stamp) = Box::pin(look_up).await;
             let Some(stamp) = stamp else { return PageLookup::Unknown };
             key.stamp = stamp;
             found

@@ -99,7 +99,7 @@ impl Settings {
         }
         let mut key = match self.admit(&req) {
             Ok((key, query)) => {
-                PageKey::new(self.cache.full_key(&key), query, self.group_keys(&req))
+                PageKey::new(self.cache.full_key(&key), query, self.group_keys(&req), self.version)
             }
             Err(refusal) => {
                 log_refusal(req.path(), refusal);
