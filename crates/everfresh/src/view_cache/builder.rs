@@ -186,12 +186,23 @@ impl ViewCacheBuilder {
         self
     }
 
-    /// Puts the page of a request into the groups that a function returns, in addition to those of
-    /// [`group`](Self::group). It must return the same for all requests of one page. Default: no function.
+    /// Puts a page into the groups that a function returns for its key, in addition to those of
+    /// [`group`](Self::group). The key is that of [`ViewCache::key`]. Default: no function.
+    ///
+    /// ```
+    /// use everfresh::{Cache, ViewCache, view_key};
+    ///
+    /// // A write names the start page, which is then one get, and forgets all others as a group.
+    /// let views = ViewCache::builder(Cache::memory(64 << 20).build())
+    ///     .query_number("page")
+    ///     .groups_of(|key| if key == view_key("/") { vec![] } else { vec!["lists".to_owned()] })
+    ///     .build();
+    /// # let _ = views;
+    /// ```
     #[must_use]
     pub fn groups_of(
         mut self,
-        groups: impl Fn(&ServiceRequest) -> Vec<String> + Send + Sync + 'static,
+        groups: impl Fn(&str) -> Vec<String> + Send + Sync + 'static,
     ) -> Self {
         self.settings.groups_of = Some(Box::new(groups));
         self

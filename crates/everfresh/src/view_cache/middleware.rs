@@ -99,7 +99,7 @@ impl Settings {
         }
         let mut key = match self.admit(&req) {
             Ok((key, query)) => {
-                PageKey::new(self.cache.full_key(&key), query, self.group_keys(&req), self.version)
+                PageKey::new(self.cache.full_key(&key), query, self.group_keys(&key), self.version)
             }
             Err(refusal) => {
                 log_refusal(req.path(), refusal);
@@ -130,9 +130,9 @@ impl Settings {
         Ok((key, Some(query)))
     }
 
-    /// Returns the keys of the groups of a request's page.
-    fn group_keys(&self, req: &ServiceRequest) -> Vec<String> {
-        let own = self.groups_of.as_ref().map(|groups_of| groups_of(req)).unwrap_or_default();
+    /// Returns the keys of the groups of a page.
+    fn group_keys(&self, key: &str) -> Vec<String> {
+        let own = self.groups_of.as_ref().map(|groups_of| groups_of(key)).unwrap_or_default();
         let names = self.groups.iter().map(String::as_str).chain(own.iter().map(String::as_str));
         names.map(|name| self.cache.full_group_key(name)).collect()
     }

@@ -91,7 +91,7 @@ use crate::cache::{Cache, lifetime::Lifetime};
 pub struct ViewCache(Arc<Settings>);
 
 type Condition<T> = Option<Box<dyn Fn(&T) -> bool + Send + Sync>>;
-type GroupsFunction = Option<Box<dyn Fn(&ServiceRequest) -> Vec<String> + Send + Sync>>;
+type GroupsFunction = Option<Box<dyn Fn(&str) -> Vec<String> + Send + Sync>>;
 type KeyFunction = Option<Box<dyn Fn(&ServiceRequest) -> Option<String> + Send + Sync>>;
 
 struct Settings {

@@ -182,10 +182,10 @@ fn pages_that_no_write_can_name_are_fresh_after_an_edit() {
 }
 
 #[test]
-fn a_page_belongs_to_the_groups_of_its_request() {
+fn a_page_belongs_to_the_groups_of_its_key() {
     let cache = Cache::memory(1 << 20).build();
     let views = ViewCache::builder(cache.clone())
-        .groups_of(|req| vec![req.path().trim_start_matches('/').to_owned()])
+        .groups_of(|key| vec![key.trim_start_matches("view//").to_owned()])
         .build();
     let (site, edits) = wiki(&views);
     assert_eq!(site.texts(["/a", "/b"]), ["0", "0"]);
