@@ -157,15 +157,18 @@ impl Parts {
         let cache = open_cache(config, &db);
         let layer = |name, is_on| if is_on { cache.layer(name) } else { Cache::null().build() };
         let queries = layer("query", config.cache.layers.query);
-        let pages = routes::cached_pages();
-        let tasks = Tasks::new(db.clone(), &cache, queries, pages, limits.tasks);
+        let tasks = Tasks::new(db.clone(), &cache, queries, limits.tasks, limits.tasks_per_page);
         let sessions = Sessions::new(&config.session, production, &cache, &db);
         let assets = Assets::load();
         let views = Views::load(assets.clone(), layer("fragment", config.cache.layers.fragment))?;
         let hosts = config.allowed_hosts.clone();
         let pages = ViewCache::builder(layer("view", config.cache.layers.view))
-            .version(views.version() ^ headers::version(production))
+            .version(views.version() ^ headers::version(production) ^ limits.tasks_per_page)
+            .query_number("page")
+            .groups_of(Tasks::groups_of_page)
             .bypass_cookie(flash::MARKER)
+            // Only messages show anything of a session: they bypass the cache, and are not stored.
+            .allow_sessions()
             .unless(move |req| {
                 request_body::is_announced(req) || !allowed_hosts::allow(&hosts, req)
             });
@@ -213,6 +216,7 @@ impl Parts {
             .app_data(self.proxies.clone())
             .app_data(self.routes.clone())
             .app_data(self.tasks.clone())
+            .app_data(Data::new(self.sessions.undo_room()))
             .app_data(self.views.clone())
             .app_data(self.visitor_requests.clone())
             .app_data(self.write_rates.clone());

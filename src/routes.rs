@@ -11,16 +11,32 @@ use crate::{
     http::route::{Methods, Route, route},
     monitor::{admin_token, dashboard, health, metrics},
     session::{Sessions, key_rotation::accept_previous_key},
-    tasks::handlers,
+    tasks::{changes, handlers},
     views::static_files,
 };
 
 pub(crate) const ROUTES: &[Route] = &[
-    route!(GetAndPost "/" => |r| read(r, handlers::list).route(web::post().to(handlers::add)))
+    route!(GetAndPost "/" => |r| read(r, handlers::list).route(web::post().to(changes::add)))
         .cached()
         .with_session(),
+    route!(Get "/active" => |r| read(r, handlers::list)).cached().with_session(),
+    route!(Get "/completed" => |r| read(r, handlers::list)).cached().with_session(),
+    route!(Post "/complete-all" => |r| r.route(web::post().to(changes::complete_all)))
+        .with_session(),
+    route!(Post "/clear-completed" => |r| r.route(web::post().to(changes::clear_completed)))
+        .with_session(),
+    route!(Post "/undo" => |r| r.route(web::post().to(changes::undo))).with_session(),
+    route!(Post "/{id}" matching "/{id:[0-9]+}" => |r| r.route(web::post().to(changes::rename)))
+        .with_session(),
+    route!(Get "/{id}/edit" matching "/{id:[0-9]+}/edit" => |r| read(r, handlers::edit)),
+    route!(Post "/{id}/complete" matching "/{id:[0-9]+}/complete" =>
+        |r| r.route(web::post().to(changes::complete)))
+    .with_session(),
+    route!(Post "/{id}/reopen" matching "/{id:[0-9]+}/reopen" =>
+        |r| r.route(web::post().to(changes::reopen)))
+    .with_session(),
     route!(Post "/{id}/delete" matching "/{id:[0-9]+}/delete" =>
-        |r| r.route(web::post().to(handlers::delete)))
+        |r| r.route(web::post().to(changes::delete)))
     .with_session(),
     route!(Get "/static/{name}" => |r| read(r, static_files::serve)),
     route!(Get "/cache" => |r| read(r, dashboard::show).default_service(web::to(admin_token::refuse))),

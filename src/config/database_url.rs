@@ -2,7 +2,7 @@
 //!
 //! Neither user nor password is ever printed.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, path::Path, str::FromStr};
 
 use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
@@ -31,6 +31,13 @@ pub struct DatabaseUrl {
 impl DatabaseUrl {
     pub(crate) fn is_sqlite(&self) -> bool {
         self.secret.expose_secret().starts_with("sqlite:")
+    }
+
+    /// Returns whether this is an SQLite file that does not exist yet, in a folder that does.
+    pub(crate) fn names_new_file(&self) -> bool {
+        let file = Path::new(&self.place);
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        self.is_sqlite() && !file.exists() && folder.is_none_or(Path::is_dir)
     }
 
     fn password(&self) -> Option<&str> {

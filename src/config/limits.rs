@@ -29,6 +29,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// `MAX_TASKS`: tasks in the list. Default: 1,000,000.
     pub tasks: u64,
+    /// `TASKS_PER_PAGE`: tasks on each page of the list. Default: 100.
+    pub tasks_per_page: u64,
     /// `MAX_WRITES_PER_MINUTE`: writes of one address in a minute, at this process. Loopback addresses
     /// are not counted. 0 is no limit. Default: 600.
     pub writes_per_minute: u32,
@@ -45,6 +47,7 @@ impl Default for Limits {
             write_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(95),
             tasks: 1_000_000,
+            tasks_per_page: 100,
             writes_per_minute: 600,
         }
     }
@@ -75,6 +78,9 @@ impl Limits {
             write_timeout: time("WRITE_TIMEOUT", default.write_timeout)?,
             idle_timeout: time("IDLE_TIMEOUT", default.idle_timeout)?,
             tasks: env.number_between("MAX_TASKS", 1, u32::MAX)?.map_or(default.tasks, u64::from),
+            tasks_per_page: env
+                .number_between("TASKS_PER_PAGE", 1, 1000)?
+                .map_or(default.tasks_per_page, u64::from),
             writes_per_minute: env
                 .number_between("MAX_WRITES_PER_MINUTE", 0, u32::MAX)?
                 .unwrap_or(default.writes_per_minute),

@@ -2,7 +2,7 @@
 //!
 //! A visitor with a message also has a marker cookie. With the cookie a request bypasses the view cache;
 //! without it, no session is loaded for a cached page. The page that shows the messages removes the
-//! cookie. A message without data of its own is in the marker alone, and starts no session.
+//! cookie. A message about something that was not done is in the marker alone, and starts no session.
 
 use actix_session::{Session, SessionInsertError};
 use actix_web::{
@@ -17,8 +17,9 @@ const KEY: &str = "flash";
 /// The name of the marker cookie.
 pub(crate) const MARKER: &str = "flash";
 
-/// The value of the marker for [`Flash::AlreadyGone`]; the messages of the session are shown with it.
-const ALREADY_GONE: &str = "gone";
+/// The values of the marker for messages that are in no session; those of the session are shown with them.
+const IN_MARKER: [(&str, Flash); 2] =
+    [("gone", Flash::AlreadyGone), ("nothing", Flash::NothingToUndo)];
 
 /// The largest number of messages, so that a client that never loads a page cannot fill its session.
 const MAX_MESSAGES: usize = 5;
@@ -30,25 +31,88 @@ const MAX_NAME_LENGTH: usize = 80;
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Flash {
-    Added { name: String },
-    Deleted { name: String },
+    Added { name: ShortName },
+    Completed { name: ShortName },
+    Reopened { name: ShortName },
+    Renamed { name: ShortName },
+    Deleted { name: ShortName, can_undo: bool },
+    CompletedAll { number: usize },
+    Cleared { number: usize, can_undo: bool },
+    Restored { number: usize },
+    NothingToUndo,
     AlreadyGone,
 }
 
-impl Flash {
-    pub(crate) fn added(name: &str) -> Self {
-        Self::Added { name: shortened(name) }
-    }
+/// The words of a message, without the full stop. A name stands between `before` and `after`.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub(crate) struct Words {
+    pub(crate) before: String,
+    pub(crate) name: String,
+    pub(crate) after: &'static str,
+    /// Whether it is about something that was not done.
+    pub(crate) is_notice: bool,
+    /// Whether the page offers to undo it.
+    pub(crate) can_undo: bool,
+}
 
-    pub(crate) fn deleted(name: &str) -> Self {
-        Self::Deleted { name: shortened(name) }
+impl Flash {
+    /// Returns the words for the visitor.
+    pub(crate) fn words(&self) -> Words {
+        let of = |before: &str, name: &ShortName| Words {
+            before: format!("{before} “"),
+            name: name.0.clone(),
+            after: "”",
+            ..Words::default()
+        };
+        let text = |before: String| Words { before, ..Words::default() };
+        let tasks = |number: usize| match number {
+            1 => "1 task".to_owned(),
+            _ => format!("{number} tasks"),
+        };
+        match self {
+            Self::Added { name } => of("Added", name),
+            Self::Completed { name } => of("Completed", name),
+            Self::Reopened { name } => of("Reopened", name),
+            Self::Renamed { name } => of("Renamed to", name),
+            Self::Deleted { name, can_undo } => {
+                Words { can_undo: *can_undo, ..of("Deleted", name) }
+            }
+            Self::CompletedAll { number: 0 } => {
+                Words { is_notice: true, ..text("No task was left to complete".to_owned()) }
+            }
+            Self::CompletedAll { number } => text(format!("Completed {}", tasks(*number))),
+            Self::Cleared { number: 0, .. } => {
+                Words { is_notice: true, ..text("No task was completed".to_owned()) }
+            }
+            Self::Cleared { number, can_undo } => {
+                Words { can_undo: *can_undo, ..text(format!("Deleted {}", tasks(*number))) }
+            }
+            Self::Restored { number } => text(format!("Brought back {}", tasks(*number))),
+            Self::NothingToUndo => Words {
+                is_notice: true,
+                ..text(
+                    "There is nothing to undo: it is undone already, or your session has ended."
+                        .to_owned(),
+                )
+            },
+            Self::AlreadyGone => {
+                Words { is_notice: true, ..text("That task was already gone".to_owned()) }
+            }
+        }
     }
 }
 
-fn shortened(name: &str) -> String {
-    match name.char_indices().nth(MAX_NAME_LENGTH) {
-        Some((end, _)) => format!("{}…", &name[..end]),
-        None => name.to_owned(),
+/// The name of a task in a message, cut after [`MAX_NAME_LENGTH`] characters.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(transparent)]
+pub(crate) struct ShortName(String);
+
+impl From<&str> for ShortName {
+    fn from(name: &str) -> Self {
+        Self(match name.char_indices().nth(MAX_NAME_LENGTH) {
+            Some((end, _)) => format!("{}…", &name[..end]),
+            None => name.to_owned(),
+        })
     }
 }
 
@@ -91,18 +155,21 @@ impl FlashMarker {
         let _ = response.add_cookie(&self.0);
     }
 
-    /// Sets the cookie so that the next page shows [`Flash::AlreadyGone`], unless another message follows
-    /// before it.
-    pub(crate) fn set_already_gone(&self, response: &mut HttpResponse) {
+    /// Sets the cookie so that the next page shows a message without data of its own, unless another message
+    /// follows before it.
+    pub(crate) fn set_message(&self, response: &mut HttpResponse, message: &Flash) {
         let mut cookie = self.0.clone();
-        cookie.set_value(ALREADY_GONE);
+        if let Some((value, _)) = IN_MARKER.iter().find(|(_, known)| known == message) {
+            cookie.set_value(*value);
+        }
         let _ = response.add_cookie(&cookie);
     }
 
     /// Returns the message of the marker itself.
     pub(crate) fn message(request: &HttpRequest) -> Option<Flash> {
         let marker = request.cookie(MARKER)?;
-        (marker.value() == ALREADY_GONE).then_some(Flash::AlreadyGone)
+        let message = IN_MARKER.iter().find(|(value, _)| *value == marker.value());
+        message.map(|(_, message)| message.clone())
     }
 
     /// Removes the cookie, if the request carries it.
@@ -119,7 +186,8 @@ mod tests {
 
     #[test]
     fn a_long_name_is_shortened_between_characters() {
-        assert_eq!(shortened(&"🦀".repeat(80)), "🦀".repeat(80));
-        assert_eq!(shortened(&"🦀".repeat(81)), format!("{}…", "🦀".repeat(80)));
+        let shortened = |length| ShortName::from(&*"🦀".repeat(length)).0;
+        assert_eq!(shortened(80), "🦀".repeat(80));
+        assert_eq!(shortened(81), format!("{}…", "🦀".repeat(80)));
     }
 }

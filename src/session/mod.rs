@@ -3,6 +3,7 @@
 pub(crate) mod flash;
 pub(crate) mod key_rotation;
 mod store;
+pub(crate) mod undo;
 
 use actix_session::{SessionMiddleware, config::PersistentSession};
 use actix_web::{
@@ -15,6 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use self::{
     key_rotation::KeyRotation,
     store::{DbSessions, Store},
+    undo::UndoRoom,
 };
 use crate::{
     config::{SessionConfig, SessionStoreKind},
@@ -53,6 +55,14 @@ impl Sessions {
 
     pub(crate) fn keys(&self) -> KeyRotation {
         self.keys.clone()
+    }
+
+    /// Returns the room for deleted tasks: a cookie takes 4 KB, encrypted and with the messages.
+    pub(crate) fn undo_room(&self) -> UndoRoom {
+        match self.store {
+            Store::Cookie => UndoRoom(900),
+            Store::Cache(_) | Store::CachedDb(_) => UndoRoom(64 * 1024),
+        }
     }
 
     pub(crate) fn middleware(&self) -> Middleware {

@@ -1,28 +1,24 @@
-//! The task: its fields, valid names, and its queries. Knows no HTTP and no cache.
+//! The task: its fields, and valid names. Pure.
 
-use diesel::prelude::*;
+use diesel::{Insertable, Queryable, Selectable};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::db::DbConnection;
-
-diesel::table! {
-    task (id) {
-        id -> BigInt,
-        name -> Text,
-    }
-}
+use super::schema::task;
 
 /// The version of the serialised form of [`Task`] in the cache: change it with the fields. A test pins
 /// the form.
-pub(crate) const SCHEMA: &str = "1";
+pub(crate) const SCHEMA: &str = "2";
 
 /// A stored task.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Queryable, Selectable, Serialize)]
+#[derive(
+    Clone, Debug, Deserialize, Eq, Insertable, PartialEq, Queryable, Selectable, Serialize,
+)]
 #[diesel(table_name = task)]
 pub(crate) struct Task {
     pub(crate) id: i64,
     pub(crate) name: String,
+    pub(crate) completed: bool,
 }
 
 /// The id of a task: a positive 64-bit integer.
@@ -104,32 +100,6 @@ pub(crate) enum NameError {
     TooLong(usize),
 }
 
-/// Returns all tasks, oldest first.
-pub(super) fn list(conn: &mut DbConnection) -> QueryResult<Vec<Task>> {
-    task::table.order(task::id).select(Task::as_select()).load(conn)
-}
-
-/// Counts all tasks.
-pub(super) fn count(conn: &mut DbConnection) -> QueryResult<u64> {
-    let count: i64 = task::table.count().get_result(conn)?;
-    Ok(count.unsigned_abs())
-}
-
-/// Stores a new task.
-pub(super) fn add(conn: &mut DbConnection, name: &TaskName) -> QueryResult<()> {
-    diesel::insert_into(task::table).values(task::name.eq(name.as_str())).execute(conn)?;
-    Ok(())
-}
-
-/// Deletes a task and returns it; `None` if there is no task with this id.
-///
-/// Runs two statements, so call it in a transaction.
-pub(super) fn delete(conn: &mut DbConnection, id: TaskId) -> QueryResult<Option<Task>> {
-    let found = task::table.find(id.0).select(Task::as_select()).first(conn).optional()?;
-    let removed = diesel::delete(task::table.find(id.0)).execute(conn)?;
-    Ok(found.filter(|_| removed > 0))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -173,9 +143,10 @@ mod tests {
     #[test]
     fn the_cached_form_of_a_task_is_that_of_this_schema() {
         // If this fails, change SCHEMA with it.
-        let task = Task { id: 7, name: "Milk".to_owned() };
+        let task = Task { id: 7, name: "Milk".to_owned(), completed: true };
         let form = rmp_serde::to_vec_named(&task).unwrap();
-        assert_eq!((SCHEMA, &form[..]), ("1", &b"\x82\xa2id\x07\xa4name\xa4Milk"[..]));
+        let pinned = b"\x83\xa2id\x07\xa4name\xa4Milk\xa9completed\xc3";
+        assert_eq!((SCHEMA, &form[..]), ("2", &pinned[..]));
     }
 
     #[test]

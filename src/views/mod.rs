@@ -5,12 +5,10 @@ pub(crate) mod static_files;
 
 use std::borrow::Cow;
 
-use actix_web::web;
 use everfresh::{Cache, Templates, TemplatesError};
 use rust_embed::RustEmbed;
 use serde::Serialize;
 use tera::{Kwargs, State, Tera, TeraResult};
-use tokio::runtime::Handle;
 
 use self::assets::Assets;
 
@@ -50,19 +48,6 @@ impl Views {
     /// Renders a template with the fields of `page` as its variables.
     pub(crate) async fn render(&self, template: &str, page: &impl Serialize) -> TeraResult<String> {
         self.templates.render_serialized(&self.fragments, template, page).await
-    }
-
-    /// Renders a template that takes long, on a thread for such work: the worker goes on answering
-    /// others.
-    pub(crate) async fn render_apart(
-        &self,
-        template: &'static str,
-        page: impl Serialize + Send + 'static,
-    ) -> TeraResult<String> {
-        let (views, runtime) = (self.clone(), Handle::current());
-        web::block(move || runtime.block_on(views.render(template, &page)))
-            .await
-            .map_err(|error| tera::Error::message(error.to_string()))?
     }
 }
 

@@ -12,13 +12,24 @@ use crate::alone;
 #[test]
 fn probes_answer_within_a_second_while_many_render_a_long_list() {
     let _alone = alone();
-    let app = TestApp::with(TestDatabase::sqlite(), &[("CACHE_BACKEND", "none")]);
+    let app = TestApp::with(
+        TestDatabase::sqlite(),
+        &[("CACHE_BACKEND", "none"), ("TASKS_PER_PAGE", "1000")],
+    );
     let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000) \
         INSERT INTO task (name) SELECT 'Task ' || i FROM n";
     drop(app.database.execute(rows));
     thread::scope(|scope| {
         let visitors: Vec<_> = (0..20)
-            .map(|_| scope.spawn(|| assert_eq!(app.browser().get("/").status, 200)))
+            .map(|visitor| {
+                let app = &app;
+                scope.spawn(move || {
+                    for page in 1..=30 {
+                        let path = format!("/?page={}", (visitor * 7 + page) % 30 + 1);
+                        assert_eq!(app.browser().get(&path).status, 200);
+                    }
+                })
+            })
             .collect();
         let mut probes = 0;
         while visitors.iter().any(|visitor| !visitor.is_finished()) {

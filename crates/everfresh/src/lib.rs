@@ -37,8 +37,11 @@ pub use cache::{
 };
 #[cfg(feature = "diesel")]
 pub use diesel_ledger::{
-    Backlog, Dialect, DieselDatabase, DieselLedger, DieselPool, DieselPoolError, DieselWriter,
-    LedgerConnection, RowId,
+    database::DieselDatabase,
+    ledger::DieselLedger,
+    pool::{DieselPool, DieselPoolError},
+    table::{Backlog, Dialect, LedgerConnection, RowId},
+    writer::DieselWriter,
 };
 #[cfg(feature = "tera")]
 pub use fragment::{Templates, TemplatesError, fragment_key};

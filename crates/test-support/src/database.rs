@@ -73,6 +73,19 @@ impl TestDatabase {
         conn
     }
 
+    /// Drops everything that the migrations have made.
+    pub fn clear(&self) {
+        if self.kind() == "postgres" {
+            drop(self.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public"));
+            return;
+        }
+        for table in
+            ["task", "task_totals", "cache_invalidations", "sessions", "__diesel_schema_migrations"]
+        {
+            drop(self.execute(&format!("DROP TABLE IF EXISTS {table}")));
+        }
+    }
+
     /// Blocks all writes until the returned connection is dropped.
     pub fn lock(&self) -> DbConnection {
         self.execute(match self.kind() {

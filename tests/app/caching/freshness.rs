@@ -32,6 +32,8 @@ fn a_write_invalidates_all_layers_even_if_its_process_uses_none() {
 fn a_write_invalidates_every_query_and_page_of_all_routes() {
     /// Entries that are checked by their content when they are read, and sessions.
     const PROVEN: [&str; 3] = ["task-fragment/", "view-page/", "session/"];
+    /// Entries that are in a group.
+    const GROUPED: [&str; 4] = ["view//active", "view//completed", "view//?page=", "tasks.page/"];
 
     let (app, server) = cached_app(TestDatabase::sqlite(), &[("CACHE_KEY_PREFIX", "")]);
     app.with_tasks(&["Milk", "Tea"]);
@@ -41,14 +43,19 @@ fn a_write_invalidates_every_query_and_page_of_all_routes() {
             assert_eq!(app.browser().get(page).status, 200, "{page}");
         }
         assert_eq!(app.browser().post_form("/", &[("name", "")]).status, 422);
+        app.browser().get("/?page=2");
         for page in tasklist::routes::cached_pages() {
             let key = everfresh::view_key(page);
             assert!(server.keys().contains(&key), "{page} is cached");
         }
         assert_eq!(app.browser().post_form(write, &[("name", "Bread")]).status, 303);
         let mut left = server.keys();
-        left.retain(|key| !PROVEN.iter().any(|kind| key.starts_with(kind)));
-        assert_eq!(left, [""; 0], "{write} must invalidate these: see Tasks::query_keys");
+        let is_of = |kinds: &[&str], key: &str| kinds.iter().any(|kind| key.starts_with(kind));
+        left.retain(|key| !is_of(&PROVEN, key) && !is_of(&GROUPED, key));
+        assert_eq!(left, [""; 0], "{write} must invalidate these: see Tasks::invalidation");
+        for page in tasklist::routes::cached_pages() {
+            assert_ne!(app.browser().get(page).cache_status(), "hit", "{page} after {write}");
+        }
     }
 }
 

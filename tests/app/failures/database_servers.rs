@@ -54,6 +54,7 @@ fn start(folder: &Path, url: &str) -> Program {
         ("HOST", "127.0.0.1"),
         ("DATABASE_URL", url),
         ("SECRET_KEY", SECRET_KEY),
+        ("TASKS_PER_PAGE", "1000"),
         ("RUST_LOG", "info,tasklist::access=off,actix_server=warn"),
     ];
     let migrated = command(folder, &settings).arg("migrate").status().unwrap();
@@ -142,13 +143,14 @@ fn a_full_disk_is_a_503_and_loses_nothing(kind: ServerKind) {
     assert_eq!(add(&browser, "Milk"), 303);
     // The last rows that fit; those of a statement that fails are not there.
     let database = TestDatabase::at(&server.url("tasks"));
-    let fill = match kind {
-        ServerKind::Postgres => {
-            "INSERT INTO task (name) SELECT repeat('x', 500) FROM generate_series(1, 1000)"
-        }
-        ServerKind::MariaDb => "INSERT INTO task (name) SELECT repeat('x', 500) FROM seq_1_to_1000",
-    };
-    wait_until("the disk is full", || !database.try_execute(fill));
+    for rows in [1000, 10] {
+        let numbers = match kind {
+            ServerKind::Postgres => format!("generate_series(1, {rows})"),
+            ServerKind::MariaDb => format!("seq_1_to_{rows}"),
+        };
+        let fill = format!("INSERT INTO task (name) SELECT repeat('x', 500) FROM {numbers}");
+        wait_until("the disk is full", || !database.try_execute(&fill));
+    }
     let mut acknowledged = 0;
     wait_until("a task does not fit", || match add(&browser, &long) {
         303 => {

@@ -1,13 +1,14 @@
 //! Many visitors at once.
 
 use std::{collections::BTreeSet, thread};
-use test_support::{app::TestApp, on_every_database};
+use test_support::{app::TestApp, database::TestDatabase, on_every_database_url};
 
-on_every_database![parallel_adds_and_deletes_are_all_applied];
+on_every_database_url![parallel_adds_and_deletes_are_all_applied];
 
 const VISITORS: usize = 200;
 
-fn parallel_adds_and_deletes_are_all_applied(app: &TestApp) {
+fn parallel_adds_and_deletes_are_all_applied(database: &TestDatabase) {
+    let app = TestApp::with(TestDatabase::at(&database.url), &[("TASKS_PER_PAGE", "1000")]);
     in_parallel(|n| {
         let added = app.browser().post_form("/", &[("name", &format!("task {n}"))]);
         assert_eq!(added.status, 303);

@@ -31,7 +31,6 @@ use crate::{
     },
     freshness::{
         flight::Flights,
-        group::group_key,
         lease::{Encoded, FillOutcome, Filler},
     },
 };
@@ -329,11 +328,6 @@ impl Cache {
     {
         let groups: Vec<_> = groups.iter().map(|name| self.full_group_key(name)).collect();
         self.get_or_compute_if(key, 0, &groups, lifetime, |_| true, compute).await
-    }
-
-    /// Returns the key of a group as the backend knows it.
-    pub(crate) fn full_group_key(&self, name: &str) -> String {
-        self.full_key(&group_key(name))
     }
 
     /// Like [`Cache::get_or_compute`], with entries of one schema, in groups with these full keys. A value

@@ -9,7 +9,10 @@ use diesel::{
 };
 use thiserror::Error;
 
-use super::{Dialect, DieselDatabase, LedgerConnection};
+use super::{
+    database::DieselDatabase,
+    table::{Dialect, LedgerConnection},
+};
 
 /// A pool of connections (Diesel's feature `r2d2`), and the kind of its database.
 ///

@@ -11,7 +11,6 @@ use diesel::{
     sql_types::{BigInt, Text, Untyped},
 };
 
-use super::Backlog;
 use crate::freshness::invalidation::Invalidation;
 
 diesel::table! {
@@ -61,6 +60,15 @@ impl Dialect {
             Self::Mysql => "`keys`",
         }
     }
+}
+
+/// The invalidations that are not confirmed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Backlog {
+    /// The number of rows.
+    pub rows: u64,
+    /// The age of the oldest.
+    pub oldest: Option<Duration>,
 }
 
 /// The position of a row in the order of the replay.

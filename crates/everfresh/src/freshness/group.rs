@@ -20,7 +20,7 @@ use crate::{
         entries::{Entries, Lookup, Slot},
         frame::Stamp,
     },
-    cache::key::append_escaped,
+    cache::{Cache, key::append_escaped},
 };
 
 /// Returns the key that stands for a group, for an [`Invalidation`](crate::Invalidation).
@@ -38,6 +38,13 @@ pub fn group_key(name: &str) -> String {
     let mut key = "%group/".to_owned();
     append_escaped(&mut key, name, None);
     key
+}
+
+impl Cache {
+    /// Returns the key of a group as the backend knows it.
+    pub(crate) fn full_group_key(&self, name: &str) -> String {
+        self.full_key(&group_key(name))
+    }
 }
 
 impl Entries {

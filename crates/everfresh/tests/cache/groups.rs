@@ -18,7 +18,7 @@ use test_support::{
 };
 use tokio::sync::Notify;
 
-use crate::site::Site;
+use crate::views::site::Site;
 
 async fn on_every_backend(check: impl AsyncFn(&Cache)) {
     let server = Memcached::start(Kind::Plain);

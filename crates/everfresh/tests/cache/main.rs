@@ -11,6 +11,4 @@ mod groups;
 mod lowering;
 mod not_kept;
 mod sessions;
-mod site;
-mod view_sessions;
 mod views;

@@ -27,7 +27,7 @@ fn connect(app: &TestApp) -> TcpStream {
 }
 
 const MISSING_PATHS: [&str; 6] =
-    ["/nowhere", "/1", "/static/", "/static/style.css", "/static/../Cargo.toml", "//"];
+    ["/nowhere", "/1/", "/static/", "/static/style.css", "/static/../Cargo.toml", "//"];
 
 #[test]
 fn a_missing_path_is_a_styled_404() {

@@ -1,5 +1,8 @@
 //! Tests of the view cache: whole pages, requested from a real server.
 
+mod sessions;
+pub mod site;
+
 use std::{
     io::{Read, Write},
     net::TcpStream,
@@ -32,7 +35,7 @@ use test_support::{
 };
 use tokio::sync::Semaphore;
 
-use crate::site::Site;
+use self::site::Site;
 
 fn memory() -> Cache {
     Cache::memory(1 << 24).build()

@@ -1,0 +1,18 @@
+//! The tables of tasks.
+
+diesel::table! {
+    task (id) {
+        id -> BigInt,
+        name -> Text,
+        completed -> Bool,
+    }
+}
+
+diesel::table! {
+    /// The numbers of tasks, kept by triggers. MySQL has none of it.
+    task_totals (id) {
+        id -> SmallInt,
+        active -> BigInt,
+        completed -> BigInt,
+    }
+}
