@@ -80,6 +80,32 @@ for (const javaScriptEnabled of [true, false]) {
       assert.deepEqual(page.consoleMessages, []);
     });
 
+    test("tasks are completed, filtered, edited, cleared and brought back", async () => {
+      const page = await visit({ context: { javaScriptEnabled } });
+      for (const name of ["Milk", "Bread", "Tea"]) await add(page, name);
+      await press(page.getByRole("button", { name: "Complete Bread" }));
+      assert.deepEqual(await flashes(page), ["Completed “Bread”."]);
+      await page.getByRole("button", { name: "Completed. Reopen Bread" }).waitFor();
+      await page.getByText("2 tasks left").waitFor();
+      await page.getByRole("link", { name: "Active" }).click();
+      await page.waitForURL("**/active");
+      assert.deepEqual(await names(page), ["Milk", "Tea"]);
+      await press(page.getByRole("button", { name: "Complete Tea" }));
+      assert.equal(new URL(page.url()).pathname, "/active", "back to where the form was");
+      assert.deepEqual(await names(page), ["Milk"]);
+      await page.getByRole("link", { name: "Edit Milk" }).click();
+      await page.locator("#name").fill("Oat milk");
+      await press(page.getByRole("button", { name: "Save" }));
+      assert.equal(new URL(page.url()).pathname, "/active");
+      assert.deepEqual(await names(page), ["Oat milk"]);
+      await press(page.getByRole("button", { name: "Delete completed (2)" }));
+      assert.deepEqual(await flashes(page), ["Deleted 2 tasks."]);
+      await press(page.getByRole("button", { name: "Undo" }));
+      await page.goto(app.url);
+      assert.deepEqual(await names(page), ["Oat milk", "Bread", "Tea"]);
+      assert.deepEqual(page.consoleMessages, []);
+    });
+
     test("a rejected name stays in the field, with an error and the focus", async () => {
       const page = await visit({ context: { javaScriptEnabled } });
       const typed = "y".repeat(501);
@@ -105,12 +131,37 @@ test("the app works with the keyboard alone", async () => {
   await page.keyboard.press("Enter");
   await page.getByText("Added “Bread”.").waitFor();
   await page.locator("#name:focus").waitFor();
-  await page.keyboard.press("Tab"); // the button "Add Task"
-  await page.keyboard.press("Tab"); // the first "Delete"
+  const tabTo = async (name) => {
+    for (let tabs = 0; tabs < 20; tabs++) {
+      await page.keyboard.press("Tab");
+      const focused = await page.evaluate(() => document.activeElement.id);
+      if (focused === name) return;
+    }
+    assert.fail(`no ${name}`);
+  };
+  await tabTo("toggle-1");
   await page.keyboard.press("Enter");
-  await page.getByText("Deleted “Milk”.").waitFor();
+  await page.getByText("Completed “Milk”.").waitFor();
+  // The button that was pressed has the focus again.
+  await page.locator("#toggle-1:focus").waitFor();
+  await page.keyboard.press("Tab"); // "Edit"
+  await page.keyboard.press("Enter");
+  await page.locator("#name:focus").waitFor();
+  await page.keyboard.press("ControlOrMeta+A");
+  await page.keyboard.type("Oat milk");
+  await page.keyboard.press("Enter");
+  await page.getByText("Renamed to “Oat milk”.").waitFor();
+  await page.locator("#toggle-1:focus").waitFor();
+  await page.keyboard.press("Tab"); // "Edit"
+  await page.keyboard.press("Tab"); // "Delete"
+  await page.keyboard.press("Enter");
+  await page.getByText("Deleted “Oat milk”.").waitFor();
   await page.waitForLoadState("load");
   assert.deepEqual(await names(page), ["Bread"]);
+  await page.keyboard.press("Tab"); // "Undo", the first target of the page
+  await page.keyboard.press("Enter");
+  await page.getByText("Brought back 1 task.").waitFor();
+  assert.deepEqual(await names(page), ["Oat milk", "Bread"]);
 });
 
 test("the page makes no request to other hosts and logs no console message", async () => {
@@ -156,9 +207,32 @@ test("pages fit a screen of 320 px, and targets are at least 24 px high", async 
     heights: [...document.querySelectorAll("button, input, a")].map((e) => e.getBoundingClientRect().height),
   }));
   assert.equal(width, 320);
+  await page.goto(app.url + "/4/edit");
+  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 320);
   await page.goto(app.url + "/cache");
   assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 320);
   assert.ok(Math.min(...heights) >= 24, String(heights));
+});
+
+test("a row has equal space above and below it, whatever its number of lines", async () => {
+  for (const width of [320, 1000]) {
+    const page = await visit({ context: { viewport: { width, height: 640 } } });
+    for (const name of ["Milk", "a b ".repeat(90), "x".repeat(300)]) await add(page, name);
+    const spaces = await page.locator(".tasks > li").evaluateAll((rows) =>
+      rows.map((row) => {
+        const parts = [...row.children].map((part) => part.getBoundingClientRect());
+        const { top, bottom } = row.getBoundingClientRect();
+        const border = row.clientTop;
+        return [
+          Math.min(...parts.map((part) => part.top)) - top - border,
+          bottom - Math.max(...parts.map((part) => part.bottom)),
+        ].map(Math.round);
+      }),
+    );
+    for (const [above, below] of spaces) {
+      assert.ok(Math.abs(above - below) <= 1 && above >= 6, `${width} px: ${JSON.stringify(spaces)}`);
+    }
+  }
 });
 
 test("the first visit transfers less than 20 kB", async () => {
@@ -191,6 +265,19 @@ for (const colorScheme of ["light", "dark"]) {
     await page.evaluate(() => document.querySelector("#name").removeAttribute("required"));
     await add(page, "  ");
     assert.deepEqual(await violationsOf(page), [], "with an error");
+    await press(page.locator("#toggle-2"));
+    assert.deepEqual(await violationsOf(page), [], "with a completed task");
+    for (const path of ["/active", "/completed"]) {
+      await page.goto(app.url + path);
+      assert.deepEqual(await violationsOf(page), [], path);
+    }
+    await page.goto(app.url + "/3/edit");
+    assert.deepEqual(await violationsOf(page), [], "editing");
+    await page.locator("[name=original]").evaluate((field) => (field.value = "other"));
+    await page.locator("#name").fill("mine");
+    await press(page.getByRole("button", { name: "Save" }));
+    await page.getByText("Somebody else has changed").waitFor();
+    assert.deepEqual(await violationsOf(page), [], "a conflict");
     await page.goto(app.url + "/nowhere");
     assert.deepEqual(await violationsOf(page), [], "error page");
     await page.goto(app.url + "/cache");
