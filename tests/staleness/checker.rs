@@ -1,7 +1,11 @@
 //! Judges pages by the acknowledged writes.
+//!
+//! A fact is something that a page shows or does not show: that a task is in a list. Each write changes some
+//! facts, and the writes of one fact come one after the other. A page may show the state after the last write
+//! that must be visible to it, or after any later write that had begun when the page was received.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet},
     sync::Mutex,
     time::{Duration, Instant},
 };
@@ -13,18 +17,24 @@ const REPAIR_TIME: Duration = Duration::from_secs(1);
 /// Age at which a page is judged. By then the writers have reported the writes that it must show.
 pub const JUDGEMENT_DELAY: Duration = Duration::from_millis(500);
 
-/// Time for which a deleted task is remembered. Longer than any page waits to be judged.
-const DELETED_RETENTION: Duration = Duration::from_secs(30);
+/// Time after which the writes of a fact that is false are forgotten. Longer than any page waits to be
+/// judged.
+const RETENTION: Duration = Duration::from_secs(30);
 
-/// The times that decide whether a page must show a task. Tasks are identified by their names,
-/// which are never reused.
-#[derive(Clone, Copy, Debug, Default)]
-struct Task {
-    /// Pages requested from this time on must show the task.
-    shown_from: Option<Instant>,
-    delete_begun: Option<Instant>,
-    /// Pages requested from this time on must not show the task.
-    gone_from: Option<Instant>,
+/// A list, and the name of a task.
+pub type Fact = (&'static str, String);
+
+/// A fact, and whether it is true.
+pub type Change = (Fact, bool);
+
+/// One write of one fact.
+#[derive(Clone, Copy, Debug)]
+struct Write {
+    number: u64,
+    begun: Instant,
+    /// Pages requested from this time on must show it, or a later write.
+    visible_from: Option<Instant>,
+    value: bool,
 }
 
 #[derive(Default)]
@@ -32,16 +42,12 @@ pub struct Checker(Mutex<Knowledge>);
 
 #[derive(Default)]
 struct Knowledge {
-    tasks: HashMap<String, Task>,
-    /// Existing tasks without a delete in flight.
-    alive: Vec<String>,
-    /// Tasks with a delete that began less than [`DELETED_RETENTION`] ago.
-    deleting: VecDeque<(Instant, String)>,
+    facts: HashMap<Fact, Vec<Write>>,
+    writes: u64,
     /// Number of current faults.
     faults: usize,
-    /// Writes that ended during a fault, with the task's existence. They must be visible
-    /// [`REPAIR_TIME`] after the fault.
-    deferred: Vec<(String, bool)>,
+    /// Writes that ended during a fault. They must be visible [`REPAIR_TIME`] after it.
+    deferred: Vec<u64>,
     strict_writes: u64,
 }
 
@@ -53,19 +59,15 @@ pub enum Grace {
     OneSecondAfterFault,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum WriteKind {
-    Add,
-    Delete,
-}
-
 /// A page that a reader received.
 #[derive(Debug)]
 pub struct PageView {
     pub process: usize,
     pub requested: Instant,
     pub received: Instant,
-    pub names: Vec<String>,
+    /// The lists whose tasks it shows.
+    pub lists: &'static [&'static str],
+    pub facts: HashSet<Fact>,
 }
 
 impl Checker {
@@ -77,97 +79,102 @@ impl Checker {
         let mut knowledge = self.0.lock().unwrap();
         knowledge.faults -= 1;
         if knowledge.faults == 0 {
-            for (name, exists) in std::mem::take(&mut knowledge.deferred) {
-                knowledge.expect(&name, exists, Instant::now() + REPAIR_TIME);
+            let from = Instant::now() + REPAIR_TIME;
+            for number in std::mem::take(&mut knowledge.deferred) {
+                knowledge.settle(number, from);
             }
         }
     }
 
-    pub fn delete_begins(&self, name: &str) {
+    /// Records a write that begins. Returns its number.
+    pub fn write_begins(&self, changes: &[Change]) -> u64 {
         let mut knowledge = self.0.lock().unwrap();
-        let now = Instant::now();
-        knowledge.alive.retain(|alive| alive != name);
-        knowledge.tasks.entry(name.to_owned()).or_default().delete_begun = Some(now);
-        knowledge.deleting.push_back((now, name.to_owned()));
-        while let Some((begun, _)) = knowledge.deleting.front() {
-            if begun.elapsed() <= DELETED_RETENTION {
-                break;
-            }
-            knowledge.deleting.pop_front();
+        knowledge.writes += 1;
+        let number = knowledge.writes;
+        for (fact, value) in changes {
+            let write = Write { number, begun: Instant::now(), visible_from: None, value: *value };
+            knowledge.facts.entry(fact.clone()).or_default().push(write);
         }
+        number
     }
 
     /// Records the outcome of a write, from its reply or from the database if the process died.
     ///
     /// The write must be visible from `invalidated_at`. `None` means that its invalidation is not
     /// confirmed: then it has a second, from now or from the end of the current faults.
-    pub fn write_ends(&self, name: &str, exists: bool, invalidated_at: Option<Instant>) -> Grace {
+    pub fn write_ends(
+        &self,
+        number: u64,
+        outcome: &[Change],
+        invalidated_at: Option<Instant>,
+    ) -> Grace {
         let mut knowledge = self.0.lock().unwrap();
-        if exists {
-            // Covers a delete that failed, too.
-            knowledge.tasks.entry(name.to_owned()).or_default().delete_begun = None;
+        for (fact, value) in outcome {
+            let writes = knowledge.facts.entry(fact.clone()).or_default();
+            for write in writes.iter_mut().filter(|write| write.number == number) {
+                write.value = *value;
+            }
         }
         if let Some(from) = invalidated_at {
             knowledge.strict_writes += 1;
-            knowledge.expect(name, exists, from);
+            knowledge.settle(number, from);
             Grace::None
         } else if knowledge.faults > 0 {
-            knowledge.deferred.push((name.to_owned(), exists));
+            knowledge.deferred.push(number);
             Grace::OneSecondAfterFault
         } else {
-            knowledge.expect(name, exists, Instant::now() + REPAIR_TIME);
+            knowledge.settle(number, Instant::now() + REPAIR_TIME);
             Grace::OneSecond
         }
     }
 
-    /// Removes the oldest existing task from the list and returns it, for exactly one writer to
-    /// delete. Returns `None` if there are at most `keep` tasks.
-    pub fn take_task_to_delete(&self, keep: usize) -> Option<String> {
-        let mut knowledge = self.0.lock().unwrap();
-        if knowledge.alive.len() <= keep {
-            return None;
-        }
-        Some(knowledge.alive.remove(0))
-    }
-
-    /// Returns the number of writes with [`Grace::None`].
-    pub fn strict_writes(&self) -> u64 {
-        self.0.lock().unwrap().strict_writes
+    /// Returns the number of writes, and of those with [`Grace::None`].
+    pub fn writes(&self) -> (u64, u64) {
+        let knowledge = self.0.lock().unwrap();
+        (knowledge.writes, knowledge.strict_writes)
     }
 
     /// Returns why a page is stale, or `None` if it is not.
     pub fn staleness(&self, page: &PageView) -> Option<String> {
         let knowledge = self.0.lock().unwrap();
-        let deleting = knowledge.deleting.iter().map(|(_, name)| name);
-        for name in knowledge.alive.iter().chain(deleting) {
-            let task = knowledge.tasks.get(name).copied().unwrap_or_default();
-            let must_be_shown = task.shown_from.is_some_and(|from| from <= page.requested)
-                && task.delete_begun.is_none_or(|begun| begun > page.received);
-            if must_be_shown && !page.names.contains(name) {
-                return Some(format!("{name} is missing"));
+        let judged = knowledge.facts.iter().filter(|((list, _), _)| page.lists.contains(list));
+        for (fact, writes) in judged {
+            let shown = page.facts.contains(fact);
+            if !is_allowed(writes, page, shown) {
+                let what = if shown { "still there" } else { "missing" };
+                return Some(format!("{} is {what} in {}", fact.1, fact.0));
             }
         }
-        for name in &page.names {
-            let gone_from = knowledge.tasks.get(name).and_then(|task| task.gone_from);
-            if gone_from.is_some_and(|from| from <= page.requested) {
-                return Some(format!("{name} is still there"));
-            }
-        }
-        None
+        let unknown = page.facts.iter().find(|fact| !knowledge.facts.contains_key(*fact));
+        unknown.map(|(list, name)| format!("{name} is still there in {list}, long after"))
     }
 }
 
+/// Returns whether a page may show this value of a fact.
+fn is_allowed(writes: &[Write], page: &PageView, value: bool) -> bool {
+    let must_be_seen =
+        |write: &Write| write.visible_from.is_some_and(|from| from <= page.requested);
+    let last = writes.iter().rposition(must_be_seen);
+    // Before its first write, a fact is false.
+    let before = last.is_some_and(|last| writes[last].value);
+    let later = &writes[last.map_or(0, |last| last + 1)..];
+    before == value
+        || later.iter().any(|write| write.begun <= page.received && write.value == value)
+}
+
 impl Knowledge {
-    /// Sets the time from which pages must show a task, or must not.
-    fn expect(&mut self, name: &str, exists: bool, from: Instant) {
-        let task = self.tasks.entry(name.to_owned()).or_default();
-        if !exists {
-            task.gone_from = Some(from);
-        } else if task.delete_begun.is_none() {
-            task.shown_from.get_or_insert(from);
-            if !self.alive.iter().any(|alive| alive == name) {
-                self.alive.push(name.to_owned());
+    /// Sets the time from which pages must show a write. Forgets facts that have been false for long.
+    fn settle(&mut self, number: u64, from: Instant) {
+        for writes in self.facts.values_mut() {
+            for write in writes.iter_mut().filter(|write| write.number == number) {
+                write.visible_from = Some(from);
             }
         }
+        self.facts.retain(|_, writes| {
+            let last = writes.last().copied();
+            !last.is_some_and(|last| {
+                !last.value && last.visible_from.is_some_and(|from| from.elapsed() > RETENTION)
+            })
+        });
     }
 }

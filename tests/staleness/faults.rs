@@ -26,10 +26,12 @@ pub enum Fault {
     Garble,
 }
 
-pub const FAULTS: [Fault; 8] = [
+pub const FAULTS: [Fault; 10] = [
     Fault::Kill(0),
     Fault::Kill(1),
     Fault::Kill(2),
+    Fault::Kill(3),
+    Fault::Kill(4),
     Fault::Restart,
     Fault::Hang,
     Fault::Cut,

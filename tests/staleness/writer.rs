@@ -1,4 +1,4 @@
-//! Adds and deletes tasks, and tells the checker from when each write must be visible.
+//! Adds, changes, deletes and restores tasks, and tells the checker from when each write must be visible.
 
 use std::{
     sync::atomic::Ordering,
@@ -12,11 +12,12 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use test_support::http::Browser;
 
 use crate::{
-    checker::WriteKind,
+    checker::Change,
     cluster::{Cluster, PROCESSES},
+    subject::{Operation, Subject, Task},
 };
 
-/// Number of tasks from which on writers delete instead of adding. A page of the wiki shows more.
+/// Number of tasks from which on writers change one instead of adding. A page shows more.
 const TASKS: usize = 8;
 
 impl Cluster {
@@ -30,37 +31,83 @@ impl Cluster {
         }
     }
 
-    /// Adds a task, or deletes one if there are more than [`TASKS`].
+    /// Changes one task, or adds one if there are few.
     pub fn write(&self, process: usize) {
-        let (name, kind) = if let Some(name) = self.checker.take_task_to_delete(TASKS) {
-            (name, WriteKind::Delete)
-        } else {
-            let number = self.next_name.fetch_add(1, Ordering::Relaxed);
-            (format!("t{number}"), WriteKind::Add)
-        };
         let browser = Browser::new(&self.address(process));
-        if kind == WriteKind::Delete {
-            self.checker.delete_begins(&name);
+        let taken = self.take_task();
+        let Some(task) = taken else {
+            let task = Task { name: self.new_name(), completed: false };
+            self.carry_out(process, &browser, &Operation::Add, task);
+            return;
+        };
+        let operation = match (self.subject, rand::random_range(0..8)) {
+            (Subject::Wiki, _) | (_, 0..3) => Operation::Delete,
+            (_, 3) => Operation::Rename(self.new_name()),
+            _ => Operation::Complete(!task.completed),
+        };
+        let is_deleted = self.carry_out(process, &browser, &operation, task.clone());
+        if is_deleted && self.subject == Subject::Tasklist && rand::random_bool(0.3) {
+            self.carry_out(process, &browser, &Operation::Undo, task);
         }
-        let request = self.subject.write_request(self, kind, &name);
+    }
+
+    fn new_name(&self) -> String {
+        format!("t{}", self.next_name.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Takes one of the tasks, for exactly one writer to change. Returns `None` if there are few.
+    fn take_task(&self) -> Option<Task> {
+        let mut idle = self.idle.lock().unwrap();
+        if idle.len() <= rand::random_range(0..=TASKS) {
+            return None;
+        }
+        let at = rand::random_range(0..idle.len());
+        Some(idle.swap_remove(at))
+    }
+
+    /// Carries out an operation, and makes the task available again. Returns whether it was answered, and
+    /// the task is gone.
+    fn carry_out(
+        &self,
+        process: usize,
+        browser: &Browser,
+        operation: &Operation,
+        task: Task,
+    ) -> bool {
+        let changes = operation.changes(&task);
+        let number = self.checker.write_begins(&changes);
+        let request = self.subject.write_request(self, operation, &task);
         let fields: Vec<_> =
             request.fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
         self.writing.fetch_add(1, Ordering::SeqCst);
-        self.journal.record(|| format!("process {process}: {kind:?} {name}"));
+        self.journal.record(|| format!("process {process}: {operation:?} {task:?}"));
         let begun = SystemTime::now();
         let reply = browser.try_post_form(&request.path, &fields);
         let status = reply.map(|reply| reply.status);
         let answered = Instant::now();
         self.writing.fetch_sub(1, Ordering::SeqCst);
         // Without a success reply the database tells the outcome.
-        let exists = match status {
-            Some(303) => kind == WriteKind::Add,
-            _ => self.subject.id(self, &name).is_some(),
-        };
+        let was_answered = status == Some(303);
+        let in_database = |(fact, _): Change| (fact.clone(), self.subject.is_true(self, &fact));
+        let outcome: Vec<_> =
+            if was_answered { changes } else { changes.into_iter().map(in_database).collect() };
         let invalidated_at = self.invalidated_at(begun, answered);
-        let grace = self.checker.write_ends(&name, exists, invalidated_at);
-        self.journal
-            .record(|| format!("process {process}: {kind:?} {name}: {status:?}, {grace:?}"));
+        let grace = self.checker.write_ends(number, &outcome, invalidated_at);
+        self.journal.record(|| {
+            format!("process {process}: {operation:?} {}: {status:?}, {grace:?}", task.name)
+        });
+        let is_applied = was_answered
+            || outcome
+                .iter()
+                .all(|(fact, value)| operation.changes(&task).contains(&(fact.clone(), *value)));
+        let left = match (is_applied, operation) {
+            (true, operation) => operation.result(&task),
+            (false, Operation::Add | Operation::Undo) => None,
+            (false, _) => Some(task),
+        };
+        let is_gone = left.is_none();
+        self.idle.lock().unwrap().extend(left);
+        is_gone && was_answered
     }
 
     /// Returns the time from which all cache entries invalidated by writes since `begun` are
