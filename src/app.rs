@@ -35,7 +35,7 @@ use crate::{
         flash::{self, FlashMarker},
     },
     tasks::Tasks,
-    views::{Views, assets::Assets},
+    views::Views,
 };
 
 /// The whole app, listening.
@@ -126,7 +126,6 @@ impl Application {
 #[derive(Clone)]
 struct Parts {
     access: Data<AdminAccess>,
-    assets: Data<Assets>,
     cache: Data<Cache>,
     db: Data<Db>,
     draining: Data<Draining>,
@@ -159,9 +158,8 @@ impl Parts {
         let queries = layer("query", config.cache.layers.query);
         let tasks = Tasks::new(db.clone(), &cache, queries, limits.tasks, limits.tasks_per_page);
         let sessions = Sessions::new(&config.session, production, &cache, &db);
-        let assets = Assets::load();
-        let views = Views::load(assets.clone(), layer("fragment", config.cache.layers.fragment))?;
-        let hosts = config.allowed_hosts.clone();
+        let views = Views::load(layer("fragment", config.cache.layers.fragment), production)?;
+        let (hosts, live_views) = (config.allowed_hosts.clone(), views.clone());
         let pages = ViewCache::builder(layer("view", config.cache.layers.view))
             .version(views.version() ^ headers::version(production) ^ limits.tasks_per_page)
             .query_number("page")
@@ -170,7 +168,9 @@ impl Parts {
             // Only messages show anything of a session: they bypass the cache, and are not stored.
             .allow_sessions()
             .unless(move |req| {
-                request_body::is_announced(req) || !allowed_hosts::allow(&hosts, req)
+                request_body::is_announced(req)
+                    || !allowed_hosts::allow(&hosts, req)
+                    || live_views.have_changed()
             });
         let pages = routes::cached_pages().fold(pages, ViewCacheBuilder::path).build();
         let routes = RouteTable::new(ROUTES);
@@ -179,7 +179,6 @@ impl Parts {
         history::start(history.clone(), cache.clone(), metrics.clone());
         Ok(Self {
             access: Data::new(AdminAccess::new(config.admin_token.clone(), production)),
-            assets: Data::new(assets),
             cache: Data::new(cache),
             db: Data::new(db),
             draining: Data::new(draining),
@@ -203,7 +202,6 @@ impl Parts {
     fn register(&self, app: &mut ServiceConfig) {
         app.app_data(request_body::limit(&self.limits))
             .app_data(self.access.clone())
-            .app_data(self.assets.clone())
             .app_data(self.cache.clone())
             .app_data(self.db.clone())
             .app_data(self.draining.clone())

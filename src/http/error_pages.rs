@@ -3,7 +3,7 @@
 //! A handler returns an [`AppError`], which becomes a response without a body; requests that Actix
 //! refuses end in the same way. [`error_pages`] gives each of these responses its page and logs the
 //! cause once. A page shows the kind of problem and the request's id, never the text of an internal
-//! error.
+//! error; but in development, that of a mistake in a template.
 
 use std::time::Duration;
 
@@ -23,7 +23,10 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::request_id::RequestId;
-use crate::{db::DbError, views::Views};
+use crate::{
+    db::DbError,
+    views::{ERROR_PAGE, Views},
+};
 
 /// Seconds after which a client may retry when the database is unavailable.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
@@ -140,18 +143,26 @@ struct ErrorPage {
     title: &'static str,
     message: &'static str,
     request_id: String,
+    /// The mistake in a template, in development.
+    cause: Option<String>,
 }
 
 async fn page(res: &ServiceResponse) -> String {
     let (title, message) = in_words(res.status());
+    let views = res.request().app_data::<Data<Views>>();
+    let cause = res.response().error().and_then(|error| match error.as_error() {
+        Some(AppError::Render(error)) => Some(error.to_string()),
+        _ => None,
+    });
     let page = ErrorPage {
         status: res.status().as_u16(),
         title,
         message,
         request_id: RequestId::of(res.request()).to_string(),
+        cause: cause.filter(|_| views.is_some_and(|views| views.show_errors())),
     };
-    let rendered = match res.request().app_data::<Data<Views>>() {
-        Some(views) => views.render("error.html", &page).await.ok(),
+    let rendered = match views {
+        Some(views) => views.render(ERROR_PAGE, &page).await.ok(),
         None => None,
     };
     rendered.unwrap_or_else(|| format!("<!doctype html><title>{title}</title><p>{message}"))

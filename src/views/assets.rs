@@ -1,9 +1,11 @@
 //! Static files: embedded in the binary, with public names that change with their content.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, path::Path, sync::Arc};
 
 use actix_web::web::Bytes;
 use rust_embed::{EmbeddedFile, RustEmbed};
+
+use super::files::files_in;
 
 #[derive(RustEmbed)]
 #[folder = "static/"]
@@ -25,13 +27,19 @@ pub(super) struct Asset {
 }
 
 impl Assets {
-    /// Loads all embedded files.
-    pub(crate) fn load() -> Self {
+    /// Loads all files: those in the binary, or those in a folder.
+    pub(super) fn load(folder: Option<&Path>) -> Self {
+        let files: Vec<_> = match folder {
+            Some(folder) => files_in(&folder.join("static")).collect(),
+            None => Files::iter()
+                .filter_map(|name| Some((name.to_string(), Files::get(&name)?)))
+                .collect(),
+        };
         let mut by_public_name = HashMap::new();
         let mut urls = HashMap::new();
-        for (name, file) in Files::iter().filter_map(|name| Files::get(&name).map(|f| (name, f))) {
+        for (name, file) in files {
             let public_name = public_name(&name, &file);
-            urls.insert(name.into_owned(), format!("/static/{public_name}"));
+            urls.insert(name, format!("/static/{public_name}"));
             by_public_name.insert(public_name, Asset::from(file));
         }
         Self { by_public_name: Arc::new(by_public_name), urls: Arc::new(urls) }
@@ -84,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_url_carries_a_hash_of_the_content() {
-        let assets = Assets::load();
+        let assets = Assets::load(None);
         let url = assets.url("style.css").expect("the stylesheet is embedded");
         let hash = url.strip_prefix("/static/style-").and_then(|u| u.strip_suffix(".css"));
         assert_eq!(hash.map(str::len), Some(2 * HASH_BYTES));

@@ -6,13 +6,14 @@ use actix_web::{
     web::{Data, Path},
 };
 
-use super::assets::Assets;
+use super::Views;
 
 /// A year: RFC 9111 sets no limit, and browsers and proxies accept this value.
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
 
 /// `GET /static/{name}`
-pub(crate) async fn serve(assets: Data<Assets>, name: Path<String>) -> HttpResponse {
+pub(crate) async fn serve(views: Data<Views>, name: Path<String>) -> HttpResponse {
+    let assets = views.assets();
     let Some(asset) = assets.find(&name) else {
         return HttpResponse::NotFound().finish();
     };

@@ -105,6 +105,46 @@ fn assert_304_costs_one_hit(app: &TestApp, server: &Memcached) {
 }
 
 #[test]
+fn any_other_page_costs_two_gets_in_one_round_trip() {
+    let proxy = CountingProxy::start();
+    let address = proxy.address();
+    let settings = [("MEMCACHIER_SERVERS", address.as_str()), ("TASKS_PER_PAGE", "2")];
+    let app = TestApp::with(TestDatabase::sqlite(), &settings);
+    app.with_tasks(&["one", "two", "three"]);
+    app.browser().post("/1/complete");
+    app.settle();
+    for page in ["/active", "/completed", "/?page=1", "/?page=2", "/completed?page=9"] {
+        (0..2).for_each(|_| drop(app.browser().get(page)));
+        proxy.round_trips();
+        let gets = count_gets(proxy.server(), || {
+            assert_eq!(app.browser().get(page).cache_status(), "hit", "{page}");
+        });
+        assert_eq!((gets, proxy.round_trips()), ((2, 0), 1), "{page}");
+    }
+}
+
+#[test]
+fn a_change_of_one_task_renders_its_row_again_and_no_other() {
+    let (app, server) = cached_app(TestDatabase::sqlite(), &[]);
+    insert_tasks(&app.database, 5);
+    app.browser().get("/");
+    let fills = || {
+        let metrics = app.browser().get("/metrics").body;
+        let line = r#"tasklist_cache_fills_total{layer="fragment"} "#;
+        metrics.split(line).nth(1).unwrap().lines().next().unwrap().parse::<u64>().unwrap()
+    };
+    let rename = [("name", "other"), ("original", "task 3")];
+    for (path, fields) in [("/3/complete", &[][..]), ("/3/reopen", &[]), ("/3", &rename)] {
+        let before = fills();
+        assert_eq!(app.browser().post_form(path, fields).status, 303, "{path}");
+        app.settle();
+        // The row's old fragment is found, and not served.
+        let gets = count_gets(&server, || drop(app.browser().get("/")));
+        assert_eq!((gets, fills() - before), ((5, 2), 1), "{path}");
+    }
+}
+
+#[test]
 fn pages_of_a_thousand_tasks_are_served_in_full_with_few_round_trips() {
     let proxy = CountingProxy::start();
     let address = proxy.address();

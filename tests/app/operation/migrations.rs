@@ -8,11 +8,12 @@ use std::{
 };
 
 use tempfile::tempdir;
-use test_support::{database::TestDatabase, on_every_database_url, program::command};
+use test_support::{app::TestApp, database::TestDatabase, on_every_database_url, program::command};
 
 on_every_database_url![
     eight_concurrent_processes_apply_each_migration_once,
     the_diesel_cli_can_run_and_redo_the_migrations,
+    completed_is_added_to_a_long_list_that_an_older_version_goes_on_using,
 ];
 
 fn migration_names(database: &str) -> BTreeSet<String> {
@@ -76,4 +77,34 @@ fn the_diesel_cli_can_run_and_redo_the_migrations(database: &TestDatabase) {
     diesel(database, &["redo", "--all"]);
     assert_eq!(migrate(database), "The database is up to date.\n");
     database.execute("INSERT INTO task (name) VALUES ('Milk')");
+}
+
+fn completed_is_added_to_a_long_list_that_an_older_version_goes_on_using(database: &TestDatabase) {
+    const TASKS: usize = 100_000;
+
+    diesel(database, &["run"]);
+    diesel(database, &["revert"]);
+    let rows = match database.kind() {
+        "mysql" => "INSERT INTO task (name) SELECT CONCAT('t', seq) FROM seq_1_to_100000",
+        "postgres" => "INSERT INTO task (name) SELECT 't' || n FROM generate_series(1, 100000) n",
+        _ => {
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) \
+             INSERT INTO task (name) SELECT 't' || i FROM n"
+        }
+    };
+    drop(database.execute(rows));
+    assert_eq!(migrate(database), "Applied 20261127000000\n");
+    // The statements of the version before.
+    drop(database.execute("INSERT INTO task (name) VALUES ('old')"));
+    drop(database.execute("DELETE FROM task WHERE id = 7"));
+    assert!(database.try_execute("SELECT id, name FROM task ORDER BY id LIMIT 1"));
+    let app = TestApp::on(TestDatabase::at(&database.url));
+    let page = app.browser().get("/?page=1000000000");
+    assert!(page.body.contains(&format!(">{TASKS} tasks left<")), "{}", page.body);
+    assert_eq!(page.task_names().last(), Some(&"old"));
+    drop(app);
+    diesel(database, &["revert"]);
+    assert_eq!(database.number_of_tasks(), TASKS);
+    drop(database.execute("INSERT INTO task (name) VALUES ('older')"));
+    diesel(database, &["run"]);
 }
