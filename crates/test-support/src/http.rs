@@ -56,6 +56,19 @@ impl Browser {
         self.send("GET", target, headers, "")
     }
 
+    /// Returns the names of all tasks, from all pages of the list.
+    pub fn all_task_names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for number in 1.. {
+            let page = self.get(&format!("/?page={number}"));
+            names.extend(page.task_names().into_iter().map(str::to_owned));
+            if !page.body.contains("rel=\"next\"") {
+                break;
+            }
+        }
+        names
+    }
+
     pub fn post(&self, target: &str) -> Reply {
         self.send("POST", target, &[], "")
     }

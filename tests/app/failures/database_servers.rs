@@ -54,7 +54,6 @@ fn start(folder: &Path, url: &str) -> Program {
         ("HOST", "127.0.0.1"),
         ("DATABASE_URL", url),
         ("SECRET_KEY", SECRET_KEY),
-        ("TASKS_PER_PAGE", "1000"),
         ("RUST_LOG", "info,tasklist::access=off,actix_server=warn"),
     ];
     let migrated = command(folder, &settings).arg("migrate").status().unwrap();
@@ -105,8 +104,7 @@ fn a_killed_server_loses_no_acknowledged_task_and_is_one_outage_in_the_log(kind:
         wait_until("tasks are added again", || added.lock().unwrap().len() > before + 50);
         is_over.store(true, Ordering::Relaxed);
     });
-    let page = Browser::new(program.address()).get("/");
-    let listed: BTreeSet<_> = page.task_names().into_iter().map(str::to_owned).collect();
+    let listed = BTreeSet::from_iter(Browser::new(program.address()).all_task_names());
     let added = added.into_inner().unwrap();
     assert!(added.is_subset(&listed), "lost: {:?}", added.difference(&listed));
     let log = log_of(program);

@@ -41,12 +41,9 @@ fn kills_lose_no_acknowledged_task_and_leave_no_partial_one(database: &TestDatab
         acknowledged.extend(names.acknowledged);
     }
     let program = Program::start(command(folder.path(), &settings));
-    let page = || {
-        let page = Browser::new(program.address()).get("/");
-        page.task_names().into_iter().map(str::to_owned).collect::<BTreeSet<_>>()
-    };
-    wait_until("the page shows all acknowledged tasks", || acknowledged.is_subset(&page()));
-    assert!(page().is_subset(&sent), "the page shows a name that was never sent");
+    let shown = || BTreeSet::from_iter(Browser::new(program.address()).all_task_names());
+    wait_until("the pages show all acknowledged tasks", || acknowledged.is_subset(&shown()));
+    assert!(shown().is_subset(&sent), "a page shows a name that was never sent");
     assert!(acknowledged.len() >= kills, "too few writes to test: {}", acknowledged.len());
 }
 
