@@ -163,7 +163,7 @@ impl Parts {
         let pages = ViewCache::builder(layer("view", config.cache.layers.view))
             .version(views.version() ^ headers::version(production) ^ limits.tasks_per_page)
             .query_number("page")
-            .groups_of(Tasks::groups_of_page)
+            .groups_of(Tasks::groups_of_pages())
             .bypass_cookie(flash::MARKER)
             // Only messages show anything of a session: they bypass the cache, and are not stored.
             .allow_sessions()

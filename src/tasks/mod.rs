@@ -114,13 +114,10 @@ impl Tasks {
         }
     }
 
-    /// Returns the groups of a page in the view cache, by its key.
-    pub(crate) fn groups_of_page(key: &str) -> Vec<String> {
-        if key == view_key(Place::default().filter.path()) {
-            vec![]
-        } else {
-            vec![PAGES.to_owned()]
-        }
+    /// Returns the function that tells the groups of a page in the view cache, by its key.
+    pub(crate) fn groups_of_pages() -> impl Fn(&str) -> Vec<String> + Send + Sync {
+        let start_page = view_key(Place::default().filter.path());
+        move |key| if key == start_page { vec![] } else { vec![PAGES.to_owned()] }
     }
 
     /// Returns a page of a list, oldest tasks first; the last one instead of a page beyond the end.
