@@ -8,6 +8,7 @@ diesel::table! {
     }
 }
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 diesel::table! {
     /// The numbers of tasks, kept by triggers. MySQL has none of it.
     task_totals (id) {

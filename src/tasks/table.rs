@@ -3,9 +3,11 @@
 use diesel::{prelude::*, sql_types::BigInt};
 use serde::{Deserialize, Serialize};
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use super::schema::task_totals;
 use super::{
     place::{Filter, Place},
-    schema::{task, task_totals},
+    schema::task,
     task::{Task, TaskId, TaskName},
 };
 use crate::db::DbConnection;

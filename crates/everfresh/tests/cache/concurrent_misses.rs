@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use everfresh::{Cache, Lifetime};
+use everfresh::{Cache, Lifetime, Memo, Mode};
 use memcached_client::Protocol;
 use test_support::{
     memcached::{Kind, Memcached},
@@ -215,4 +215,53 @@ async fn a_process_waits_only_once_for_another_one_that_is_stuck() {
     }
     assert_eq!(other.stats()["cache"].waits, 1);
     stuck.abort();
+}
+
+#[tokio::test]
+async fn after_a_caller_is_dropped_the_next_one_stores_its_value_at_once() {
+    let server = Memcached::start(Kind::Plain);
+    for cache in [Cache::memory(1 << 20).build(), memcached(&server)] {
+        let (begun, never) = (tokio::sync::Notify::new(), std::future::pending::<()>());
+        let compute = async || {
+            begun.notify_one();
+            never.await;
+            Ok::<_, ()>("old".to_owned())
+        };
+        tokio::select! {
+            _ = cache.get_or_compute("k", Lifetime::Forever, compute) => unreachable!(),
+            () = begun.notified() => {}
+        }
+        let compute = async || Ok::<_, ()>("new".to_owned());
+        let value = cache.get_or_compute("k", Lifetime::Forever, compute).await;
+        assert_eq!(value.as_deref(), Ok("new"));
+        // Its lease was not left to expire.
+        assert_eq!(cache.get::<String>("k").await.as_deref(), Some("new"));
+    }
+}
+
+#[tokio::test]
+async fn callers_of_a_value_that_is_never_kept_do_not_wait_one_after_the_other() {
+    const ALL: Memo<(), u32> = Memo::new("never kept", Lifetime::Forever);
+
+    // A caller waits for longer than the test.
+    let patience = Duration::from_secs(100);
+    let cache = Cache::memory(1 << 20).max_computation(patience).build();
+    let (running, together) = (AtomicU32::new(0), tokio::sync::Notify::new());
+    let call = async || {
+        let compute = async || {
+            // The first two computations have joiners, who hope for their results. Then all go on by
+            // themselves, at the same time.
+            let number = running.fetch_add(1, Ordering::Relaxed);
+            match number {
+                0 | 1 => tokio::task::yield_now().await,
+                4.. => together.notify_waiters(),
+                _ => together.notified().await,
+            }
+            Ok::<_, ()>(number)
+        };
+        ALL.call_with(&cache, &(), Mode::Usual, |_| false, compute).await
+    };
+    let calls = futures_util::future::join_all((0..8).map(|_| call()));
+    let calls = tokio::time::timeout(Duration::from_secs(20), calls).await;
+    assert!(calls.is_ok(), "they wait for each other");
 }
