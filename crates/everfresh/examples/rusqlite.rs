@@ -101,13 +101,13 @@ async fn tasks(cache: &Cache, database: &Database) -> Result<Vec<String>, Error>
     TASKS.call(cache, &(), query).await
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// Adds a task. Writes what is read before and after it.
+async fn run(mut out: impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let database = Database::open(":memory:")?;
     // With memcached: `Cache::from_env_with_ledger(database.clone())?`. In one process no rows are stored.
     let cache = Cache::memory(64 << 20).build();
     let writer = cache.writer(database.clone());
-    writeln!(io::stdout(), "before: {:?}", tasks(&cache, &database).await?)?;
+    writeln!(out, "before: {:?}", tasks(&cache, &database).await?)?;
 
     let written = writer.write(|attempt: Attempt| async move {
         let mut conn = database.conn();
@@ -121,8 +121,21 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         Ok::<_, Error>((database, row))
     });
     let database = written.await?;
-    writeln!(io::stdout(), "after: {:?}", tasks(&cache, &database).await?)?;
+    writeln!(out, "after: {:?}", tasks(&cache, &database).await?)?;
     Ok(())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    run(io::stdout()).await
+}
+
+#[cfg(test)]
+#[tokio::test]
+async fn a_new_task_is_shown() {
+    let mut out = Vec::new();
+    run(&mut out).await.expect("the example works");
+    assert_eq!(String::from_utf8_lossy(&out), "before: []\nafter: [\"Milk\"]\n");
 }
 
 #[cfg(all(test, feature = "testing"))]

@@ -32,10 +32,3 @@ fn an_app_without_actix_shows_a_new_task_in_every_search() {
     }
     assert!(browser.get("/?q=Tea").body.contains("Tea &amp; milk"));
 }
-
-#[test]
-fn a_write_over_rusqlite_shows_its_task() {
-    let output = example("rusqlite").output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(text, "before: []\nafter: [\"Milk\"]\n");
-}
