@@ -73,7 +73,12 @@ fn hostile_connections_to_nginx_do_not_slow_a_visitor() {
     let socket = folder.path().join("app");
     let mut app = command(
         folder.path(),
-        &[("SECRET_KEY", SECRET_KEY), ("TRUSTED_PROXIES", "unix"), ("MAX_WRITES_PER_MINUTE", "0")],
+        &[
+            ("SECRET_KEY", SECRET_KEY),
+            ("TRUSTED_PROXIES", "unix"),
+            ("MAX_WRITES_PER_MINUTE", "0"),
+            ("TASKS_PER_PAGE", "1000"),
+        ],
     );
     app.arg("--uds").arg(&socket);
     let program = Program::start(app);

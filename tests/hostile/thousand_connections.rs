@@ -47,6 +47,7 @@ fn a_thousand_hostile_connections_do_not_slow_a_visitor_and_are_all_closed() {
         ("PORT", "0"),
         ("HOST", "127.0.0.1"),
         ("SECRET_KEY", SECRET_KEY),
+        ("TASKS_PER_PAGE", "1000"),
         ("REQUEST_TIMEOUT", "3s"),
         ("IDLE_TIMEOUT", "3s"),
         ("WRITE_TIMEOUT", "3s"),
