@@ -242,7 +242,7 @@ impl Settings {
             return Err(Refusal::Lifetime);
         }
         let names = self.variation.of_response(res.headers())?;
-        if has_session && !self.allows_sessions && !self.variation.includes_session(&names) {
+        if has_session && !self.may_show_visitor(&names) {
             return Err(Refusal::Session);
         }
         Ok((lifetime, names))
@@ -257,9 +257,13 @@ impl Settings {
     ) -> bool {
         let is_html = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/html");
         headers.get(header::CONTENT_TYPE).is_some_and(is_html)
-            && !self.allows_sessions
-            && !self.variation.includes_session(names)
+            && !self.may_show_visitor(names)
             && policy::has_csrf_token(body)
+    }
+
+    /// Returns whether pages that vary by `names` may show what belongs to one visitor.
+    fn may_show_visitor(&self, names: &BTreeSet<String>) -> bool {
+        self.allows_sessions || self.variation.includes_session(names)
     }
 
     /// Returns the entry to be stored under the reserved key for a page that depends on the request

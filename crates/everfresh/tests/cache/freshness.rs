@@ -362,3 +362,22 @@ async fn a_server_serves_no_stale_entry_after_an_outage() {
         assert_eq!(rows.0.lock().unwrap().len(), 1, "only the replay removes the row");
     }
 }
+
+#[tokio::test]
+async fn a_transaction_of_futures_announces_its_invalidation_and_stores_its_row() {
+    let server = Memcached::start(Kind::Plain);
+    for cache in
+        [Cache::memcached(server.client(Protocol::Binary)).build(), Cache::memory(1 << 20).build()]
+    {
+        cache.set("k", &1, Lifetime::Forever).await;
+        let (is_shared, writer) = (cache.is_shared(), cache.writer(Rows::default()));
+        let transaction = move |attempt: Attempt| async move {
+            let store = |_: Invalidation| async { Ok::<u32, ()>(7) };
+            let row = attempt.announce_async(Invalidation::of(["k"]), store).await?;
+            assert_eq!(row, is_shared.then_some(7));
+            Ok::<_, ()>(((), row))
+        };
+        assert_eq!(writer.write(transaction).await, Ok(()));
+        assert_eq!(cache.get::<u8>("k").await, None);
+    }
+}
