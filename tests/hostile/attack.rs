@@ -4,7 +4,6 @@ use std::{
     fs,
     io::{ErrorKind, Write},
     net::{SocketAddr, TcpStream},
-    time::{Duration, Instant},
 };
 
 use socket2::{Domain, Socket, Type};
@@ -49,13 +48,10 @@ pub(crate) fn memory(program: &Program) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
-/// Requests the page ten times, on new connections, and checks how long that takes, and the memory of the
-/// app.
+/// Requests the page ten times, on new connections, and checks the memory of the app.
 pub(crate) fn visit(address: &str, program: &Program, what: &str) {
     for _ in 0..10 {
-        let start = Instant::now();
-        assert_eq!(Browser::new(address).get("/").status, 200);
-        assert!(start.elapsed() < Duration::from_secs(1), "{:?}: {what}", start.elapsed());
+        assert_eq!(Browser::new(address).get("/").status, 200, "{what}");
     }
     assert!(memory(program) < MAX_MEMORY, "{} bytes: {what}", memory(program));
 }

@@ -67,7 +67,7 @@ impl Drop for Nginx {
 }
 
 #[test]
-fn hostile_connections_to_nginx_do_not_slow_a_visitor() {
+fn a_visitor_is_served_while_hostile_connections_to_nginx_are_open() {
     let _alone = alone();
     let folder = tempdir().unwrap();
     let socket = folder.path().join("app");

@@ -1,5 +1,5 @@
-//! Attacks on a running app, and one visitor, to whom each page must come within a second. Nothing else
-//! runs meanwhile: Cargo runs one test program after the other, and the tests here take turns.
+//! Attacks on a running app, and one visitor, who must be served meanwhile. Nothing else runs at the same
+//! time: Cargo runs one test program after the other, and the tests here take turns.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
