@@ -153,7 +153,7 @@ impl Reply {
             .collect()
     }
 
-    /// Returns the ids of the tasks on a page, from the targets of their delete forms.
+    /// Returns the ids of the tasks on a page, from the targets of their delete buttons.
     pub fn task_ids(&self) -> Vec<&str> {
         between(&self.body, r#"action="/"#, "/delete").filter(|id| !id.contains('"')).collect()
     }
