@@ -1,7 +1,10 @@
 //! A reader never gets a value older than an invalidation that was confirmed before it began.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,6 +15,8 @@ use test_support::{
     wait::eventually,
 };
 use tokio::sync::Notify;
+
+use crate::not_kept::{collect_warnings, warnings_of};
 
 async fn on_every_backend(check: impl AsyncFn(&Cache)) {
     let server = Memcached::start(Kind::Plain);
@@ -294,6 +299,49 @@ async fn an_invalidation_in_the_ledger_is_replayed_and_removed() {
     let replaying = tokio::spawn(replay(cache.clone(), rows.clone()));
     eventually("the row is replayed", async || rows.0.lock().unwrap().is_empty()).await;
     assert_eq!(cache.get_many::<u8>(&["query", "page", "other"]).await, [None, None, Some(1)]);
+    replaying.abort();
+}
+
+/// A ledger that counts how often it was asked, and is down at first and later again.
+#[derive(Clone, Default)]
+struct Unreliable(Arc<AtomicUsize>);
+
+impl Ledger for Unreliable {
+    type Error = &'static str;
+    type Id = u32;
+
+    async fn left(
+        &self,
+        _: Option<&u32>,
+        _: Duration,
+        _: usize,
+    ) -> Result<Vec<(u32, Invalidation)>, &'static str> {
+        let is_up = self.0.fetch_add(1, Ordering::SeqCst) == 3;
+        if is_up { Ok(vec![]) } else { Err("the unreliable ledger is down") }
+    }
+
+    async fn remove(&self, _: &[u32]) -> Result<(), &'static str> {
+        Ok(())
+    }
+
+    async fn merge(&self, _: &[u32], _: &Invalidation) -> Result<(), &'static str> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_the_ledger_is_logged_once_until_it_works_again() {
+    collect_warnings();
+    let ledger = Unreliable::default();
+    let replaying = tokio::spawn(replay(Cache::memory(1 << 20).build(), ledger.clone()));
+    let warnings = || warnings_of("replayed: the unreliable ledger is down").len();
+    let asked = async |times| {
+        eventually("it was asked", async || ledger.0.load(Ordering::SeqCst) >= times).await;
+    };
+    asked(3).await;
+    assert_eq!(warnings(), 1);
+    asked(6).await;
+    assert_eq!(warnings(), 2);
     replaying.abort();
 }
 
