@@ -10,7 +10,7 @@ import { after, afterEach, before, beforeEach, describe, test } from "node:test"
 
 import { chromium } from "playwright-core";
 
-import { CHROMIUM, CHROMIUM_FLAGS, startApp } from "./support.js";
+import { add, CHROMIUM, CHROMIUM_FLAGS, flashes, names, press, startApp } from "./support.js";
 
 const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
@@ -36,20 +36,6 @@ async function visit({ context: options = {}, path = "/" } = {}) {
   await page.goto(app.url + path);
   return page;
 }
-
-async function add(page, name) {
-  await page.getByRole("textbox", { name: "Task name" }).fill(name);
-  await press(page.getByRole("button", { name: "Add Task" }));
-}
-
-// Clicks and waits for the next page to load; a click alone resolves at its first bytes.
-async function press(button) {
-  await button.click();
-  await button.page().waitForLoadState("load");
-}
-
-const names = (page) => page.locator(".task-name").allTextContents();
-const flashes = (page) => page.getByRole("status").locator("p").allTextContents();
 
 before(async () => {
   browser = await chromium.launch({ executablePath: CHROMIUM, args: CHROMIUM_FLAGS });
@@ -199,20 +185,37 @@ test("a form on another site is rejected", async () => {
   assert.deepEqual(await names(page), ["Milk"]);
 });
 
-test("pages fit a screen of 320 px, and targets are at least 24 px high", async () => {
-  const page = await visit({ context: { viewport: { width: 320, height: 640 } } });
-  for (const name of ODD_NAMES) await add(page, name);
-  const { width, heights } = await page.evaluate(() => ({
-    width: document.documentElement.scrollWidth,
-    heights: [...document.querySelectorAll("button, input, a")].map((e) => e.getBoundingClientRect().height),
-  }));
-  assert.equal(width, 320);
-  await page.goto(app.url + "/4/edit");
-  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 320);
-  await page.goto(app.url + "/cache");
-  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 320);
-  assert.ok(Math.min(...heights) >= 24, String(heights));
-});
+// Half of the width at twice the density is how a browser shows a page at 200 %.
+const SCREENS = {
+  "a screen of 320 px": { viewport: { width: 320, height: 640 } },
+  "200 % zoom": { viewport: { width: 640, height: 400 }, deviceScaleFactor: 2 },
+  "text of twice the size": { viewport: { width: 1280, height: 800 } },
+};
+
+for (const [what, context] of Object.entries(SCREENS)) {
+  test(`pages fit ${what}, and targets are at least 24 px`, async () => {
+    const page = await visit({ context });
+    for (const name of ODD_NAMES) await add(page, name);
+    await press(page.locator("#toggle-2"));
+    for (const path of ["/", "/completed", "/4/edit", "/cache", "/nowhere"]) {
+      await page.goto(app.url + path);
+      if (what.startsWith("text")) await page.evaluate(() => (document.documentElement.style.fontSize = "200%"));
+      const { width, targets, cut } = await page.evaluate(() => ({
+        width: document.documentElement.scrollWidth,
+        targets: [...document.querySelectorAll("button, input:not([type=hidden]), nav a, .quiet")]
+          .map((e) => e.getBoundingClientRect())
+          .map(({ width, height }) => Math.min(width, height)),
+        cut: [...document.querySelectorAll(".task-name, button, h1, h2")]
+          .filter((e) => !e.querySelector(".visually-hidden"))
+          .filter((e) => e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0)
+          .map((e) => e.outerHTML.slice(0, 100)),
+      }));
+      assert.equal(width, context.viewport.width, path);
+      assert.deepEqual(cut, [], path);
+      assert.ok(Math.min(...targets) >= 24, `${path}: ${targets}`);
+    }
+  });
+}
 
 test("a row has equal space above and below it, whatever its number of lines", async () => {
   for (const width of [320, 1000]) {

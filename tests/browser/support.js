@@ -1,4 +1,4 @@
-// Shared by the browser tests and the audits: starts the app as a process, and configures Chromium.
+// Shared by the browser tests and the audits: starts the app as a process, configures Chromium, and uses a list.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -39,3 +39,18 @@ export async function startApp(settings = {}) {
     },
   };
 }
+
+// Adds a task with the form of a list.
+export async function add(page, name) {
+  await page.getByRole("textbox", { name: "Task name" }).fill(name);
+  await press(page.getByRole("button", { name: "Add Task" }));
+}
+
+// Clicks and waits for the next page to load; a click alone resolves at its first bytes.
+export async function press(button) {
+  await button.click();
+  await button.page().waitForLoadState("load");
+}
+
+export const names = (page) => page.locator(".task-name").allTextContents();
+export const flashes = (page) => page.getByRole("status").locator("p").allTextContents();

@@ -94,6 +94,22 @@ fn a_session_survives_a_new_secret_key_only_if_the_previous_one_is_set() {
     }
 }
 
+#[test]
+fn what_does_not_fit_into_the_session_is_deleted_without_undo() {
+    let app = TestApp::with(TestDatabase::sqlite(), &[("SESSION_STORE", "cookie")]);
+    let browser = app.with_tasks(&["Milk", &"🦀".repeat(500)]);
+    browser.post("/1/delete");
+    assert!(browser.get("/").body.contains(r#"action="/undo""#), "a short name fits");
+    browser.post("/2/delete");
+    let page = browser.get("/");
+    assert!(page.flashes()[0].starts_with("Deleted “🦀"), "{:?}", page.flashes());
+    assert!(!page.body.contains(r#"action="/undo""#));
+    browser.post("/undo");
+    let page = browser.get("/");
+    assert!(page.flashes()[0].starts_with("There is nothing to undo"), "{:?}", page.flashes());
+    assert_eq!(page.task_names(), [""; 0], "the one that was deleted before stays deleted");
+}
+
 fn a_session_in_the_database_survives_the_loss_of_the_cache(database: &TestDatabase) {
     let (app, server) =
         cached_app(TestDatabase::at(&database.url), &[("SESSION_STORE", "cached_db")]);
