@@ -92,17 +92,23 @@ impl Flights {
         if takes_joiners {
             flights.remove(key);
         }
-        let Some(lease) = lease else { return };
-        if flights.len() >= MAX_REMEMBERED {
-            flights.retain(|_, flight| match flight {
-                Flight::Running { .. } => true,
-                Flight::Ended { since, .. } => since.elapsed() < LEASE_LIFETIME,
-            });
+        if let Some(lease) = lease {
+            remember(&mut flights, key, lease, Instant::now());
         }
-        let is_running = matches!(flights.get(key), Some(Flight::Running { .. }));
-        if flights.len() < MAX_REMEMBERED && !is_running {
-            flights.insert(key.to_owned(), Flight::Ended { lease, since: Instant::now() });
-        }
+    }
+}
+
+/// Remembers a lease for the next leader of its key, if there is room for it.
+fn remember(flights: &mut HashMap<String, Flight>, key: &str, lease: StaleLease, now: Instant) {
+    if flights.len() >= MAX_REMEMBERED {
+        flights.retain(|_, flight| match flight {
+            Flight::Running { .. } => true,
+            Flight::Ended { since, .. } => now.duration_since(*since) < LEASE_LIFETIME,
+        });
+    }
+    let is_running = matches!(flights.get(key), Some(Flight::Running { .. }));
+    if flights.len() < MAX_REMEMBERED && !is_running {
+        flights.insert(key.to_owned(), Flight::Ended { lease, since: now });
     }
 }
 
@@ -268,6 +274,66 @@ mod tests {
         drop(first);
         assert_eq!(waiting.outcome().await, JoinOutcome::LeaderGone);
         assert_eq!(leader(&flights, "k").stale_lease(), Some(StaleLease::Abandoned(7)));
+    }
+
+    /// Flights that remember as many leases as they can, all left at the same time.
+    fn full(now: Instant) -> HashMap<String, Flight> {
+        let mut flights = HashMap::new();
+        for n in 0..MAX_REMEMBERED {
+            remember(&mut flights, &n.to_string(), StaleLease::WaitedFor(7), now);
+        }
+        assert_eq!(flights.len(), MAX_REMEMBERED);
+        flights
+    }
+
+    #[test]
+    fn no_more_leases_are_remembered_than_the_limit() {
+        let now = Instant::now();
+        let mut flights = full(now);
+        remember(&mut flights, "one more", StaleLease::WaitedFor(7), now);
+        assert!(!flights.contains_key("one more"));
+        assert_eq!(flights.len(), MAX_REMEMBERED);
+    }
+
+    #[test]
+    fn leases_that_have_ended_make_room() {
+        let now = Instant::now();
+        let mut flights = full(now);
+        remember(&mut flights, "one more", StaleLease::WaitedFor(7), now + LEASE_LIFETIME);
+        assert_eq!(flights.into_keys().collect::<Vec<_>>(), ["one more"]);
+    }
+
+    #[test]
+    fn a_lease_does_not_replace_a_flight_that_is_running() {
+        let flights = Flights::default();
+        let mut first = leader(&flights, "k");
+        first.leave(Some(StaleLease::Abandoned(7)));
+        first.close();
+        let _second = leader(&flights, "k");
+        drop(first);
+        let _joins_the_second = joiner(&flights, "k");
+    }
+
+    #[test]
+    fn a_leader_that_used_its_lease_leaves_none() {
+        for (left, expected) in [(None, None), (Some(8), Some(StaleLease::Abandoned(8)))] {
+            let flights = Flights::default();
+            let mut first = leader(&flights, "k");
+            first.leave(Some(StaleLease::Abandoned(7)));
+            first.settle(left);
+            drop(first);
+            assert_eq!(leader(&flights, "k").stale_lease(), expected);
+        }
+    }
+
+    #[test]
+    fn a_lease_of_another_process_that_was_waited_for_stays_known() {
+        let flights = Flights::default();
+        let mut first = leader(&flights, "k");
+        first.leave(Some(StaleLease::WaitedFor(7)));
+        first.settle(None);
+        drop(first);
+        assert_eq!(leader(&flights, "k").stale_lease(), Some(StaleLease::WaitedFor(7)));
     }
 
     #[test]
