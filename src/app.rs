@@ -224,7 +224,7 @@ impl Parts {
 fn open_cache(config: &Config, db: &Db) -> Cache {
     let mut builder = match &config.cache.backend {
         CacheBackend::Memcached(servers) => {
-            Cache::memcached_with_ledger(servers.clone(), DieselLedger(db.clone()))
+            Cache::memcached_with_ledger(servers.config.clone(), DieselLedger(db.clone()))
         }
         CacheBackend::Memory(bytes) => Cache::memory(*bytes),
         CacheBackend::None => Cache::null(),

@@ -44,7 +44,7 @@ pub(super) async fn run(command: CacheCommand, config: &CacheConfig) -> Result<(
             config.backend
         ));
     };
-    let client = Client::new(servers.clone());
+    let client = Client::new(servers.config.clone());
     let full = |key: &str| format!("{}{key}", config.prefix);
     match command {
         CacheCommand::Ping => ping(&client).await,
@@ -112,7 +112,13 @@ async fn delete(client: &Client, key: &str) -> Result<(), String> {
 }
 
 async fn stats(client: &Client) -> Result<(), String> {
-    on_all(client.stats().await, |stats| {
+    let mut answers = client.stats().await;
+    for ((_, answer), status) in answers.iter_mut().zip(client.status()) {
+        if let (Ok(stats), Some(protocol)) = (answer, status.protocol) {
+            stats.insert(0, ("protocol".to_owned(), protocol.name().to_owned()));
+        }
+    }
+    on_all(answers, |stats| {
         let lines = stats.into_iter().map(|(name, value)| format!("{name} {value}"));
         lines.collect::<Vec<_>>().join("\n").into()
     })
@@ -154,7 +160,7 @@ fn explained(error: &Error) -> String {
             "check MEMCACHIER_SERVERS, MEMCACHIER_USERNAME and MEMCACHIER_PASSWORD; new \
              credentials may take some minutes to work"
         }
-        Error::Unsupported(_) => "use MEMCACHE_PROTOCOL=binary",
+        Error::Unsupported(_) => "use MEMCACHE_PROTOCOL=auto",
         _ => return error.to_string(),
     };
     format!("{error} ({remedy})")

@@ -52,6 +52,6 @@ async fn cache(config: &CacheConfig) -> Result<String, String> {
     let CacheBackend::Memcached(servers) = &config.backend else {
         return Ok(config.backend.to_string());
     };
-    let answers = Client::new(servers.clone()).noop().await;
+    let answers = Client::new(servers.config.clone()).noop().await;
     problem(&answers).map_or_else(|| Ok(config.backend.to_string()), Err)
 }

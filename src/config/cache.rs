@@ -3,7 +3,7 @@
 use std::{fmt::Display, time::Duration};
 
 use bytesize::ByteSize;
-use everfresh::servers_from_variables;
+use everfresh::{NamedServers, servers_from_variables};
 use memcached_client::{Config as ServersConfig, Failover, Protocol};
 
 use super::environment::{ConfigError, Environment, quoted};
@@ -13,6 +13,9 @@ const MAX_PREFIX: usize = 100;
 
 /// The smallest useful in-process cache.
 const MIN_MEMORY: ByteSize = ByteSize::mib(1);
+
+/// The smallest useful limit of an item.
+const MIN_ITEM: ByteSize = ByteSize::kib(1);
 
 /// The default size of an in-process cache, in bytes.
 const DEFAULT_MEMORY: usize = 64 << 20;
@@ -38,11 +41,13 @@ pub struct CacheConfig {
 /// `memory` in development, and `none` in production, where there may be several processes.
 #[derive(Clone, Debug)]
 pub enum CacheBackend {
-    /// The servers of `MEMCACHIER_SERVERS`, `MEMCACHIER_USERNAME` and `MEMCACHIER_PASSWORD`, or of
-    /// `MEMCACHE_SERVERS`, `MEMCACHE_USERNAME` and `MEMCACHE_PASSWORD`, with
-    /// `MEMCACHE_CONNECT_TIMEOUT` (2 s), `MEMCACHE_TIMEOUT` (250 ms), `MEMCACHE_FAILOVER` (`miss` or
-    /// `eject`) and `MEMCACHE_PROTOCOL` (`binary` or `text`).
-    Memcached(ServersConfig),
+    /// The servers of `MEMCACHE_SERVERS`, `MEMCACHE_USERNAME` and `MEMCACHE_PASSWORD`, or of
+    /// `MEMCACHIER_SERVERS`, `MEMCACHIER_USERNAME` and `MEMCACHIER_PASSWORD`, with
+    /// `MEMCACHE_CONNECT_TIMEOUT` (2 s), `MEMCACHE_TIMEOUT` (250 ms), `MEMCACHE_RETRY_TIMEOUT` (500 ms),
+    /// `MEMCACHE_DEAD_TIMEOUT` (1.5 s), `MEMCACHE_MAX_ITEM_BYTES` (1 MiB), `MEMCACHE_MAX_IN_FLIGHT`
+    /// (10,000), `MEMCACHE_FAILOVER` (`miss` or `eject`) and `MEMCACHE_PROTOCOL` (`auto`, `binary`,
+    /// `meta` or `text`).
+    Memcached(NamedServers),
     /// This process, in at most `CACHE_MEMORY_BYTES` bytes (64 MiB).
     Memory(usize),
     /// No entries are stored.
@@ -79,9 +84,9 @@ impl CacheConfig {
 impl Display for CacheBackend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Memcached(config) => {
+            Self::Memcached(NamedServers { config, variable }) => {
                 let servers: Vec<_> = config.servers.iter().map(ToString::to_string).collect();
-                write!(f, "memcached at {}", servers.join(", "))
+                write!(f, "memcached at {}, from {variable}", servers.join(", "))
             }
             Self::Memory(_) => f.write_str("in this process"),
             Self::None => f.write_str("none"),
@@ -92,10 +97,14 @@ impl Display for CacheBackend {
 fn backend(env: &Environment, production: bool) -> Result<CacheBackend, ConfigError> {
     let servers = servers_from_variables(|name| env.get(name).map(str::to_owned));
     let servers = servers.map_err(|error| ConfigError::new(error.variable, error.problem))?;
-    let servers = servers.map(|config| with_settings(config, env)).transpose()?;
+    let servers = servers
+        .map(|NamedServers { config, variable }| {
+            Ok(NamedServers { config: with_settings(config, env)?, variable })
+        })
+        .transpose()?;
     let memory = CacheBackend::Memory(memory_bytes(env)?);
     Ok(match (env.get("CACHE_BACKEND"), servers) {
-        (None | Some("memcached"), Some(config)) => CacheBackend::Memcached(config),
+        (None | Some("memcached"), Some(servers)) => CacheBackend::Memcached(servers),
         (Some("memcached"), None) => {
             let problem = "memcached needs servers; name them in MEMCACHIER_SERVERS";
             return Err(ConfigError::new("CACHE_BACKEND", problem));
@@ -121,6 +130,18 @@ fn with_settings(
     if let Some(timeout) = env.duration_between("MEMCACHE_TIMEOUT", MILLISECOND, MINUTE)? {
         config.timeout = timeout;
     }
+    if let Some(pause) = env.duration_between("MEMCACHE_RETRY_TIMEOUT", MILLISECOND, MINUTE)? {
+        config.retry_timeout = pause;
+    }
+    if let Some(pause) = env.duration_between("MEMCACHE_DEAD_TIMEOUT", MILLISECOND, MINUTE)? {
+        config.dead_timeout = pause;
+    }
+    if let Some(number) = env.number_between("MEMCACHE_MAX_IN_FLIGHT", 1, 1_000_000)? {
+        config.max_in_flight = usize::try_from(number).unwrap_or(usize::MAX);
+    }
+    if env.get("MEMCACHE_MAX_ITEM_BYTES").is_some() {
+        config.max_item_bytes = size(env, "MEMCACHE_MAX_ITEM_BYTES", MIN_ITEM)?.unwrap_or_default();
+    }
     config.failover = match env.get("MEMCACHE_FAILOVER") {
         None | Some("miss") => Failover::Miss,
         Some("eject") => Failover::Eject,
@@ -130,10 +151,13 @@ fn with_settings(
         }
     };
     config.protocol = match env.get("MEMCACHE_PROTOCOL") {
-        None | Some("binary") => Protocol::Binary,
+        None | Some("auto") => Protocol::Auto,
+        Some("binary") => Protocol::Binary,
+        Some("meta") => Protocol::Meta,
         Some("text") => Protocol::Text,
         Some(other) => {
-            let problem = format!("{} is not a protocol; use binary or text", quoted(other));
+            let problem =
+                format!("{} is not a protocol; use auto, binary, meta or text", quoted(other));
             return Err(ConfigError::new("MEMCACHE_PROTOCOL", problem));
         }
     };
@@ -184,13 +208,25 @@ fn prefix(env: &Environment) -> Result<String, ConfigError> {
 }
 
 fn memory_bytes(env: &Environment) -> Result<usize, ConfigError> {
-    let Some(text) = env.get("CACHE_MEMORY_BYTES") else { return Ok(DEFAULT_MEMORY) };
+    Ok(size(env, "CACHE_MEMORY_BYTES", MIN_MEMORY)?.unwrap_or(DEFAULT_MEMORY))
+}
+
+/// Parses a size of at least `least`.
+fn size(
+    env: &Environment,
+    variable: &'static str,
+    least: ByteSize,
+) -> Result<Option<usize>, ConfigError> {
+    let Some(text) = env.get(variable) else { return Ok(None) };
     // A number that is too large parses as the largest size.
-    let size =
-        text.trim().parse().ok().filter(|size| (MIN_MEMORY..ByteSize(u64::MAX)).contains(size));
-    size.and_then(|size| usize::try_from(size.as_u64()).ok()).ok_or_else(|| {
-        let problem =
-            format!("{} is not a size of at least 1 MiB, such as 64MiB or 67108864", quoted(text));
-        ConfigError::new("CACHE_MEMORY_BYTES", problem)
+    let size = text.trim().parse().ok().filter(|size| (least..ByteSize(u64::MAX)).contains(size));
+    let size = size.and_then(|size| usize::try_from(size.as_u64()).ok());
+    size.map(Some).ok_or_else(|| {
+        let problem = format!(
+            "{} is not a size of at least {}, such as 64MiB or 67108864",
+            quoted(text),
+            least.display().iec()
+        );
+        ConfigError::new(variable, problem)
     })
 }

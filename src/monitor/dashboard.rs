@@ -125,7 +125,8 @@ impl From<ServerReport> for ServerRow {
             let bytes = value.parse().ok().filter(|_| *name == "bytes");
             Some((*shown, bytes.map_or_else(|| value.clone(), in_bytes)))
         };
-        let figures = FIGURES.iter().filter_map(figure).collect();
+        let protocol = report.status.protocol.map(|p| ("protocol", p.name().to_owned()));
+        let figures = protocol.into_iter().chain(FIGURES.iter().filter_map(figure)).collect();
         let reason = match report.status.state {
             ServerState::Up => String::new(),
             ServerState::Down { reason } => reason,

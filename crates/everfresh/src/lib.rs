@@ -32,7 +32,7 @@ pub use cache::{
 };
 #[cfg(feature = "memcached")]
 pub use cache::{
-    environment::{EnvironmentError, servers_from_variables},
+    environment::{EnvironmentError, NamedServers, servers_from_variables},
     servers::ServerReport,
 };
 #[cfg(feature = "diesel")]

@@ -69,7 +69,8 @@ impl Client {
         Self { cluster: Cluster::new(config, before_return), including: None }
     }
 
-    /// Returns the protocol in use; [`Protocol::supports`] tells which commands it has.
+    /// Returns the protocol that is configured; [`Protocol::supports`] tells which commands it has.
+    /// [`Client::status`] tells what each server speaks.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
         self.cluster.config.protocol
@@ -88,11 +89,12 @@ impl Client {
     /// out in order.
     ///
     /// Returns `false` with [`Failover::Eject`] and several servers, because keys may move. Returns
-    /// `false` with the text protocol too, because the server may be a proxy for several servers.
+    /// `false` with the text protocol too, because the server may be a proxy for several servers, and
+    /// with [`Protocol::Auto`] until each server has been connected to.
     pub fn are_on_one_server<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<bool, Error> {
         let config = &self.cluster.config;
         let may_move = config.servers.len() > 1 && config.failover == Failover::Eject;
-        if may_move || config.protocol.is_text() {
+        if may_move || !self.cluster.are_multiplexed() {
             return Ok(false);
         }
         let owners: Result<Vec<_>, _> =
@@ -112,7 +114,7 @@ impl Client {
         self.cluster.status()
     }
 
-    /// Looks up `key`. [`Value::cas`] is set with the binary protocol only.
+    /// Looks up `key`. [`Value::cas`] is not set with the text protocol.
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>, Error> {
         let key = self.on_wire(key.as_ref())?;
         self.link(self.place(&key).await?).get(&key).await
@@ -270,7 +272,7 @@ impl Client {
     ) -> Result<bool, Error> {
         let key = self.on_wire(key.as_ref())?;
         let place = self.place(&key).await?;
-        let expiration = expiration.on_server(self.protocol(), place.stand_in);
+        let expiration = expiration.on_server(place.stand_in);
         self.link(place).touch(&key, expiration).await
     }
 
@@ -386,7 +388,7 @@ impl Client {
         if bytes > self.cluster.config.max_item_bytes {
             return Err(Error::TooLarge { bytes });
         }
-        let expiration = item.expiration.on_server(self.protocol(), stand_in);
+        let expiration = item.expiration.on_server(stand_in);
         Ok(WireItem { key, value: item.value, flags: item.flags, expiration })
     }
 }

@@ -124,6 +124,20 @@ pub enum Protocol {
     /// SASL.
     #[default]
     Binary,
+    /// The meta protocol of memcached 1.6 and newer: lines of text, on one multiplexed connection as with
+    /// the binary protocol, and with the same commands.
+    ///
+    /// The client logs in with an initial `set`, as `memcached -Y` and MemCachier expect; there is no
+    /// log-in by SASL.
+    Meta,
+    /// Whichever the server speaks: the binary protocol, else the meta protocol, else (with the feature
+    /// `text`) the text protocol.
+    ///
+    /// Each connection finds out again, so that a server may be upgraded or replaced by a proxy.
+    /// [`ServerStatus::protocol`](crate::ServerStatus::protocol) tells what was found. With credentials,
+    /// log-in by SASL is tried first, and the initial `set` of the other protocols only if the server does
+    /// not speak the binary one.
+    Auto,
     /// The text protocol, by the crate memcache-async. Requires the feature `text`.
     ///
     /// Each server carries out one operation at a time per runtime. The client logs in with an
@@ -135,9 +149,21 @@ pub enum Protocol {
 impl Protocol {
     pub(crate) fn is_text(self) -> bool {
         match self {
-            Self::Binary => false,
+            Self::Binary | Self::Meta | Self::Auto => false,
             #[cfg(feature = "text")]
             Self::Text => true,
+        }
+    }
+
+    /// Returns the name, as in `MEMCACHE_PROTOCOL`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Binary => "binary",
+            Self::Meta => "meta",
+            Self::Auto => "auto",
+            #[cfg(feature = "text")]
+            Self::Text => "text",
         }
     }
 }

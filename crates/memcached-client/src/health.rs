@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -14,9 +14,10 @@ use std::{
 use thiserror::Error;
 use tokio::sync::watch;
 
-#[cfg(feature = "text")]
-use crate::config::Config;
-use crate::{config::ServerAddress, error::Error};
+use crate::{
+    config::{Config, Protocol, ServerAddress},
+    error::Error,
+};
 
 /// The time after the end of its announced pause at which a silent probe counts as stuck.
 const PROBE_GRACE: Duration = Duration::from_secs(1);
@@ -36,6 +37,9 @@ pub(crate) enum Outage {
     /// The server sent bytes that are not a reply to a request.
     #[error("the server does not follow the protocol: {0}")]
     Protocol(String),
+    /// The server speaks only the text protocol, which needs another kind of connection.
+    #[error("it speaks only the text protocol, which requires the Cargo feature `text`")]
+    OnlyText,
     /// The server can be reached, but the hook of the client has failed or timed out.
     #[error("the hook that must succeed before the server is used again has failed or timed out")]
     Hook,
@@ -43,7 +47,6 @@ pub(crate) enum Outage {
 
 impl Outage {
     /// Returns the outage with its texts, which may quote the server, fit for a log.
-    #[cfg(feature = "text")]
     pub(crate) fn shown(self, config: &Config) -> Self {
         let shown = |text: String| config.server_text(text.as_bytes());
         match self {
@@ -85,11 +88,26 @@ pub(crate) struct Health {
     returns: AtomicU64,
     probe: Mutex<ProbeState>,
     last: Mutex<Option<Outage>>,
+    /// The index of the protocol in [`PROTOCOLS`], or a larger number while it is not known.
+    protocol: AtomicU8,
 }
 
+/// The protocols that a server can be found to speak.
+const PROTOCOLS: &[Protocol] = &[
+    Protocol::Binary,
+    Protocol::Meta,
+    #[cfg(feature = "text")]
+    Protocol::Text,
+];
+
 impl Health {
-    pub(crate) fn new(address: ServerAddress, probe_requests: watch::Sender<()>) -> Self {
-        Self {
+    pub(crate) fn new(
+        address: ServerAddress,
+        protocol: Protocol,
+        probe_requests: watch::Sender<()>,
+    ) -> Self {
+        let health = Self {
+            protocol: AtomicU8::new(u8::MAX),
             address,
             probe_requests,
             down: AtomicBool::new(false),
@@ -97,7 +115,22 @@ impl Health {
             returns: AtomicU64::new(0),
             probe: Mutex::default(),
             last: Mutex::new(None),
-        }
+        };
+        health.speaks(protocol);
+        health
+    }
+
+    /// Returns the protocol that the server speaks; `None` with [`Protocol::Auto`] before the first
+    /// connection.
+    pub(crate) fn protocol(&self) -> Option<Protocol> {
+        PROTOCOLS.get(usize::from(self.protocol.load(Ordering::Acquire))).copied()
+    }
+
+    /// Remembers the protocol that the server speaks. [`Protocol::Auto`] is not one.
+    pub(crate) fn speaks(&self, protocol: Protocol) {
+        let index = PROTOCOLS.iter().position(|known| *known == protocol);
+        let index = index.and_then(|index| index.try_into().ok()).unwrap_or(u8::MAX);
+        self.protocol.store(index, Ordering::Release);
     }
 
     pub(crate) fn is_down(&self) -> bool {
@@ -252,6 +285,8 @@ pub struct ServerStatus {
     pub address: ServerAddress,
     /// Whether the server is up.
     pub state: ServerState,
+    /// The protocol that the server speaks; `None` with [`Protocol::Auto`] before the first connection.
+    pub protocol: Option<Protocol>,
     /// The number of times that the server has gone down.
     pub outages: u64,
     /// Number of keys that were looked up and found.

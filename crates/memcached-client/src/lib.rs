@@ -1,16 +1,17 @@
 #![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
 
-mod binary;
 mod client;
 mod cluster;
 mod config;
 mod error;
 mod health;
 mod key;
+mod multiplexed;
 mod stream;
 #[cfg(feature = "text")]
 mod text;
+mod text_login;
 mod types;
 
 pub use client::Client;

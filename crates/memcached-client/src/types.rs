@@ -138,17 +138,18 @@ const LONGEST_DURATION: u64 = 60 * 60 * 24 * 30;
 /// A time in the past: an entry with it has expired at once.
 pub(crate) const EXPIRED: u32 = 60 * 60 * 24 * 30 + 1;
 
+/// Returns a lifetime as memcached parses it in a line of text. A time after 2038 becomes 0, which means
+/// never: it is parsed as a signed number of 32 bits there, and would expire the entry at once.
+pub(crate) fn lifetime_in_text(lifetime: u32) -> u32 {
+    if i32::try_from(lifetime).is_err() { 0 } else { lifetime }
+}
+
 impl Expiration {
-    /// Returns the number for a server, cut to [`STAND_IN_LIFETIME`] if it stands in for another. With
-    /// the text protocol a time after 2038 becomes 0, which means never: memcached parses the number
-    /// as a signed one of 32 bits there, and would expire the entry at once.
-    pub(crate) fn on_server(self, protocol: Protocol, stand_in: bool) -> u32 {
+    /// Returns the number for a server, cut to [`STAND_IN_LIFETIME`] if it stands in for another.
+    pub(crate) fn on_server(self, stand_in: bool) -> u32 {
         let now = SystemTime::now();
         let limited = if stand_in { self.at_most(STAND_IN_LIFETIME, now) } else { self };
-        match limited.on_wire(now) {
-            time if protocol.is_text() && i32::try_from(time).is_err() => 0,
-            time => time,
-        }
+        limited.on_wire(now)
     }
 
     /// Returns the number that memcached expects, at the time `now`.

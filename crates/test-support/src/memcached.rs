@@ -33,6 +33,10 @@ pub enum Kind {
     WithoutCas,
     /// `-Y`: log-in by the text protocol.
     AuthFile,
+    /// `-B ascii`: no binary protocol.
+    Ascii,
+    /// `-B binary`: only the binary protocol.
+    OnlyBinary,
 }
 
 /// A memcached process. It is killed when the value is dropped.
@@ -92,6 +96,8 @@ impl Memcached {
             Kind::Plain => vec!["-l", &host, "-p", &port],
             Kind::WithoutCas => vec!["-l", &host, "-p", &port, "-C"],
             Kind::Sasl => vec!["-l", &host, "-p", &port, "-S"],
+            Kind::Ascii => vec!["-l", &host, "-p", &port, "-B", "ascii"],
+            Kind::OnlyBinary => vec!["-l", &host, "-p", &port, "-B", "binary"],
             Kind::AuthFile => vec!["-l", &host, "-p", &port, "-Y", &users],
         });
         command.env("SASL_CONF_PATH", self.folder.path());
@@ -159,6 +165,12 @@ impl Memcached {
     pub fn restart(&mut self) {
         self.kill();
         assert!(self.run(), "memcached did not start again");
+    }
+
+    /// Like [`Memcached::restart`], as a server of another kind at the same address.
+    pub fn restart_as(&mut self, kind: Kind) {
+        self.kind = kind;
+        self.restart();
     }
 
     /// Sends a signal, for example `STOP` or `CONT`. With `STOP`, waits until all threads have stopped.

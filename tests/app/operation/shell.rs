@@ -110,7 +110,10 @@ fn check_reports_on_migrations_database_and_cache() {
     let (code, out, err) = run(&settings, &["check"]);
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
     assert!(out.contains("migrations: up to date"), "{out}");
-    assert!(out.contains(&format!("cache: memcached at {address}")), "{out}");
+    assert!(
+        out.contains(&format!("cache: memcached at {address}, from MEMCACHIER_SERVERS")),
+        "{out}"
+    );
     let missing = [("DATABASE_URL", "sqlite:///nowhere/at/all")];
     let (code, out, _) = run(&missing, &["check"]);
     assert_eq!(code, 1);

@@ -1,6 +1,6 @@
 //! Builds a cache from the environment variables that platforms set.
 
-use memcached_client::{Client, Config, Credentials, ServerAddress};
+use memcached_client::{Client, Config, Credentials, Protocol, ServerAddress};
 use thiserror::Error;
 
 use super::{Cache, builder::CacheBuilder};
@@ -20,9 +20,13 @@ pub struct EnvironmentError {
 }
 
 impl Cache {
-    /// Builds a cache from `MEMCACHIER_SERVERS`, `MEMCACHIER_USERNAME` and `MEMCACHIER_PASSWORD`, or
-    /// from `MEMCACHE_SERVERS`, `MEMCACHE_USERNAME` and `MEMCACHE_PASSWORD`. If neither names a
-    /// server, entries are stored in this process, in 64 MiB.
+    /// Builds a cache from `MEMCACHE_SERVERS`, `MEMCACHE_USERNAME` and `MEMCACHE_PASSWORD`, or from
+    /// `MEMCACHIER_SERVERS`, `MEMCACHIER_USERNAME` and `MEMCACHIER_PASSWORD`, which MemCachier's add-on
+    /// sets. If neither names a server, entries are stored in this process, in 64 MiB.
+    ///
+    /// `MEMCACHE_SERVERS` wins, because the add-on's variables cannot be changed: a proxy to MemCachier
+    /// that runs beside the app is named there, and then gets the log-in of the add-on, unless
+    /// `MEMCACHE_USERNAME` is set too. The protocol is found out ([`Protocol::Auto`]).
     pub fn from_env() -> Result<CacheBuilder, EnvironmentError> {
         Self::from_variables(|name| std::env::var(name).ok())
     }
@@ -33,7 +37,7 @@ impl Cache {
         ledger: impl Ledger + 'static,
     ) -> Result<CacheBuilder, EnvironmentError> {
         Ok(match servers_from_variables(|name| std::env::var(name).ok())? {
-            Some(config) => Self::memcached_with_ledger(config, ledger),
+            Some(servers) => Self::memcached_with_ledger(servers.config, ledger),
             None => Self::memory(MEMORY_BYTES),
         })
     }
@@ -44,48 +48,59 @@ impl Cache {
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<CacheBuilder, EnvironmentError> {
         Ok(match servers_from_variables(variable)? {
-            Some(config) => Self::memcached(Client::new(config)),
+            Some(servers) => Self::memcached(Client::new(servers.config)),
             None => Self::memory(MEMORY_BYTES),
         })
     }
 }
 
-/// Returns a config with the servers and credentials that the variables of [`Cache::from_env`] name,
-/// and defaults for the rest. Returns `None` if they name no server.
+/// The servers that environment variables name.
+#[derive(Clone, Debug)]
+pub struct NamedServers {
+    /// The servers and credentials, with [`Protocol::Auto`] and defaults for the rest.
+    pub config: Config,
+    /// The variable that names the servers.
+    pub variable: &'static str,
+}
+
+/// Reads the variables of [`Cache::from_env`]. Returns `None` if they name no server.
 pub fn servers_from_variables(
     variable: impl Fn(&str) -> Option<String>,
-) -> Result<Option<Config>, EnvironmentError> {
-    let set = |name: String| variable(&name).filter(|value| !value.trim().is_empty());
-    for (platform, servers_variable, user_variable) in [
-        ("MEMCACHIER", "MEMCACHIER_SERVERS", "MEMCACHIER_USERNAME"),
-        ("MEMCACHE", "MEMCACHE_SERVERS", "MEMCACHE_USERNAME"),
-    ] {
-        let Some(servers) = set(servers_variable.to_owned()) else { continue };
-        let error = |problem| EnvironmentError { variable: servers_variable, problem };
-        if servers.contains('@') {
-            // The text before the @ may hold a password, so it is not quoted.
-            let problem = "contains a user; set user and password in variables of their own";
-            return Err(error(problem.to_owned()));
-        }
-        let servers = ServerAddress::parse_list(&servers);
-        let mut config = Config::new(servers.map_err(|wrong| error(wrong.to_string()))?);
-        let username = set(format!("{platform}_USERNAME"));
-        let password = set(format!("{platform}_PASSWORD"));
-        config.credentials = match (username, password) {
+) -> Result<Option<NamedServers>, EnvironmentError> {
+    let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
+    // A platform sets the second one, and a person the first one, for example for a proxy.
+    let names = ["MEMCACHE_SERVERS", "MEMCACHIER_SERVERS"];
+    let Some((name, servers)) = names.iter().find_map(|name| Some((*name, set(name)?))) else {
+        return Ok(None);
+    };
+    let error = |variable, problem| EnvironmentError { variable, problem };
+    if servers.contains('@') {
+        // The text before the @ may hold a password, so it is not quoted.
+        let problem = "contains a user; set user and password in variables of their own";
+        return Err(error(name, problem.to_owned()));
+    }
+    let servers = ServerAddress::parse_list(&servers);
+    let mut config = Config::new(servers.map_err(|wrong| error(name, wrong.to_string()))?);
+    config.protocol = Protocol::Auto;
+    let logins = [
+        ("MEMCACHE_USERNAME", "MEMCACHE_PASSWORD"),
+        ("MEMCACHIER_USERNAME", "MEMCACHIER_PASSWORD"),
+    ];
+    let is_platforms = name == "MEMCACHIER_SERVERS";
+    for (user_name, password_name) in &logins[usize::from(is_platforms)..] {
+        config.credentials = match (set(user_name), set(password_name)) {
             (Some(username), Some(password)) => {
                 Some(Credentials { username, password: password.into() })
             }
-            (None, None) => None,
+            (None, None) => continue,
             _ => {
-                return Err(EnvironmentError {
-                    variable: user_variable,
-                    problem: "set both user and password, or neither".to_owned(),
-                });
+                let problem = "set both user and password, or neither".to_owned();
+                return Err(error(user_name, problem));
             }
         };
-        return Ok(Some(config));
+        break;
     }
-    Ok(None)
+    Ok(Some(NamedServers { config, variable: name }))
 }
 
 #[cfg(test)]
@@ -115,6 +130,37 @@ mod tests {
         let password = ("MEMCACHIER_PASSWORD", "hunter2");
         assert_eq!(from(&[("MEMCACHIER_SERVERS", "a:1,b"), user, password]), Ok("memcached"));
         assert_eq!(from(&[("MEMCACHE_SERVERS", "a")]), Ok("memcached"));
+    }
+
+    /// The servers, the variable that names them, and the user.
+    fn named(variables: &[(&str, &str)]) -> (String, &'static str, Option<String>) {
+        let found = |name: &str| {
+            let variable = variables.iter().find(|(variable, _)| *variable == name);
+            variable.map(|(_, value)| (*value).to_owned())
+        };
+        let NamedServers { config, variable } = servers_from_variables(found).unwrap().unwrap();
+        let user = config.credentials.map(|login| login.username);
+        (config.servers[0].to_string(), variable, user)
+    }
+
+    #[test]
+    fn the_servers_that_a_person_names_win_over_those_of_the_add_on() {
+        let add_on = [
+            ("MEMCACHIER_SERVERS", "far:1"),
+            ("MEMCACHIER_USERNAME", "add-on"),
+            ("MEMCACHIER_PASSWORD", "hunter2"),
+        ];
+        assert_eq!(
+            named(&add_on),
+            ("far:1".into(), "MEMCACHIER_SERVERS", Some("add-on".to_owned()))
+        );
+        let proxy = [&add_on[..], &[("MEMCACHE_SERVERS", "127.0.0.1:2")]].concat();
+        let of_proxy = |user: &str| ("127.0.0.1:2".into(), "MEMCACHE_SERVERS", Some(user.into()));
+        assert_eq!(named(&proxy), of_proxy("add-on"), "a proxy passes the log-in on");
+        let own = [("MEMCACHE_USERNAME", "own"), ("MEMCACHE_PASSWORD", "hunter3")];
+        assert_eq!(named(&[&proxy[..], &own].concat()), of_proxy("own"));
+        let others = [("MEMCACHIER_SERVERS", "far:1"), own[0], own[1]];
+        assert_eq!(named(&others), ("far:1".into(), "MEMCACHIER_SERVERS", None));
     }
 
     #[test]

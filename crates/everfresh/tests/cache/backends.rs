@@ -23,6 +23,13 @@ async fn memcached_with_the_binary_protocol_passes_the_suite() {
 }
 
 #[tokio::test]
+async fn memcached_with_the_meta_protocol_passes_the_suite() {
+    let server = Memcached::start(Kind::Plain);
+    let cache = Cache::memcached(server.client(Protocol::Meta)).build();
+    backend_suite(&cache, Keeps::Everything).await;
+}
+
+#[tokio::test]
 async fn memcached_with_the_text_protocol_passes_the_suite() {
     let server = Memcached::start(Kind::Plain);
     let cache = Cache::memcached(server.client(Protocol::Text)).build();
@@ -214,6 +221,7 @@ async fn all_results_of_a_grouped_function_are_deleted_at_once() {
         Cache::memory(1 << 20).build(),
         Cache::memcached(server.client(Protocol::Binary)).build(),
         Cache::memcached(server.client(Protocol::Text)).prefix("text:").build(),
+        Cache::memcached(server.client(Protocol::Meta)).prefix("meta:").build(),
     ] {
         let computed = Mutex::new(Vec::new());
         let double = async |n: u64| {

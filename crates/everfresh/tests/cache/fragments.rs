@@ -60,6 +60,7 @@ async fn on_every_backend(check: impl AsyncFn(&Cache)) {
     check(&memory()).await;
     check(&Cache::memcached(server.client(Protocol::Binary)).build()).await;
     check(&Cache::memcached(server.client(Protocol::Text)).prefix("text:").build()).await;
+    check(&Cache::memcached(server.client(Protocol::Meta)).prefix("meta:").build()).await;
 }
 
 const LIST: &str = "<ul>{% for row in rows %}\

@@ -23,6 +23,7 @@ async fn on_every_backend(check: impl AsyncFn(&Cache)) {
     check(&Cache::memory(1 << 20).build()).await;
     check(&Cache::memcached(server.client(Protocol::Binary)).build()).await;
     check(&Cache::memcached(server.client(Protocol::Text)).prefix("text:").build()).await;
+    check(&Cache::memcached(server.client(Protocol::Meta)).prefix("meta:").build()).await;
 }
 
 /// Gets the value under `k`, computed by reading `value`.
@@ -387,7 +388,7 @@ async fn rows_that_cannot_be_confirmed_stay_and_do_not_delay_others() {
 
 #[tokio::test]
 async fn a_server_serves_no_stale_entry_after_an_outage() {
-    for protocol in [Protocol::Binary, Protocol::Text] {
+    for protocol in [Protocol::Binary, Protocol::Meta, Protocol::Text] {
         let server = Memcached::start(Kind::Plain);
         let rows = Rows::default();
         let mut config = server.config(protocol);

@@ -25,6 +25,7 @@ async fn on_every_backend(check: impl AsyncFn(&Cache)) {
     check(&Cache::memory(1 << 20).build()).await;
     check(&Cache::memcached(server.client(Protocol::Binary)).build()).await;
     check(&Cache::memcached(server.client(Protocol::Text)).prefix("text:").build()).await;
+    check(&Cache::memcached(server.client(Protocol::Meta)).prefix("meta:").build()).await;
 }
 
 async fn get(cache: &Cache, groups: &[&str], key: &str, value: u32) -> u32 {

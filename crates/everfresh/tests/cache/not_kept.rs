@@ -49,6 +49,7 @@ async fn every_key_works_in_every_backend() {
         Cache::memory(1 << 20).build(),
         Cache::memcached(server.client(Protocol::Binary)).build(),
         Cache::memcached(server.client(Protocol::Text)).prefix("text:").build(),
+        Cache::memcached(server.client(Protocol::Meta)).prefix("meta:").build(),
     ] {
         for key in ["", "a b", "a%20b", "a\nb", "\u{7f}", "%!a", "é"] {
             let get = async |value: String| {

@@ -1,66 +1,28 @@
-//! The link from one runtime to one server, with either protocol.
+//! The link from one runtime to one server, with the protocol that it speaks.
 //!
-//! To add a transport, write a module with a type `Link` that has the operations below, and add a
-//! line to `transports!`. To add an operation, add a line to `operations!`.
+//! To add a transport, write a module with a type `Link` that has the operations below, and add it to
+//! [`Link`]. To add an operation, add a line to `operations!`.
 
 use std::sync::Arc;
 
-#[cfg(feature = "text")]
-use crate::text;
 use crate::{
-    binary,
-    config::{Config, Protocol, ServerAddress},
+    config::Config,
     error::Error,
-    health::{Counters, Health, Outage},
+    health::Health,
+    multiplexed,
     types::{Cas, Deletion, StoreMode, Swap, Value, WireItem},
 };
+#[cfg(feature = "text")]
+use crate::{config::Protocol, text};
 
-/// Declares [`Link`], with one variant per transport, and `dispatch!`, which calls a method of the
-/// variant. Variants are named as in [`Protocol`]; `$d` stands for the `$` of `dispatch!`.
-macro_rules! transports {
-    ($d:tt $($(#[$condition:meta])* $protocol:ident => $transport:ident),+ $(,)?) => {
-        #[derive(Debug)]
-        pub(crate) enum Link {
-            $($(#[$condition])* $protocol($transport::Link),)+
-        }
-
-        macro_rules! dispatch {
-            ($d link:ident => $d call:expr) => {
-                match $d link {
-                    $($(#[$condition])* Link::$protocol($d link) => $d call,)+
-                }
-            };
-        }
-
-        impl Link {
-            pub(crate) fn new(config: &Arc<Config>, server: usize, health: &Arc<Health>) -> Self {
-                let (config, health) = (Arc::clone(config), Arc::clone(health));
-                match config.protocol {
-                    $($(#[$condition])* Protocol::$protocol => {
-                        Self::$protocol($transport::Link::new(config, server, health))
-                    })+
-                }
-            }
-
-            /// Connects, logs in and waits for a reply, on a new connection that is closed again.
-            pub(crate) async fn check(
-                address: &ServerAddress,
-                config: &Config,
-            ) -> Result<(), Outage> {
-                match config.protocol {
-                    $($(#[$condition])* Protocol::$protocol => {
-                        $transport::establish(address, config).await.map(drop)
-                    })+
-                }
-            }
-        }
-    };
-}
-
-transports! { $
-    Binary => binary,
+/// The transports to one server. One that is not used opens no connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    multiplexed: multiplexed::Link,
     #[cfg(feature = "text")]
-    Text => text,
+    text: text::Link,
+    #[cfg_attr(not(feature = "text"), expect(dead_code, reason = "there is one transport"))]
+    health: Arc<Health>,
 }
 
 /// Declares each operation once: its name, arguments and result.
@@ -69,8 +31,18 @@ macro_rules! operations {
         impl Link {
             $($(#[$doc])*
             pub(crate) async fn $name(&self, $($argument: $type),*) -> Result<$output, Error> {
-                let link = self;
-                dispatch!(link => link.$name($($argument),*).await)
+                #[cfg(feature = "text")]
+                if self.is_text() {
+                    return self.text.$name($($argument),*).await;
+                }
+                let outcome = self.multiplexed.$name($($argument),*).await;
+                // The first connection may have found out that the server speaks only the text protocol.
+                // Nothing was written to it then.
+                #[cfg(feature = "text")]
+                if outcome.is_err() && self.is_text() {
+                    return self.text.$name($($argument),*).await;
+                }
+                outcome
             })+
         }
     };
@@ -98,19 +70,43 @@ operations! {
 }
 
 impl Link {
-    pub(crate) fn counters(&self) -> &Counters {
-        let link = self;
-        dispatch!(link => &link.counters)
+    pub(crate) fn new(config: &Arc<Config>, server: usize, health: &Arc<Health>) -> Self {
+        let shared = || (Arc::clone(config), server, Arc::clone(health));
+        let new = |(config, server, health)| multiplexed::Link::new(config, server, health);
+        Self {
+            multiplexed: new(shared()),
+            #[cfg(feature = "text")]
+            text: text::Link::new(Arc::clone(config), server, Arc::clone(health)),
+            health: Arc::clone(health),
+        }
+    }
+
+    #[cfg(feature = "text")]
+    fn is_text(&self) -> bool {
+        self.health.protocol() == Some(Protocol::Text)
+    }
+
+    /// Returns the operations counted so far, in the order of the fields of
+    /// [`ServerStatus`](crate::ServerStatus).
+    pub(crate) fn counted(&self) -> [u64; 5] {
+        let counted = self.multiplexed.counters.all();
+        #[cfg(feature = "text")]
+        let counted = {
+            let of_text = self.text.counters.all();
+            std::array::from_fn(|i| counted[i] + of_text[i])
+        };
+        counted
     }
 
     pub(crate) fn in_flight(&self) -> usize {
-        let link = self;
-        dispatch!(link => link.in_flight())
+        let in_flight = self.multiplexed.in_flight();
+        #[cfg(feature = "text")]
+        let in_flight = in_flight + self.text.in_flight();
+        in_flight
     }
 
-    /// Ends the connection.
+    /// Ends the connection. That of the text protocol is served by no task, and closes when it is dropped.
     pub(crate) fn close(&self) {
-        let link = self;
-        dispatch!(link => link.close());
+        self.multiplexed.close();
     }
 }

@@ -54,7 +54,10 @@ impl Cluster {
         let health = config
             .servers
             .iter()
-            .map(|address| Arc::new(Health::new(address.clone(), probe_requests.clone())))
+            .map(|address| {
+                let health = Health::new(address.clone(), config.protocol, probe_requests.clone());
+                Arc::new(health)
+            })
             .collect();
         Arc::new_cyclic(|this| Self {
             ring: Ring::new(&names),
@@ -87,6 +90,11 @@ impl Cluster {
                 Ok(Place { server: server.ok_or_else(down)?, stand_in: true })
             }
         }
+    }
+
+    /// Returns whether all servers are known to speak another protocol than the text one.
+    pub(crate) fn are_multiplexed(&self) -> bool {
+        self.health.iter().all(|health| health.protocol().is_some_and(|known| !known.is_text()))
     }
 
     /// Returns whether operations may be sent to a server. Requests a probe if the server is down.
@@ -177,7 +185,7 @@ impl Cluster {
         drop(runtimes);
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         for (past, link) in past.iter_mut().zip(links.iter()) {
-            for (past, counted) in past.iter_mut().zip(link.counters().all()) {
+            for (past, counted) in past.iter_mut().zip(link.counted()) {
                 *past += counted;
             }
         }
@@ -193,7 +201,7 @@ impl Cluster {
         let links = || runtimes.iter().map(|(_, links)| &links[server]);
         let mut sums = self.past.lock().unwrap_or_else(PoisonError::into_inner)[server];
         for link in links() {
-            for (sum, counted) in sums.iter_mut().zip(link.counters().all()) {
+            for (sum, counted) in sums.iter_mut().zip(link.counted()) {
                 *sum += counted;
             }
         }
@@ -201,6 +209,7 @@ impl Cluster {
         ServerStatus {
             address: self.config.servers[server].clone(),
             state: self.health[server].state(),
+            protocol: self.health[server].protocol(),
             outages: self.health[server].outages(),
             hits,
             misses,

@@ -4,10 +4,12 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
-use super::link::Link;
+#[cfg(feature = "text")]
+use crate::text;
 use crate::{
     config::{Config, ServerAddress},
     health::{Health, Outage},
+    multiplexed,
 };
 
 /// Deadline of a hook.
@@ -48,7 +50,7 @@ impl Probe {
 
     /// Connects once and runs the hook.
     async fn try_once(&self) -> Result<(), Outage> {
-        let check = Link::check(&self.address, &self.config);
+        let check = check(&self.address, &self.config, &self.health);
         timeout(self.config.connect_timeout, check).await.unwrap_or(Err(Outage::Timeout))?;
         let Some(before_return) = &self.before_return else { return Ok(()) };
         self.health.keep_probe(self.number, HOOK_DEADLINE);
@@ -57,6 +59,19 @@ impl Probe {
         let outcome = timeout(HOOK_DEADLINE, &mut hook).await;
         hook.abort();
         if matches!(outcome, Ok(Ok(true))) { Ok(()) } else { Err(Outage::Hook) }
+    }
+}
+
+/// Connects, logs in and waits for a reply, on a new connection that is closed again.
+async fn check(address: &ServerAddress, config: &Config, health: &Health) -> Result<(), Outage> {
+    #[cfg(feature = "text")]
+    if config.protocol.is_text() {
+        return text::establish(address, config).await.map(drop);
+    }
+    match multiplexed::establish(address, config, health).await {
+        #[cfg(feature = "text")]
+        Err(Outage::OnlyText) => text::establish(address, config).await.map(drop),
+        outcome => outcome.map(drop),
     }
 }
 

@@ -7,14 +7,10 @@ use crate::{
     error::Error,
     health::Counters,
     key::KeyError,
-    types::{Cas, Command, Deletion, EXPIRED, StoreMode, Swap, Value, WireItem},
+    types::{Cas, Command, Deletion, EXPIRED, StoreMode, Swap, Value, WireItem, lifetime_in_text},
 };
 
 impl Link {
-    /// Has no effect: no task serves the session, so it closes when it is dropped.
-    #[expect(clippy::unused_self, reason = "all transports have the same methods")]
-    pub(crate) fn close(&self) {}
-
     /// Looks up an entry. Boxed to keep the futures of the client small.
     pub(crate) async fn get(&self, key: &[u8]) -> Result<Option<Value>, Error> {
         Box::pin(self.look_up(key)).await
@@ -76,7 +72,7 @@ impl Link {
         let store = async |session: &mut Session| match mode {
             StoreMode::Add => session.add(key, &item).await,
             StoreMode::Set | StoreMode::Replace => {
-                session.protocol.set(key, item.value, item.expiration).await?;
+                session.protocol.set(key, item.value, lifetime_in_text(item.expiration)).await?;
                 session.protocol.version().await.map(|_| true)
             }
         };
@@ -116,7 +112,10 @@ impl Link {
         let store = async |session: &mut Session| {
             for (item, key) in items.iter().zip(&keys) {
                 if let Ok(key) = key {
-                    session.protocol.set(key, item.value, item.expiration).await?;
+                    session
+                        .protocol
+                        .set(key, item.value, lifetime_in_text(item.expiration))
+                        .await?;
                 }
             }
             session.protocol.version().await
@@ -145,7 +144,11 @@ impl Link {
     async fn swap(&self, item: WireItem<'_>, cas: Cas) -> Result<Swap, Error> {
         let key = key_of(&item)?;
         let swap = async |session: &mut Session| {
-            match session.protocol.cas(key, item.value, cas.id(), item.expiration).await {
+            match session
+                .protocol
+                .cas(key, item.value, cas.id(), lifetime_in_text(item.expiration))
+                .await
+            {
                 Ok(true) => Ok(Swap::Done(None)),
                 Ok(false) => Ok(Swap::Changed),
                 // memcache-async does not recognise `NOT_FOUND` here.

@@ -107,6 +107,11 @@ async fn binary_replies_are_right_after_operations_were_dropped() {
 }
 
 #[tokio::test]
+async fn meta_replies_are_right_after_operations_were_dropped() {
+    drop_operations(Protocol::Meta, 100_000).await;
+}
+
+#[tokio::test]
 async fn text_replies_are_right_after_operations_were_dropped() {
-    drop_operations(Protocol::Text, 20_000).await;
+    drop_operations(Protocol::Text, 100_000).await;
 }

@@ -14,6 +14,12 @@ macro_rules! on_every_transport {
         on_every_transport!(@ binary_plain, Binary, Plain, $($test),+);
         on_every_transport!(@ binary_sasl, Binary, Sasl, $($test),+);
         on_every_transport!(@ binary_unix_socket, Binary, UnixSocket, $($test),+);
+        on_every_transport!(@ meta_plain, Meta, Plain, $($test),+);
+        on_every_transport!(@ meta_auth_file, Meta, AuthFile, $($test),+);
+        on_every_transport!(@ meta_unix_socket, Meta, UnixSocket, $($test),+);
+        on_every_transport!(@ auto_plain, Auto, Plain, $($test),+);
+        on_every_transport!(@ auto_sasl, Auto, Sasl, $($test),+);
+        on_every_transport!(@ auto_auth_file, Auto, AuthFile, $($test),+);
         on_every_transport!(@ text_plain, Text, Plain, $($test),+);
         on_every_transport!(@ text_auth_file, Text, AuthFile, $($test),+);
         on_every_transport!(@ text_unix_socket, Text, UnixSocket, $($test),+);
@@ -176,7 +182,7 @@ async fn batches_store_and_delete_values(client: &Client) {
     }
     let deleted = client.delete_many(&["k0", "k499", "nothing"]).await;
     assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
-    if client.protocol() == Protocol::Binary {
+    if client.protocol() != Protocol::Text {
         let deleted: Vec<_> = deleted.into_iter().map(Result::unwrap).collect();
         assert_eq!(deleted, [Deletion::Deleted, Deletion::Deleted, Deletion::NotFound]);
     }
@@ -270,7 +276,7 @@ async fn concurrent_operations_get_their_own_replies(client: &Client) {
 
 #[tokio::test]
 async fn a_cas_token_is_invalid_after_a_reconnect() {
-    for protocol in [Protocol::Binary, Protocol::Text] {
+    for protocol in [Protocol::Binary, Protocol::Meta, Protocol::Text] {
         let mut server = Memcached::start(Kind::Plain);
         let client = server.client(protocol);
         client.set("k", "old").await.unwrap();
@@ -288,7 +294,7 @@ async fn a_cas_token_is_invalid_after_a_reconnect() {
 #[tokio::test]
 async fn a_server_without_cas_returns_no_token() {
     let server = Memcached::start(Kind::WithoutCas);
-    for protocol in [Protocol::Binary, Protocol::Text] {
+    for protocol in [Protocol::Binary, Protocol::Meta, Protocol::Text] {
         let client = server.client(protocol);
         let added = client.add_with_cas("lease", "l").await;
         assert!(matches!(added, Err(Error::Refused { .. })), "{protocol:?}: {added:?}");

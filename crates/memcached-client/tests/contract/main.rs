@@ -15,5 +15,6 @@ mod commands;
 mod failover;
 mod login;
 mod peers;
+mod protocols;
 mod ring;
 mod sharing;

@@ -50,6 +50,7 @@ fn on_every_backend(check: impl Fn(&Cache)) {
     check(&memory());
     check(&Cache::memcached(server.client(Protocol::Binary)).build());
     check(&Cache::memcached(server.client(Protocol::Text)).prefix("text:").build());
+    check(&Cache::memcached(server.client(Protocol::Meta)).prefix("meta:").build());
 }
 
 /// Returns a handler that counts its calls. `change` makes the response from the text `page N`,

@@ -7,7 +7,11 @@ use slab::Slab;
 use thiserror::Error;
 
 use super::{
-    super::protocol::{Response, status},
+    super::{
+        binary,
+        codec::Codec,
+        frame::{Request, Response, opcode, status},
+    },
     entry::{Entry, Reply, Shape},
 };
 use crate::error::Error;
@@ -22,10 +26,10 @@ const MAX_STATISTIC: usize = 4096;
 
 /// A response that matches no request. The connection is out of step and must be closed.
 #[derive(Debug, Error)]
-#[error("a response with opaque {opaque} and opcode {opcode:#04x} matches no request")]
+#[error("a response with opaque {opaque:?} and status {status:#04x} matches no request")]
 pub(crate) struct UnexpectedResponse {
-    opaque: u32,
-    opcode: u8,
+    opaque: Option<u32>,
+    status: u16,
 }
 
 /// More responses than the request can have.
@@ -64,6 +68,8 @@ impl Slot {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) out: BytesMut,
+    /// The protocol of the requests in `out`. The binary one until the connection is open.
+    codec: Codec,
     pub(super) slots: Slab<Slot>,
     pub(super) next_opaque: u32,
     /// Wakes the writing task, while that is idle.
@@ -75,6 +81,21 @@ pub(super) struct State {
 }
 
 impl State {
+    pub(super) fn encode(&mut self, request: &Request<'_>) {
+        self.codec.encode(request, &mut self.out);
+    }
+
+    /// Changes the protocol of the requests that are not yet written.
+    pub(super) fn speak(&mut self, codec: Codec) {
+        if self.codec == Codec::Binary && codec != Codec::Binary {
+            let encoded = std::mem::take(&mut self.out);
+            for request in binary::encoded_requests(&encoded) {
+                codec.encode(&request, &mut self.out);
+            }
+        }
+        self.codec = codec;
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         self.entries.len()
     }
@@ -152,15 +173,16 @@ impl State {
         response: Response,
         woken: &mut Vec<Waker>,
     ) -> Result<(), UnexpectedResponse> {
-        let unexpected = UnexpectedResponse { opaque: response.opaque, opcode: response.opcode };
-        let Some(index) = self.entry_of(response.opaque) else {
+        let unexpected = UnexpectedResponse { opaque: response.opaque, status: response.status };
+        let opaque = response.opaque.or_else(|| self.oldest(&response));
+        let Some((opaque, index)) = opaque.and_then(|o| Some((o, self.entry_of(o)?))) else {
             return Err(unexpected);
         };
         let Entry { first, shape, slot, done, .. } = self.entries[index];
-        let frame = response.opaque.wrapping_sub(first);
-        // A server cannot answer a request that was not written, or twice, or with another opcode.
+        let frame = opaque.wrapping_sub(first);
+        // A server cannot answer a request that was not written, or twice, or another command.
         let is_unsent = self.unsent_gets.iter().any(|(_, unsent)| *unsent == slot);
-        if done || is_unsent || response.opcode != shape.opcode_of(frame) {
+        if done || is_unsent || !response.answers.contains(shape.opcode_of(frame)) {
             return Err(unexpected);
         }
         let complete = match shape {
@@ -186,6 +208,23 @@ impl State {
             self.entries.pop_front();
         }
         Ok(())
+    }
+
+    /// Returns the opaque of the oldest request without a response, which is the one that a server
+    /// answers without naming it. In a batch, that is the final NOOP, or the first request that has no
+    /// response yet; of gets, which are answered only if they hit, it cannot be told.
+    fn oldest(&self, response: &Response) -> Option<u32> {
+        let entry = self.entries.front()?;
+        let frame = match (entry.shape, &self.slots[entry.slot]) {
+            (Shape::Batch { quiet, .. }, _) if response.is_end_of_batch() => quiet,
+            (Shape::Batch { opcode: opcode::GETQ, .. }, _) => return None,
+            (Shape::Batch { .. }, Slot::Waiting { so_far: Reply::Batch(answers), .. }) => {
+                u32::try_from(answers.iter().position(Option::is_none)?).ok()?
+            }
+            // The only request, or one of a batch that nobody waits for any more.
+            _ => 0,
+        };
+        Some(entry.first.wrapping_add(frame))
     }
 
     /// Finds the entry of an opaque. Servers answer in order, so it is nearly always the first.

@@ -1,14 +1,17 @@
-//! The binary protocol, on one connection that all callers of a runtime share.
+//! The binary and the meta protocol, on one connection that all callers of a runtime share.
 //!
 //! A [`Link`] adds requests to a [`Pipeline`]. A task ([`connection`]) opens the connection, writes
 //! all pending requests at once, and reads responses. It ends with the connection; the next request
 //! starts another one.
 
+mod binary;
+mod codec;
 mod connection;
 mod establish;
+mod frame;
+mod meta;
 mod operations;
 mod pipeline;
-mod protocol;
 
 use std::{
     future::Future,
@@ -21,8 +24,8 @@ use futures_util::future::{Either, ready};
 pub(crate) use self::establish::establish;
 use self::{
     connection::{Connection, Server},
+    frame::{Request, Response, status, status_text},
     pipeline::{Pipeline, Reply, Ticket},
-    protocol::{Request, Response, status, status_text},
 };
 use crate::{
     config::Config,
@@ -162,6 +165,10 @@ impl Link {
     fn refusal(&self, response: &Response, connection: u64, bytes: usize) -> Error {
         let error = match response.status {
             status::TOO_LARGE => Error::TooLarge { bytes },
+            status::REFUSED => {
+                let reason = self.server.config.server_text(&response.value);
+                Error::Refused { status: None, reason }
+            }
             code => Error::Refused { status: Some(code), reason: status_text(code).to_owned() },
         };
         self.counters.failed(&error);

@@ -1,13 +1,12 @@
-//! The operations of the binary protocol.
+//! The operations, which are the same in both protocols.
 
 use std::future::Future;
 
-use bytes::Buf;
-
 use super::{
     Link,
+    frame::{Request, Response, opcode, status},
+    meta,
     pipeline::{Pipeline, Reply},
-    protocol::{Request, Response, opcode, status},
 };
 use crate::{
     error::Error,
@@ -206,10 +205,9 @@ impl Link {
         let mut extras = [0xff; 20];
         extras[..8].copy_from_slice(&delta.to_be_bytes());
         let request = Request { opcode, key, extras: &extras, ..Request::default() };
-        let (mut response, connection) = self.ask(request).await?;
+        let (response, connection) = self.ask(request).await?;
         match response.status {
-            status::OK if response.value.len() == 8 => Ok(Some(response.value.get_u64())),
-            status::OK => Err(self.wrong_shape()),
+            status::OK => number_of(&response).map(Some).ok_or_else(|| self.wrong_shape()),
             status::NOT_FOUND => Ok(None),
             _ => Err(self.refusal(&response, connection, 0)),
         }
@@ -248,6 +246,15 @@ impl Link {
             Reply::One(response) => Err(self.refusal(&response, connection, 0)),
             Reply::Batch(_) => Err(self.wrong_shape()),
         }
+    }
+}
+
+/// Returns the value of a counter: decimal digits in the meta protocol, eight bytes in the binary one.
+fn number_of(response: &Response) -> Option<u64> {
+    if meta::has_digits(response) {
+        std::str::from_utf8(&response.value).ok()?.trim_end().parse().ok()
+    } else {
+        Some(u64::from_be_bytes(response.value[..].try_into().ok()?))
     }
 }
 

@@ -1,4 +1,4 @@
-//! One connection of the binary protocol, and the task that opens, writes and reads it.
+//! One connection, and the task that opens, writes and reads it.
 
 use std::{
     future::Future,
@@ -19,9 +19,11 @@ use tokio::{
 };
 
 use super::{
-    establish::{connection_failed, establish},
+    binary::HEADER,
+    codec::{Codec, DecodeError},
+    establish::{Opened, connection_failed, establish},
+    frame::Frame,
     pipeline::{Pipeline, UnexpectedResponse},
-    protocol::{DecodeError, Frame, HEADER, decode},
 };
 use crate::{
     config::{Config, ServerAddress},
@@ -132,8 +134,11 @@ enum ConnectionEnd {
 impl Driver {
     async fn run(self) {
         let end = match self.open().await {
-            Ok(stream) => IoLoop::new(&self, stream).await,
+            Ok(opened) => IoLoop::new(&self, opened).await,
             Err(_) if self.connection.retired.load(Ordering::Acquire) => ConnectionEnd::Idle,
+            // The server is not down: the link uses another connection.
+            #[cfg(feature = "text")]
+            Err(Outage::OnlyText) => ConnectionEnd::Idle,
             Err(outage) => ConnectionEnd::Failed(outage),
         };
         // The server is marked as down first, so that callers that retry do not reconnect.
@@ -159,15 +164,18 @@ impl Driver {
 
     /// Opens the connection. If a request reaches its deadline first, the server is marked as down
     /// and all waiting requests fail, but the attempt goes on until `connect_timeout`.
-    async fn open(&self) -> Result<Stream, Outage> {
+    async fn open(&self) -> Result<Opened, Outage> {
         let (server, pipeline) = (&self.server, &self.connection.pipeline);
-        let establish = establish(&server.address, &server.config);
+        let establish = establish(&server.address, &server.config, &server.health);
         let mut opening = pin!(timeout(server.config.connect_timeout, establish));
         loop {
             let now = Instant::now();
             let until = pipeline.first_deadline().unwrap_or(now + RECHECK);
             match timeout_at(until.into(), opening.as_mut()).await {
                 Ok(Ok(opened)) => {
+                    if let Ok(opened) = &opened {
+                        pipeline.speak(opened.codec);
+                    }
                     let outages = server.health.outages();
                     self.connection.outages_at_opening.store(outages, Ordering::Release);
                     return opened;
@@ -201,6 +209,7 @@ impl Drop for Driver {
 struct IoLoop<'a> {
     driver: &'a Driver,
     stream: Stream,
+    codec: Codec,
     /// Requests that are not yet written.
     writing: BytesMut,
     /// Number of bytes written since `writing` was last filled.
@@ -216,10 +225,11 @@ struct IoLoop<'a> {
 }
 
 impl<'a> IoLoop<'a> {
-    fn new(driver: &'a Driver, stream: Stream) -> Self {
+    fn new(driver: &'a Driver, Opened { stream, codec }: Opened) -> Self {
         Self {
             driver,
             stream,
+            codec,
             writing: BytesMut::new(),
             written: 0,
             reading: BytesMut::with_capacity(READ_BLOCK),
@@ -268,9 +278,9 @@ impl<'a> IoLoop<'a> {
             Poll::Ready(Err(error)) => return Err(ConnectionEnd::Failed(connection_failed(error))),
             Poll::Ready(Ok(_)) => {}
         }
-        let (reading, mut needed) = (&mut self.reading, 0);
+        let (codec, reading, mut needed) = (self.codec, &mut self.reading, 0);
         let max_body = self.driver.server.config.max_response_body();
-        let next = || match decode(reading, max_body)? {
+        let next = || match codec.decode(reading, max_body)? {
             Frame::Response(response) => Ok(Some(response)),
             Frame::Incomplete(length) => {
                 needed = length;

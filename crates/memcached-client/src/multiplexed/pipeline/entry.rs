@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use super::super::protocol::{Response, opcode};
+use super::super::frame::{Response, opcode};
 
 /// The responses to one operation.
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
     One(Response),
-    /// The responses to a batch, one per quiet request, `None` for requests without a response.
+    /// The responses to a batch, one per request, `None` for requests without a response.
     Batch(Vec<Option<Response>>),
     /// Statistics. The key of each response is the name.
     List(Vec<Response>),

@@ -22,7 +22,10 @@ use self::{
     entry::Shape,
     state::{Slot, State},
 };
-use super::protocol::{Request, Response, opcode};
+use super::{
+    codec::Codec,
+    frame::{Request, Response, opcode},
+};
 use crate::error::Error;
 
 /// The most bytes that may wait to be written. Beyond that, operations are refused.
@@ -37,6 +40,11 @@ impl Pipeline {
     /// two changes that belong together.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the protocol that the server speaks. Requests that were added before are translated.
+    pub(crate) fn speak(&self, codec: Codec) {
+        self.state().speak(codec);
     }
 
     /// Returns the number of operations in flight.
@@ -66,7 +74,7 @@ impl Pipeline {
             state.forget_gets();
         }
         request.opaque = state.next_opaque;
-        request.encode(&mut state.out);
+        state.encode(&request);
         self.enter(state, shape, deadline)
     }
 
@@ -84,11 +92,11 @@ impl Pipeline {
         let mut quiet = 0;
         for mut request in requests {
             (request.opcode, request.opaque) = (opcode, state.next_opaque.wrapping_add(quiet));
-            request.encode(&mut state.out);
+            state.encode(&request);
             quiet += 1;
         }
         let opaque = state.next_opaque.wrapping_add(quiet);
-        Request { opcode: opcode::NOOP, opaque, ..Request::default() }.encode(&mut state.out);
+        state.encode(&Request { opcode: opcode::NOOP, opaque, ..Request::default() });
         self.enter(state, Shape::Batch { opcode, quiet }, deadline)
     }
 
