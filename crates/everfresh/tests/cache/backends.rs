@@ -140,6 +140,23 @@ async fn operations_are_counted_by_layer() {
     assert_eq!(stats["page"].hit_ratio(), Some(0.0));
 }
 
+#[tokio::test]
+async fn values_stored_together_are_counted_with_their_bytes() {
+    let cache = Cache::memory(1 << 20).build();
+    cache.set_many(&[("a", "a value"), ("b", "a value")], Lifetime::Forever).await;
+    let stats = cache.stats()["cache"];
+    // In MessagePack: the length, and seven letters.
+    assert_eq!((stats.fills, stats.bytes_written), (2, 2 * (1 + 7)));
+}
+
+#[tokio::test]
+async fn a_value_of_a_versioned_function_is_not_read_without_its_version() {
+    let cache = Cache::memory(1 << 20).build();
+    let versioned = Memo::<(), u8>::new("m", Lifetime::Forever).versioned_by("1");
+    assert_eq!(versioned.call(&cache, &(), async || Ok::<_, ()>(7)).await, Ok(7));
+    assert_eq!(cache.get::<u8>(&versioned.key(&())).await, None);
+}
+
 const SUM: Memo<(u64, u64), u64> = Memo::new("sum", Lifetime::Forever);
 
 #[tokio::test]
