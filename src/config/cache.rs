@@ -45,9 +45,9 @@ pub enum CacheBackend {
     /// `MEMCACHIER_SERVERS`, `MEMCACHIER_USERNAME` and `MEMCACHIER_PASSWORD`, with
     /// `MEMCACHE_CONNECT_TIMEOUT` (2 s), `MEMCACHE_TIMEOUT` (250 ms), `MEMCACHE_RETRY_TIMEOUT` (500 ms),
     /// `MEMCACHE_DEAD_TIMEOUT` (1.5 s), `MEMCACHE_MAX_ITEM_BYTES` (1 MiB), `MEMCACHE_MAX_IN_FLIGHT`
-    /// (10,000), `MEMCACHE_FAILOVER` (`miss` or `eject`) and `MEMCACHE_PROTOCOL` (`auto`, `binary`,
+    /// (10,000), `MEMCACHE_TLS` and `MEMCACHE_CA_FILE`, `MEMCACHE_FAILOVER` (`miss` or `eject`) and `MEMCACHE_PROTOCOL` (`auto`, `binary`,
     /// `meta` or `text`).
-    Memcached(NamedServers),
+    Memcached(Box<NamedServers>),
     /// This process, in at most `CACHE_MEMORY_BYTES` bytes (64 MiB).
     Memory(usize),
     /// No entries are stored.
@@ -84,7 +84,8 @@ impl CacheConfig {
 impl Display for CacheBackend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Memcached(NamedServers { config, variable }) => {
+            Self::Memcached(named) => {
+                let NamedServers { config, variable } = &**named;
                 let servers: Vec<_> = config.servers.iter().map(ToString::to_string).collect();
                 write!(f, "memcached at {}, from {variable}", servers.join(", "))
             }
@@ -104,7 +105,7 @@ fn backend(env: &Environment, production: bool) -> Result<CacheBackend, ConfigEr
         .transpose()?;
     let memory = CacheBackend::Memory(memory_bytes(env)?);
     Ok(match (env.get("CACHE_BACKEND"), servers) {
-        (None | Some("memcached"), Some(servers)) => CacheBackend::Memcached(servers),
+        (None | Some("memcached"), Some(servers)) => CacheBackend::Memcached(Box::new(servers)),
         (Some("memcached"), None) => {
             let problem = "memcached needs servers; name them in MEMCACHIER_SERVERS";
             return Err(ConfigError::new("CACHE_BACKEND", problem));

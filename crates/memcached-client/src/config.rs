@@ -5,6 +5,9 @@ use std::{fmt, net::Ipv6Addr, path::PathBuf, str::FromStr, time::Duration};
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 
+#[cfg(feature = "tls")]
+use crate::tls::TlsSettings;
+
 /// The port of a server if its address names no port.
 pub const DEFAULT_PORT: u16 = 11211;
 
@@ -16,6 +19,14 @@ pub enum ServerAddress {
         /// A host name or an IP address; IPv6 addresses are written without brackets.
         host: String,
         /// The port, [`DEFAULT_PORT`] by default.
+        port: u16,
+    },
+    /// Like `Tcp`, with TLS. Requires the Cargo feature `tls`.
+    Tls {
+        /// As for `Tcp`. The certificate of the server must be for this name or address, unless
+        /// [`TlsSettings::server_name`] is set.
+        host: String,
+        /// As for `Tcp`.
         port: u16,
     },
     /// The path of a unix socket.
@@ -30,7 +41,9 @@ pub enum AddressError {
     #[error("the list of servers is empty; write host:port, several separated by commas")]
     Empty,
     /// An element of the list is not an address.
-    #[error("“{0}” is not a server; write host:port, [IPv6]:port or /path/of/socket")]
+    #[error(
+        "“{0}” is not a server; write host:port, [IPv6]:port, tls://host:port or /path/of/socket"
+    )]
     Invalid(String),
 }
 
@@ -39,8 +52,10 @@ impl ServerAddress {
     /// default port.
     pub(crate) fn ring_name(&self) -> String {
         match self {
-            Self::Tcp { host, port: DEFAULT_PORT } => host.clone(),
-            Self::Tcp { host, port } => format!("{host}:{port}"),
+            Self::Tcp { host, port: DEFAULT_PORT } | Self::Tls { host, port: DEFAULT_PORT } => {
+                host.clone()
+            }
+            Self::Tcp { host, port } | Self::Tls { host, port } => format!("{host}:{port}"),
             Self::Unix(path) => format!("{}:0", path.display()),
         }
     }
@@ -48,8 +63,8 @@ impl ServerAddress {
     /// Parses a list of servers in the format of the variable `MEMCACHIER_SERVERS`.
     ///
     /// Servers are separated by commas, semicolons or white space. Each is `host`, `host:port`,
-    /// `[IPv6]:port`, or the `/path` or `unix:/path` of a socket. The port is [`DEFAULT_PORT`] if it
-    /// is left out.
+    /// `[IPv6]:port`, one of these after `tls://`, or the `/path` or `unix:/path` of a socket. The port is
+    /// [`DEFAULT_PORT`] if it is left out.
     ///
     /// # Errors
     /// [`AddressError::Empty`] if the list names no server, [`AddressError::Invalid`] for the first
@@ -65,6 +80,12 @@ impl FromStr for ServerAddress {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
+        if let Some(rest) = text.strip_prefix("tls://") {
+            return match rest.parse() {
+                Ok(Self::Tcp { host, port }) => Ok(Self::Tls { host, port }),
+                _ => Err(AddressError::Invalid(text.to_owned())),
+            };
+        }
         let invalid = || AddressError::Invalid(text.to_owned());
         let path = text.strip_prefix("unix:").unwrap_or(text);
         if path.starts_with('/') {
@@ -102,6 +123,8 @@ impl fmt::Display for ServerAddress {
         match self {
             Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Tls { host, port } if host.contains(':') => write!(f, "tls://[{host}]:{port}"),
+            Self::Tls { host, port } => write!(f, "tls://{host}:{port}"),
             Self::Unix(path) => write!(f, "{}", path.display()),
         }
     }
@@ -215,6 +238,9 @@ pub struct Config {
     /// MemCachier. A server that sends a longer value counts as down, so raise this together with the
     /// option `-I` of memcached.
     pub max_item_bytes: usize,
+    /// The settings of TLS. Default: the authorities that the platform trusts.
+    #[cfg(feature = "tls")]
+    pub tls: TlsSettings,
 }
 
 impl Config {
@@ -233,6 +259,8 @@ impl Config {
             failover: Failover::default(),
             max_in_flight: 10_000,
             max_item_bytes: 1024 * 1024,
+            #[cfg(feature = "tls")]
+            tls: TlsSettings::default(),
         }
     }
 }
@@ -287,12 +315,27 @@ mod tests {
         assert_eq!(list("a"), ["a:11211"]);
         assert_eq!(list("[::1]:11311,[::1],::1"), ["[::1]:11311", "[::1]:11211", "[::1]:11211"]);
         assert_eq!(list("/run/m.sock;unix:/run/n.sock"), ["/run/m.sock", "/run/n.sock"]);
+        assert_eq!(list("tls://a,tls://[::1]:2"), ["tls://a:11211", "tls://[::1]:2"]);
     }
 
     #[test]
     fn an_invalid_server_is_named_in_the_error() {
         assert_eq!(ServerAddress::parse_list(" , ;"), Err(AddressError::Empty));
-        for text in ["a:", "a:b", "a:0", "a:65536", ":1", "[::1", "[a]:1", "a:1:2", "a/b", "ä"] {
+        for text in [
+            "a:",
+            "a:b",
+            "a:0",
+            "a:65536",
+            ":1",
+            "[::1",
+            "[a]:1",
+            "a:1:2",
+            "a/b",
+            "ä",
+            "tls:///run/m.sock",
+            "tls://tls://a",
+            "tls://",
+        ] {
             let error = AddressError::Invalid(text.to_owned());
             assert_eq!(ServerAddress::parse_list(text), Err(error), "{text}");
         }
@@ -300,11 +343,11 @@ mod tests {
 
     #[test]
     fn the_ring_name_leaves_out_the_default_port() {
-        let names: Vec<_> = ["a", "a:11211", "a:11311", "/run/m.sock"]
+        let names: Vec<_> = ["a", "a:11211", "a:11311", "/run/m.sock", "tls://a:11311"]
             .iter()
             .map(|text| text.parse::<ServerAddress>().unwrap().ring_name())
             .collect();
-        assert_eq!(names, ["a", "a", "a:11311", "/run/m.sock:0"]);
+        assert_eq!(names, ["a", "a", "a:11311", "/run/m.sock:0", "a:11311"]);
     }
 
     #[test]

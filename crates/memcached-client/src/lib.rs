@@ -12,6 +12,8 @@ mod stream;
 #[cfg(feature = "text")]
 mod text;
 mod text_login;
+#[cfg(feature = "tls")]
+mod tls;
 mod types;
 
 pub use client::Client;
@@ -23,4 +25,6 @@ pub use error::Error;
 pub use health::{ServerState, ServerStatus};
 pub use key::{KeyError, MAX_KEY_BYTES};
 pub use secrecy::SecretString;
+#[cfg(feature = "tls")]
+pub use tls::{ClientCertificate, TlsSettings};
 pub use types::{Cas, Command, Deletion, Expiration, Item, Swap, Value};

@@ -14,33 +14,52 @@ use tokio::{
     time::timeout,
 };
 
-use crate::config::ServerAddress;
+use crate::config::{Config, ServerAddress};
+#[cfg(feature = "tls")]
+use crate::tls;
 
 /// The idle time after which TCP checks whether the peer is still reachable.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// A connection by TCP or a unix socket.
+/// A connection by TCP, TLS or a unix socket.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Tcp(TcpStream),
+    #[cfg(feature = "tls")]
+    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
     Unix(UnixStream),
 }
 
 impl Stream {
     /// Resolves the host name and connects to the first of its addresses that accepts. Each address
-    /// gets an equal share of `limit`.
-    pub(crate) async fn connect(address: &ServerAddress, limit: Duration) -> io::Result<Self> {
+    /// gets an equal share of [`Config::connect_timeout`].
+    pub(crate) async fn connect(address: &ServerAddress, config: &Config) -> io::Result<Self> {
         match address {
             ServerAddress::Tcp { host, port } => {
-                let stream = connect_to_any(host, *port, limit).await?;
-                stream.set_nodelay(true)?;
-                let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
-                SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-                Ok(Self::Tcp(stream))
+                Ok(Self::Tcp(connect_tcp(host, *port, config.connect_timeout).await?))
+            }
+            #[cfg(feature = "tls")]
+            ServerAddress::Tls { host, port } => {
+                let stream = connect_tcp(host, *port, config.connect_timeout).await?;
+                Ok(Self::Tls(Box::new(tls::wrap(stream, host, &config.tls).await?)))
+            }
+            #[cfg(not(feature = "tls"))]
+            ServerAddress::Tls { .. } => {
+                let problem = "TLS requires the Cargo feature `tls` of memcached-client";
+                Err(io::Error::new(io::ErrorKind::Unsupported, problem))
             }
             ServerAddress::Unix(path) => Ok(Self::Unix(UnixStream::connect(path).await?)),
         }
     }
+}
+
+/// Connects and sets the options of the socket.
+async fn connect_tcp(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
+    let stream = connect_to_any(host, port, limit).await?;
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
+    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    Ok(stream)
 }
 
 async fn connect_to_any(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
@@ -65,6 +84,8 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
@@ -78,6 +99,8 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
@@ -85,6 +108,8 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -92,6 +117,8 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

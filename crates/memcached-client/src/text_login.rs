@@ -52,7 +52,7 @@ async fn try_login(
 ) -> Result<Stream, Outage> {
     /// The longest line that is read as the reply, in bytes.
     const MAX_REPLY: u64 = 1024;
-    let mut stream = Stream::connect(address, config.connect_timeout).await.map_err(failed)?;
+    let mut stream = Stream::connect(address, config).await.map_err(failed)?;
     stream.write_all(request.as_bytes()).await.map_err(failed)?;
     let mut line = Vec::new();
     // The reader must not read beyond the line, because its buffer is thrown away.

@@ -17,6 +17,8 @@ use crate::wait::{PATIENCE, wait_until};
 
 /// The user that servers with a log-in know.
 pub const USER: &str = "tester";
+/// The name in the certificates of servers with TLS.
+pub const TLS_NAME: &str = "memcached.test";
 /// The password of [`USER`].
 pub const PASSWORD: &str = "correct-horse";
 
@@ -33,6 +35,12 @@ pub enum Kind {
     WithoutCas,
     /// `-Y`: log-in by the text protocol.
     AuthFile,
+    /// `-Z`: TLS, with a certificate for [`TLS_NAME`].
+    Tls,
+    /// TLS, and log-in by SASL.
+    TlsSasl,
+    /// TLS, and the certificate of a client is required.
+    TlsForClients,
     /// `-B ascii`: no binary protocol.
     Ascii,
     /// `-B binary`: only the binary protocol.
@@ -54,8 +62,11 @@ impl Memcached {
     pub fn start(kind: Kind) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut server = Self { kind, child: None, host: own_address(), port: PORT, folder };
-        if kind == Kind::Sasl {
+        if matches!(kind, Kind::Sasl | Kind::TlsSasl) {
             server.write_sasl_files();
+        }
+        if matches!(kind, Kind::Tls | Kind::TlsSasl | Kind::TlsForClients) {
+            server.use_certificate(&Certificate::valid());
         }
         fs::write(server.path("users"), format!("{USER}:{PASSWORD}\n")).unwrap();
         assert!(server.run(), "memcached did not start");
@@ -64,6 +75,23 @@ impl Memcached {
 
     fn path(&self, name: &str) -> String {
         self.folder.path().join(name).display().to_string()
+    }
+
+    /// The file of the authority that has signed the certificates of this server and its clients.
+    pub fn ca_file(&self) -> std::path::PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// The files of a certificate for a client, and of its key.
+    pub fn client_certificate(&self) -> [std::path::PathBuf; 2] {
+        ["server.pem", "server.key"].map(|name| self.folder.path().join(name))
+    }
+
+    /// Uses another certificate from the next start on.
+    pub fn use_certificate(&self, certificate: &Certificate) {
+        fs::write(self.path("ca.pem"), &certificate.ca).unwrap();
+        fs::write(self.path("server.pem"), &certificate.chain).unwrap();
+        fs::write(self.path("server.key"), &certificate.key).unwrap();
     }
 
     fn write_sasl_files(&self) {
@@ -90,12 +118,22 @@ impl Memcached {
         let host = self.host.to_string();
         let (port, socket, users) = (self.port.to_string(), self.path("s"), self.path("users"));
         let mut command = Command::new("memcached");
+        let tls = format!(
+            "ssl_chain_cert={},ssl_key={},ssl_ca_cert={}",
+            self.path("server.pem"),
+            self.path("server.key"),
+            self.path("ca.pem")
+        );
+        let for_clients = format!("{tls},ssl_verify_mode=2");
         command.args(["-u", "root", "-U", "0", "-t", "1", "-m", "64"]);
         command.args(match self.kind {
             Kind::UnixSocket => vec!["-s", &socket],
             Kind::Plain => vec!["-l", &host, "-p", &port],
             Kind::WithoutCas => vec!["-l", &host, "-p", &port, "-C"],
             Kind::Sasl => vec!["-l", &host, "-p", &port, "-S"],
+            Kind::Tls => vec!["-l", &host, "-p", &port, "-Z", "-o", &tls],
+            Kind::TlsSasl => vec!["-l", &host, "-p", &port, "-S", "-Z", "-o", &tls],
+            Kind::TlsForClients => vec!["-l", &host, "-p", &port, "-Z", "-o", &for_clients],
             Kind::Ascii => vec!["-l", &host, "-p", &port, "-B", "ascii"],
             Kind::OnlyBinary => vec!["-l", &host, "-p", &port, "-B", "binary"],
             Kind::AuthFile => vec!["-l", &host, "-p", &port, "-Y", &users],
@@ -127,6 +165,9 @@ impl Memcached {
     pub fn address(&self) -> ServerAddress {
         match self.kind {
             Kind::UnixSocket => self.path("s").parse().unwrap(),
+            Kind::Tls | Kind::TlsSasl | Kind::TlsForClients => {
+                format!("tls://{}:{}", self.host, self.port).parse().unwrap()
+            }
             _ => format!("{}:{}", self.host, self.port).parse().unwrap(),
         }
     }
@@ -135,7 +176,9 @@ impl Memcached {
     pub fn config(&self, protocol: Protocol) -> Config {
         let mut config = config_of(std::slice::from_ref(self));
         config.protocol = protocol;
-        if matches!(self.kind, Kind::Sasl | Kind::AuthFile) {
+        config.tls.ca_file = Some(self.ca_file());
+        config.tls.server_name = Some(TLS_NAME.to_owned());
+        if matches!(self.kind, Kind::Sasl | Kind::TlsSasl | Kind::AuthFile) {
             config.credentials = Some(credentials(PASSWORD));
         }
         config
@@ -247,6 +290,45 @@ pub fn config_of(servers: &[Memcached]) -> Config {
 /// Returns the credentials of [`USER`] with `password`.
 pub fn credentials(password: &str) -> Credentials {
     Credentials { username: USER.to_owned(), password: password.to_owned().into() }
+}
+
+/// A certificate and the authority that has signed it, in PEM format.
+pub struct Certificate {
+    ca: String,
+    chain: String,
+    key: String,
+}
+
+impl Certificate {
+    /// A certificate for [`TLS_NAME`], and one for clients.
+    pub fn valid() -> Self {
+        Self::new(TLS_NAME, 4096)
+    }
+
+    /// A certificate for another name.
+    pub fn of_another_name() -> Self {
+        Self::new("another.test", 4096)
+    }
+
+    /// A certificate that ended in the year 2000.
+    pub fn expired() -> Self {
+        Self::new(TLS_NAME, 2000)
+    }
+
+    fn new(name: &str, end: i32) -> Self {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let ca = authority.self_signed(&key).unwrap();
+        let issuer = rcgen::Issuer::new(authority, key);
+        let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.not_before = rcgen::date_time_ymd(1990, 1, 1);
+        params.not_after = rcgen::date_time_ymd(end, 1, 1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        Self { ca: ca.pem(), chain: certificate.pem(), key: key.serialize_pem() }
+    }
 }
 
 const PORT: u16 = 21211;

@@ -27,6 +27,10 @@ impl Cache {
     /// `MEMCACHE_SERVERS` wins, because the add-on's variables cannot be changed: a proxy to MemCachier
     /// that runs beside the app is named there, and then gets the log-in of the add-on, unless
     /// `MEMCACHE_USERNAME` is set too. The protocol is found out ([`Protocol::Auto`]).
+    ///
+    /// `MEMCACHE_TLS=yes` makes all connections by TCP use TLS, as `tls://` does before the name of one
+    /// server; `MEMCACHE_CA_FILE` names the authorities that are trusted (default: those of the platform).
+    /// Both require the feature `tls`.
     pub fn from_env() -> Result<CacheBuilder, EnvironmentError> {
         Self::from_variables(|name| std::env::var(name).ok())
     }
@@ -82,6 +86,7 @@ pub fn servers_from_variables(
     let servers = ServerAddress::parse_list(&servers);
     let mut config = Config::new(servers.map_err(|wrong| error(name, wrong.to_string()))?);
     config.protocol = Protocol::Auto;
+    set_tls(&mut config, set("MEMCACHE_TLS"), set("MEMCACHE_CA_FILE"))?;
     let logins = [
         ("MEMCACHE_USERNAME", "MEMCACHE_PASSWORD"),
         ("MEMCACHIER_USERNAME", "MEMCACHIER_PASSWORD"),
@@ -101,6 +106,40 @@ pub fn servers_from_variables(
         break;
     }
     Ok(Some(NamedServers { config, variable: name }))
+}
+
+/// Makes all connections by TCP use TLS if `wanted` says so.
+fn set_tls(
+    config: &mut Config,
+    wanted: Option<String>,
+    ca_file: Option<String>,
+) -> Result<(), EnvironmentError> {
+    match wanted.as_deref() {
+        None | Some("no" | "false" | "0") => {}
+        Some("yes" | "true" | "1") => {
+            for server in &mut config.servers {
+                if let ServerAddress::Tcp { host, port } = server {
+                    *server = ServerAddress::Tls { host: std::mem::take(host), port: *port };
+                }
+            }
+        }
+        Some(other) => {
+            let problem = format!("“{other}” is not yes or no");
+            return Err(EnvironmentError { variable: "MEMCACHE_TLS", problem });
+        }
+    }
+    let uses_tls = config.servers.iter().any(|server| matches!(server, ServerAddress::Tls { .. }));
+    if uses_tls && cfg!(not(feature = "tls")) {
+        let problem = "TLS requires the Cargo feature `tls` of everfresh".to_owned();
+        return Err(EnvironmentError { variable: "MEMCACHE_TLS", problem });
+    }
+    #[cfg(feature = "tls")]
+    {
+        config.tls.ca_file = ca_file.map(Into::into);
+    }
+    #[cfg(not(feature = "tls"))]
+    drop(ca_file);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -161,6 +200,30 @@ mod tests {
         assert_eq!(named(&[&proxy[..], &own].concat()), of_proxy("own"));
         let others = [("MEMCACHIER_SERVERS", "far:1"), own[0], own[1]];
         assert_eq!(named(&others), ("far:1".into(), "MEMCACHIER_SERVERS", None));
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn tls_is_used_for_all_servers_or_for_some() {
+        let servers = ("MEMCACHE_SERVERS", "a:1 b /run/m.sock");
+        let found = |variables: &[(&str, &str)]| {
+            let variable = |name: &str| {
+                let variable = variables.iter().find(|(variable, _)| *variable == name);
+                variable.map(|(_, value)| (*value).to_owned())
+            };
+            let config = servers_from_variables(variable).unwrap().unwrap().config;
+            let servers: Vec<_> = config.servers.iter().map(ToString::to_string).collect();
+            (servers.join(" "), config.tls.ca_file)
+        };
+        let ca_file = ("MEMCACHE_CA_FILE", "/ca.pem");
+        let (listed, ca) = found(&[servers, ("MEMCACHE_TLS", "yes"), ca_file]);
+        assert_eq!(listed, "tls://a:1 tls://b:11211 /run/m.sock");
+        assert_eq!(ca, Some("/ca.pem".into()));
+        assert_eq!(found(&[servers]).0, "a:1 b:11211 /run/m.sock");
+        let some = found(&[("MEMCACHE_SERVERS", "a,tls://b")]).0;
+        assert_eq!(some, "a:11211 tls://b:11211");
+        let error = from(&[servers, ("MEMCACHE_TLS", "please")]).unwrap_err();
+        assert!(error.contains("MEMCACHE_TLS: “please” is not yes or no"), "{error}");
     }
 
     #[test]

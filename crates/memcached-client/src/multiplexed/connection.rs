@@ -23,7 +23,7 @@ use super::{
     codec::{Codec, DecodeError},
     establish::{Opened, connection_failed, establish},
     frame::Frame,
-    pipeline::{Pipeline, UnexpectedResponse},
+    pipeline::{Pipeline, Records, UnexpectedResponse},
 };
 use crate::{
     config::{Config, ServerAddress},
@@ -84,10 +84,11 @@ pub(super) struct Connection {
 const STILL_OPENING: u64 = u64::MAX;
 
 impl Connection {
-    pub(super) fn new(health: &Health) -> Arc<Self> {
+    pub(super) fn new(address: &ServerAddress, health: &Health) -> Arc<Self> {
+        let is_tls = matches!(address, ServerAddress::Tls { .. });
         Arc::new(Self {
             number: next_connection(),
-            pipeline: Pipeline::default(),
+            pipeline: Pipeline::new(Records::new(is_tls)),
             returns_at_start: health.returns(),
             outages_at_opening: AtomicU64::new(STILL_OPENING),
             retired: AtomicBool::new(false),
@@ -212,6 +213,8 @@ struct IoLoop<'a> {
     codec: Codec,
     /// Requests that are not yet written.
     writing: BytesMut,
+    /// Where `writing` is divided.
+    records: Records,
     /// Number of bytes written since `writing` was last filled.
     written: usize,
     /// Bytes that are not yet decoded.
@@ -231,6 +234,7 @@ impl<'a> IoLoop<'a> {
             stream,
             codec,
             writing: BytesMut::new(),
+            records: Records::default(),
             written: 0,
             reading: BytesMut::with_capacity(READ_BLOCK),
             woken: Vec::new(),
@@ -250,14 +254,16 @@ impl<'a> IoLoop<'a> {
             if std::mem::take(&mut self.written) > MAX_IDLE_BUFFER {
                 self.writing = BytesMut::new();
             }
-            self.pipeline().take_bytes(&mut self.writing, cx.waker());
+            self.pipeline().take_bytes(&mut self.writing, &mut self.records, cx.waker());
         }
         let mut progress = false;
         while !self.writing.is_empty() {
-            match Pin::new(&mut self.stream).poll_write(cx, &self.writing) {
+            let together = self.records.next(self.writing.len());
+            match Pin::new(&mut self.stream).poll_write(cx, &self.writing[..together]) {
                 Poll::Ready(Ok(0)) => return Err(self.closed()),
                 Poll::Ready(Ok(written)) => {
                     self.writing.advance(written);
+                    self.records.written(written);
                     self.written += written;
                 }
                 Poll::Ready(Err(error)) => {
@@ -267,7 +273,11 @@ impl<'a> IoLoop<'a> {
             }
             progress = true;
         }
-        Ok(progress)
+        // TLS may hold back what the socket does not take at once.
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Ready(Err(error)) => Err(ConnectionEnd::Failed(connection_failed(error))),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(progress),
+        }
     }
 
     /// Reads once and delivers the complete responses. Returns whether any bytes were read.

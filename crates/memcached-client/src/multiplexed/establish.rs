@@ -97,7 +97,7 @@ async fn open(address: &ServerAddress, config: &Config, codec: Codec) -> Result<
         let login = text_login::log_in(address, credentials, config).await;
         login.map_err(|outage| outage.shown(config))?
     } else {
-        let stream = Stream::connect(address, config.connect_timeout).await;
+        let stream = Stream::connect(address, config).await;
         stream.map_err(connection_failed)?
     };
     let mut out = BytesMut::new();

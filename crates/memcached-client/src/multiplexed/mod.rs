@@ -65,8 +65,10 @@ impl Link {
         // A connection from before an outage is not used again.
         let suspect = current.take_if(|connection| connection.is_suspect(&self.server.health));
         let is_new = current.is_none();
-        let connection =
-            Arc::clone(current.get_or_insert_with(|| Connection::new(&self.server.health)));
+        let connection = Arc::clone(
+            current
+                .get_or_insert_with(|| Connection::new(&self.server.address, &self.server.health)),
+        );
         let sent = self.push_to(&connection, push);
         drop(current);
         if let Some(suspect) = suspect {

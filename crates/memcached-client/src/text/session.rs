@@ -70,7 +70,7 @@ async fn open(address: &ServerAddress, config: &Config) -> Result<Session, Outag
 }
 
 async fn connect(address: &ServerAddress, config: &Config) -> Result<Stream, Outage> {
-    Stream::connect(address, config.connect_timeout).await.map_err(|error| outage_of(&error))
+    Stream::connect(address, config).await.map_err(|error| outage_of(&error))
 }
 
 /// Converts an error of memcache-async or the socket.

@@ -20,8 +20,13 @@ macro_rules! on_every_transport {
         on_every_transport!(@ auto_plain, Auto, Plain, $($test),+);
         on_every_transport!(@ auto_sasl, Auto, Sasl, $($test),+);
         on_every_transport!(@ auto_auth_file, Auto, AuthFile, $($test),+);
+        on_every_transport!(@ binary_tls, Binary, Tls, $($test),+);
+        on_every_transport!(@ binary_tls_sasl, Binary, TlsSasl, $($test),+);
+        on_every_transport!(@ meta_tls, Meta, Tls, $($test),+);
+        on_every_transport!(@ auto_tls_sasl, Auto, TlsSasl, $($test),+);
         on_every_transport!(@ text_plain, Text, Plain, $($test),+);
         on_every_transport!(@ text_auth_file, Text, AuthFile, $($test),+);
+        on_every_transport!(@ text_tls, Text, Tls, $($test),+);
         on_every_transport!(@ text_unix_socket, Text, UnixSocket, $($test),+);
     };
     (@ $transport:ident, $protocol:ident, $kind:ident, $($test:ident),+) => {

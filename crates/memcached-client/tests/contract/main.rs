@@ -18,3 +18,4 @@ mod peers;
 mod protocols;
 mod ring;
 mod sharing;
+mod tls;

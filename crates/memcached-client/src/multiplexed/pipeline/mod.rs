@@ -5,6 +5,7 @@
 //! slot stays until the response has arrived, and the response is discarded.
 
 mod entry;
+mod records;
 mod state;
 
 use std::{
@@ -17,7 +18,7 @@ use std::{
 
 use bytes::BytesMut;
 
-pub(crate) use self::{entry::Reply, state::UnexpectedResponse};
+pub(crate) use self::{entry::Reply, records::Records, state::UnexpectedResponse};
 use self::{
     entry::Shape,
     state::{Slot, State},
@@ -36,6 +37,11 @@ const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 pub(crate) struct Pipeline(Arc<Mutex<State>>);
 
 impl Pipeline {
+    /// Creates a pipeline whose bytes are divided into `records`.
+    pub(crate) fn new(records: Records) -> Self {
+        Self(Arc::new(Mutex::new(State::new(records))))
+    }
+
     /// Locks the state. A poisoned lock is harmless, because code that holds it does not panic between
     /// two changes that belong together.
     fn state(&self) -> MutexGuard<'_, State> {
@@ -114,14 +120,15 @@ impl Pipeline {
         Ticket { pipeline: self.clone(), slot: Some(slot) }
     }
 
-    /// Swaps the bytes to write with the empty buffer `spare`. If there are no bytes, `writer` is woken
-    /// at the next push.
-    pub(crate) fn take_bytes(&self, spare: &mut BytesMut, writer: &Waker) {
+    /// Swaps the bytes to write with the empty buffer `spare`, and moves their `records`. If there are no
+    /// bytes, `writer` is woken at the next push.
+    pub(crate) fn take_bytes(&self, spare: &mut BytesMut, records: &mut Records, writer: &Waker) {
         let mut state = self.state();
         if state.out.is_empty() {
             state.wake_on_push(writer);
         } else {
             std::mem::swap(&mut state.out, spare);
+            state.records.move_to(records);
             state.forget_gets();
         }
     }
