@@ -305,9 +305,9 @@ impl Certificate {
         Self::new(TLS_NAME, 4096)
     }
 
-    /// A certificate for another name.
-    pub fn of_another_name() -> Self {
-        Self::new("another.test", 4096)
+    /// A certificate for another name or address.
+    pub fn of(name: &str) -> Self {
+        Self::new(name, 4096)
     }
 
     /// A certificate that ended in the year 2000.

@@ -6,12 +6,13 @@ use std::{
     thread,
 };
 
+use memcached_client::ServerAddress;
 use tempfile::tempdir;
 use test_support::{
     app::TestApp,
     database::TestDatabase,
     http::{Browser, Reply},
-    memcached::{Kind, Memcached, PASSWORD, USER, own_address},
+    memcached::{Certificate, Kind, Memcached, PASSWORD, USER, own_address},
     program::{Program, command},
     wait::wait_until,
 };
@@ -100,12 +101,14 @@ fn with_a_log_in_by_sasl_everything_works() {
 }
 
 #[test]
-fn with_the_text_protocol_everything_works() {
-    let (app, server) = cached_app(TestDatabase::sqlite(), &[("MEMCACHE_PROTOCOL", "text")]);
-    assert_everything_works(&app.browser(), true);
-    let view_page = || assert_eq!(app.browser().get("/").status, 200);
-    view_page();
-    assert_eq!(count_gets(&server, view_page), (1, 0));
+fn with_the_protocols_of_text_everything_works() {
+    for protocol in ["meta", "text"] {
+        let (app, server) = cached_app(TestDatabase::sqlite(), &[("MEMCACHE_PROTOCOL", protocol)]);
+        assert_everything_works(&app.browser(), true);
+        let view_page = || assert_eq!(app.browser().get("/").status, 200);
+        view_page();
+        assert_eq!(count_gets(&server, view_page), (1, 0), "{protocol}");
+    }
 }
 
 /// Checks that pages are right before, during and after an outage, and come from the cache again.
@@ -127,6 +130,27 @@ fn assert_works_through_an_outage(begin: impl Fn(&mut Memcached), end: impl Fn(&
         page.header("cache-status") == "everfresh; hit"
     });
     assert_everything_works(&app.browser(), true);
+}
+
+#[test]
+fn pages_are_cached_in_a_server_with_tls() {
+    let mut server = Memcached::start(Kind::TlsSasl);
+    let ServerAddress::Tls { host, port } = server.address() else { panic!("no TLS") };
+    server.use_certificate(&Certificate::of(&host));
+    server.restart();
+    let (address, ca_file) = (format!("{host}:{port}"), server.ca_file().display().to_string());
+    let settings = [
+        ("MEMCACHE_SERVERS", address.as_str()),
+        ("MEMCACHE_USERNAME", USER),
+        ("MEMCACHE_PASSWORD", PASSWORD),
+        ("MEMCACHE_TLS", "yes"),
+        ("MEMCACHE_CA_FILE", &ca_file),
+        ("MEMCACHE_TIMEOUT", "10s"),
+    ];
+    let app = TestApp::with(TestDatabase::sqlite(), &settings);
+    assert_everything_works(&app.browser(), true);
+    app.browser().get("/");
+    assert_eq!(app.browser().get("/").cache_status(), "hit");
 }
 
 #[test]

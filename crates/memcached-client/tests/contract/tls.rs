@@ -25,7 +25,7 @@ async fn a_certificate_that_is_not_valid_is_refused_with_the_reason() {
     let mut server = Memcached::start(Kind::Tls);
     for (certificate, reason) in [
         (Certificate::expired(), "has expired"),
-        (Certificate::of_another_name(), "is not for “memcached.test”"),
+        (Certificate::of("another.test"), "is not for “memcached.test”"),
     ] {
         server.use_certificate(&certificate);
         server.restart();
