@@ -11,15 +11,27 @@ use crate::{config::ServerAddress, key::KeyError, types::Command};
 #[non_exhaustive]
 pub enum Error {
     /// The key is not valid. The operation was not sent.
-    #[error("the key is not valid: {0}")]
-    Key(#[from] KeyError),
+    #[error("the key “{key}” is not valid: {reason}")]
+    Key {
+        /// The key, escaped and cut.
+        key: String,
+        /// What is wrong with it.
+        reason: KeyError,
+    },
     /// Key and value together exceed [`Config::max_item_bytes`] or the limit of the server.
     ///
     /// [`Config::max_item_bytes`]: crate::Config::max_item_bytes
-    #[error("the item is too large: {bytes} bytes")]
+    #[error("the item “{key}” is too large: {bytes} bytes, and {} {limit}", whose_limit(*.is_servers))]
     TooLarge {
+        /// The key, escaped and cut.
+        key: String,
         /// Bytes of key and value.
         bytes: usize,
+        /// [`Config::max_item_bytes`](crate::Config::max_item_bytes). If the server refused the item, its
+        /// own limit is lower.
+        limit: usize,
+        /// Whether the server refused the item. Otherwise it was not sent.
+        is_servers: bool,
     },
     /// The server has failed, and no probe has reached it since. The operation was not sent; the
     /// error is returned without waiting.
@@ -61,13 +73,25 @@ pub enum Error {
     #[error("{0:?} is not supported with the text protocol; use the binary protocol")]
     Unsupported(Command),
     /// The server refused the operation.
-    #[error("the server refused: {reason}")]
+    #[error("the server {server} refused{}: {reason}", of_key(.key.as_deref()))]
     Refused {
+        /// The server.
+        server: ServerAddress,
+        /// The key, escaped and cut, if the operation has one.
+        key: Option<String>,
         /// The status code, with the binary protocol.
         status: Option<u16>,
         /// The meaning of the status code, or the server's error message.
         reason: String,
     },
+}
+
+fn whose_limit(is_servers: bool) -> &'static str {
+    if is_servers { "the limit of the server is below" } else { "the limit is" }
+}
+
+fn of_key(key: Option<&str>) -> String {
+    key.map_or_else(String::new, |key| format!(" an operation on “{key}”"))
 }
 
 impl Error {

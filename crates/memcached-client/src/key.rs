@@ -33,6 +33,19 @@ pub enum KeyError {
     NotUtf8,
 }
 
+/// The longest key that is shown, in characters.
+const MAX_SHOWN: usize = 100;
+
+/// Returns a key for a message: escaped, and cut if it is long.
+pub(crate) fn shown(key: &[u8]) -> String {
+    let text = String::from_utf8_lossy(key);
+    let mut shown: String = text.chars().take(MAX_SHOWN).flat_map(char::escape_debug).collect();
+    if text.chars().nth(MAX_SHOWN).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// Returns the key as it is sent. A key of more than [`MAX_KEY_BYTES`] is replaced by its beginning
 /// and its SHA-256, so that different keys never share an entry.
 pub(crate) fn on_wire(key: &[u8]) -> Result<Cow<'_, [u8]>, KeyError> {
@@ -85,6 +98,13 @@ mod tests {
     fn a_key_in_the_format_of_a_hashed_key_is_hashed_again() {
         let sent = on_wire(&[b'k'; 300]).unwrap().into_owned();
         assert_ne!(on_wire(&sent).unwrap().into_owned(), sent);
+    }
+
+    #[test]
+    fn a_key_is_shown_escaped_and_cut() {
+        assert_eq!(shown(b"a key\r\n\xff"), "a key\\r\\n\u{fffd}");
+        assert_eq!(shown(&[b'k'; 101]), "k".repeat(100) + "…");
+        assert_eq!(shown(&[b'k'; 100]), "k".repeat(100));
     }
 
     #[test]

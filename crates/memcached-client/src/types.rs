@@ -21,12 +21,16 @@ pub enum Command {
     SetMany,
     Add,
     Replace,
+    Append,
+    Prepend,
     CompareAndSwap,
     Delete,
     DeleteMany,
     DeleteIfUnchanged,
     Touch,
+    GetAndTouch,
     Increment,
+    IncrementOrInsert,
     Decrement,
     Flush,
     Version,
@@ -41,8 +45,9 @@ impl Protocol {
     /// [`Error::Unsupported`](crate::Error::Unsupported).
     #[must_use]
     pub fn supports(self, command: Command) -> bool {
-        use Command::{Flags, Replace, Stats, Touch};
-        !(self.is_text() && matches!(command, Flags | Replace | Stats | Touch))
+        use Command::{Append, Flags, GetAndTouch, Prepend, Replace, Stats, Touch};
+        !(self.is_text()
+            && matches!(command, Append | Flags | GetAndTouch | Prepend | Replace | Stats | Touch))
     }
 }
 
@@ -240,6 +245,29 @@ pub(crate) enum StoreMode {
     Set,
     Add,
     Replace,
+    Append,
+    Prepend,
+}
+
+#[cfg(feature = "text")]
+impl StoreMode {
+    pub(crate) fn command(self) -> Command {
+        match self {
+            Self::Set => Command::Set,
+            Self::Add => Command::Add,
+            Self::Replace => Command::Replace,
+            Self::Append => Command::Append,
+            Self::Prepend => Command::Prepend,
+        }
+    }
+}
+
+/// The entry that a counter becomes if there is none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewCounter {
+    pub(crate) value: u64,
+    /// In memcached's format, and not [`u32::MAX`], which in a request means that no entry is created.
+    pub(crate) expiration: u32,
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ impl From<Client> for Memcached {
 impl From<Error> for BackendError {
     fn from(error: Error) -> Self {
         match error {
-            Error::TooLarge { bytes } => Self::TooLarge { bytes, limit: None },
+            Error::TooLarge { bytes, .. } => Self::TooLarge { bytes, limit: None },
             error if error.is_outage() => Self::Unavailable,
             _ => Self::Refused,
         }

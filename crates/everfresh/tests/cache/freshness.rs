@@ -11,6 +11,7 @@ use std::{
 use everfresh::{Attempt, Cache, Invalidation, Ledger, Lifetime, replay, replay_once};
 use memcached_client::Protocol;
 use test_support::{
+    counting_proxy::CountingProxy,
     memcached::{Kind, Memcached},
     wait::eventually,
 };
@@ -384,6 +385,43 @@ async fn rows_that_cannot_be_confirmed_stay_and_do_not_delay_others() {
     })
     .await;
     assert!(rows.0.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_outer_level_on_another_server_waits_for_the_inner_one() {
+    let servers: Vec<_> = (0..2).map(|_| Memcached::start(Kind::Plain)).collect();
+    let client = memcached_client::Client::new(test_support::memcached::config_of(&servers));
+    let cache = Cache::memcached(client.clone()).build();
+    let key_on = |server: &Memcached| {
+        let mut keys = (0..1000).map(|n| format!("key{n}"));
+        keys.find(|key| *client.server_of(key).unwrap() == server.address()).unwrap()
+    };
+    let (query, page) = (key_on(&servers[0]), key_on(&servers[1]));
+    for key in [&query, &page] {
+        cache.set(key, &1, Lifetime::Forever).await;
+    }
+    servers[0].signal("STOP");
+    let invalidation = Invalidation::of([query]).then([page.clone()]);
+    let look = async {
+        let is_deleting = async || client.status()[0].in_flight == 1;
+        eventually("the inner level is being deleted", is_deleting).await;
+        let found = cache.get::<u8>(&page).await;
+        servers[0].signal("CONT");
+        found
+    };
+    let outcome = futures_util::future::join(cache.invalidate(&invalidation), look).await;
+    assert_eq!(outcome, (true, Some(1)));
+    assert_eq!(cache.get::<u8>(&page).await, None);
+}
+
+#[tokio::test]
+async fn an_invalidation_on_one_server_takes_one_round_trip() {
+    let proxy = CountingProxy::start();
+    let cache = Cache::memcached(proxy.client()).build();
+    cache.set("query", &1, Lifetime::Forever).await;
+    proxy.round_trips();
+    assert!(cache.invalidate(&Invalidation::of(["query"]).then(["page"])).await);
+    assert_eq!(proxy.round_trips(), 1);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Splits batches by server, and puts the outcomes back in order. Does no I/O.
 
-use crate::error::Error;
+use crate::{config::ServerAddress, error::Error};
 
 /// An element of a batch and its server, or the reason why it cannot be sent.
 pub(crate) type BatchItem<T> = Result<(T, Place), Error>;
@@ -44,8 +44,9 @@ pub(crate) fn split_by_server<'b, B, P>(
 }
 
 /// Returns one outcome per element of a batch, in order. `replies` are those of `batches`; the error
-/// of a server is the outcome of all its parts.
+/// of one of the `servers` is the outcome of all its parts.
 pub(crate) fn in_order<B, P, T>(
+    servers: &[ServerAddress],
     items: &[BatchItem<B>],
     batches: &[ServerBatch<P>],
     replies: impl Iterator<Item = Result<Vec<Result<T, Error>>, Error>>,
@@ -55,7 +56,13 @@ pub(crate) fn in_order<B, P, T>(
     for (batch, reply) in batches.iter().zip(replies) {
         match reply {
             Ok(answers) => {
-                for (position, answer) in batch.positions.iter().zip(answers) {
+                let mut answers = answers.into_iter();
+                for position in &batch.positions {
+                    let answer = answers.next().unwrap_or_else(|| {
+                        let (server, reason) =
+                            (servers[batch.server].clone(), "no answer".to_owned());
+                        Err(Error::Refused { server, key: None, status: None, reason })
+                    });
                     outcomes[*position] = Some(answer);
                 }
             }
@@ -66,6 +73,6 @@ pub(crate) fn in_order<B, P, T>(
             }
         }
     }
-    let no_answer = || Err(Error::Refused { status: None, reason: "no answer".to_owned() });
-    outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(no_answer)).collect()
+    // Each place has the outcome of its server, or the reason why it was not sent.
+    outcomes.into_iter().flatten().collect()
 }

@@ -10,7 +10,7 @@ use crate::{
     error::Error,
     health::Health,
     multiplexed,
-    types::{Cas, Deletion, StoreMode, Swap, Value, WireItem},
+    types::{Cas, Deletion, NewCounter, StoreMode, Swap, Value, WireItem},
 };
 #[cfg(feature = "text")]
 use crate::{config::Protocol, text};
@@ -61,8 +61,10 @@ operations! {
     delete_if_unchanged(key: &[u8], cas: Cas) -> Swap;
     delete_many(keys: &[&[u8]]) -> Vec<Result<Deletion, Error>>;
     touch(key: &[u8], expiration: u32) -> bool;
-    /// Adds `delta` if `up` is set, else subtracts it. Returns `None` if there is no entry.
-    count(key: &[u8], delta: u64, up: bool) -> Option<u64>;
+    get_and_touch(key: &[u8], expiration: u32) -> Option<Value>;
+    /// Adds `delta` if `up` is set, else subtracts it. If there is no entry, stores `new` and returns its
+    /// value; returns `None` if there is none.
+    count(key: &[u8], delta: u64, up: bool, new: Option<NewCounter>) -> Option<u64>;
     flush() -> ();
     version() -> String;
     stats() -> Vec<(String, String)>;

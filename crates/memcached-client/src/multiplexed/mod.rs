@@ -31,6 +31,7 @@ use crate::{
     config::Config,
     error::Error,
     health::{Counters, Health, Outage},
+    key::shown,
 };
 
 /// The time-out instead of one that is too long for an [`Instant`].
@@ -163,15 +164,24 @@ impl Link {
             .to_error(&self.server.address, self.server.config.timeout)
     }
 
-    /// Converts a response that reports an unexpected failure. `bytes` is the size of the item.
-    fn refusal(&self, response: &Response, connection: u64, bytes: usize) -> Error {
+    /// Converts a response that reports an unexpected failure of an operation on `key`, if it has one, with a
+    /// value of `length` bytes.
+    fn refusal(&self, response: &Response, connection: u64, key: &[u8], length: usize) -> Error {
+        let (server, limit) = (self.server.address.clone(), self.server.config.max_item_bytes);
+        let bytes = key.len() + length;
+        let key = (!key.is_empty()).then(|| shown(key));
         let error = match response.status {
-            status::TOO_LARGE => Error::TooLarge { bytes },
+            status::TOO_LARGE => {
+                Error::TooLarge { key: key.unwrap_or_default(), bytes, limit, is_servers: true }
+            }
             status::REFUSED => {
                 let reason = self.server.config.server_text(&response.value);
-                Error::Refused { status: None, reason }
+                Error::Refused { server, key, status: None, reason }
             }
-            code => Error::Refused { status: Some(code), reason: status_text(code).to_owned() },
+            code => {
+                let reason = status_text(code).to_owned();
+                Error::Refused { server, key, status: Some(code), reason }
+            }
         };
         self.counters.failed(&error);
         if response.status == status::NOT_LOGGED_IN {

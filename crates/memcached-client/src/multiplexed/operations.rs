@@ -11,13 +11,31 @@ use super::{
 use crate::{
     error::Error,
     health::Counters,
-    types::{Cas, Deletion, StoreMode, Swap, Value, WireItem},
+    types::{Cas, Deletion, NewCounter, StoreMode, Swap, Value, WireItem},
 };
 
 impl Link {
     pub(crate) async fn get(&self, key: &[u8]) -> Result<Option<Value>, Error> {
         let request = Request { opcode: opcode::GET, key, ..Request::default() };
-        let (response, connection) = self.ask(request).await?;
+        self.found(self.ask(request).await?, key)
+    }
+
+    pub(crate) async fn get_and_touch(
+        &self,
+        key: &[u8],
+        expiration: u32,
+    ) -> Result<Option<Value>, Error> {
+        let extras = expiration.to_be_bytes();
+        let request = Request { opcode: opcode::GAT, key, extras: &extras, ..Request::default() };
+        self.found(self.ask(request).await?, key)
+    }
+
+    /// Converts the response to a request for the value of `key`.
+    fn found(
+        &self,
+        (response, connection): (Response, u64),
+        key: &[u8],
+    ) -> Result<Option<Value>, Error> {
         match response.status {
             status::OK => {
                 self.counters.found(1, 1);
@@ -27,7 +45,7 @@ impl Link {
                 self.counters.found(0, 1);
                 Ok(None)
             }
-            _ => Err(self.refusal(&response, connection, key.len())),
+            _ => Err(self.refusal(&response, connection, key, 0)),
         }
     }
 
@@ -43,14 +61,14 @@ impl Link {
         let requests = keys.iter().map(|key| Request { key, ..Request::default() });
         let (answers, connection) = self.batch(opcode::GETQ, requests).await?;
         let mut values = Vec::with_capacity(answers.len());
-        for answer in answers {
+        for (answer, key) in answers.into_iter().zip(keys) {
             values.push(match answer {
                 // A quiet get has no response if there is no entry.
                 None => None,
                 Some(response) => match response.status {
                     status::OK => Some(value_of(response, connection)),
                     status::NOT_FOUND => None,
-                    _ => return Err(self.refusal(&response, connection, 0)),
+                    _ => return Err(self.refusal(&response, connection, key, 0)),
                 },
             });
         }
@@ -71,8 +89,8 @@ impl Link {
         }
     }
 
-    /// Returns `None` if there was an entry (`Add`) or there was none (`Replace`), else the new CAS
-    /// token.
+    /// Returns `None` if there was an entry (`Add`) or there was none (`Replace`, `Append`, `Prepend`), else
+    /// the new CAS token.
     pub(crate) async fn store(
         &self,
         mode: StoreMode,
@@ -83,9 +101,16 @@ impl Link {
             StoreMode::Set => opcode::SET,
             StoreMode::Add => opcode::ADD,
             StoreMode::Replace => opcode::REPLACE,
+            StoreMode::Append => opcode::APPEND,
+            StoreMode::Prepend => opcode::PREPEND,
         };
+        // An entry that is extended keeps its flags and its lifetime.
         let extras = item.extras();
-        let request = store_request(opcode, &item, &extras, 0);
+        let extras: &[u8] = match mode {
+            StoreMode::Append | StoreMode::Prepend => &[],
+            StoreMode::Set | StoreMode::Add | StoreMode::Replace => &extras,
+        };
+        let request = store_request(opcode, &item, extras, 0);
         let (response, connection) = self.ask(request).await?;
         match (response.status, mode) {
             (status::OK, _) => {
@@ -93,8 +118,11 @@ impl Link {
                 Ok(Some(Cas::new(response.cas, connection)))
             }
             (status::EXISTS | status::NOT_STORED, StoreMode::Add)
-            | (status::NOT_FOUND | status::NOT_STORED, StoreMode::Replace) => Ok(None),
-            _ => Err(self.refusal(&response, connection, item.key.len() + item.value.len())),
+            | (
+                status::NOT_FOUND | status::NOT_STORED,
+                StoreMode::Replace | StoreMode::Append | StoreMode::Prepend,
+            ) => Ok(None),
+            _ => Err(self.refusal(&response, connection, item.key, item.value.len())),
         }
     }
 
@@ -108,7 +136,7 @@ impl Link {
         let (answers, connection) = self.batch(opcode::SETQ, requests).await?;
         let outcomes = answers.iter().zip(items).map(|(answer, item)| match answer {
             Some(response) if response.status != status::OK => {
-                Err(self.refusal(response, connection, item.key.len() + item.value.len()))
+                Err(self.refusal(response, connection, item.key, item.value.len()))
             }
             _ => Ok(()),
         });
@@ -141,7 +169,7 @@ impl Link {
 
     /// Sends a conditional write on the connection of `cas`.
     async fn swap(&self, request: Request<'_>, cas: Cas) -> Result<Swap, Error> {
-        let bytes = request.key.len() + request.value.len();
+        let (key, length) = (request.key, request.value.len());
         let push = |pipeline: &Pipeline, deadline| pipeline.push(request, deadline);
         let Some(sent) = self.send_on(cas.connection(), push)? else {
             return Ok(Swap::ConnectionReplaced);
@@ -151,14 +179,14 @@ impl Link {
             status::OK => Ok(Swap::Done(Cas::new(response.cas, connection))),
             status::EXISTS => Ok(Swap::Changed),
             status::NOT_FOUND => Ok(Swap::Missing),
-            _ => Err(self.refusal(&response, connection, bytes)),
+            _ => Err(self.refusal(&response, connection, key, length)),
         }
     }
 
     pub(crate) async fn delete(&self, key: &[u8]) -> Result<Deletion, Error> {
         let request = Request { opcode: opcode::DELETE, key, ..Request::default() };
         let (response, connection) = self.ask(request).await?;
-        self.deletion(Some(&response), connection)
+        self.deletion(Some(&response), connection, key)
     }
 
     pub(crate) async fn delete_many(
@@ -167,17 +195,23 @@ impl Link {
     ) -> Result<Vec<Result<Deletion, Error>>, Error> {
         let requests = keys.iter().map(|key| Request { key, ..Request::default() });
         let (answers, connection) = self.batch(opcode::DELETEQ, requests).await?;
-        Ok(answers.iter().map(|answer| self.deletion(answer.as_ref(), connection)).collect())
+        let both = answers.iter().zip(keys);
+        Ok(both.map(|(answer, key)| self.deletion(answer.as_ref(), connection, key)).collect())
     }
 
     /// Converts the response to a delete. A quiet delete that succeeds has no response.
-    fn deletion(&self, answer: Option<&Response>, connection: u64) -> Result<Deletion, Error> {
+    fn deletion(
+        &self,
+        answer: Option<&Response>,
+        connection: u64,
+        key: &[u8],
+    ) -> Result<Deletion, Error> {
         match answer {
             None => Ok(Deletion::Deleted),
             Some(response) => match response.status {
                 status::OK => Ok(Deletion::Deleted),
                 status::NOT_FOUND => Ok(Deletion::NotFound),
-                _ => Err(self.refusal(response, connection, 0)),
+                _ => Err(self.refusal(response, connection, key, 0)),
             },
         }
     }
@@ -189,27 +223,31 @@ impl Link {
         match response.status {
             status::OK => Ok(true),
             status::NOT_FOUND => Ok(false),
-            _ => Err(self.refusal(&response, connection, 0)),
+            _ => Err(self.refusal(&response, connection, key, 0)),
         }
     }
 
-    /// Adds or subtracts `delta`. Returns `None` if there is no entry.
     pub(crate) async fn count(
         &self,
         key: &[u8],
         delta: u64,
         up: bool,
+        new: Option<NewCounter>,
     ) -> Result<Option<u64>, Error> {
         let opcode = if up { opcode::INCREMENT } else { opcode::DECREMENT };
-        // Delta, initial value, and a lifetime of all ones: do not create the entry.
+        // Delta, initial value, and lifetime. All ones: do not create the entry.
         let mut extras = [0xff; 20];
         extras[..8].copy_from_slice(&delta.to_be_bytes());
+        if let Some(new) = new {
+            extras[8..16].copy_from_slice(&new.value.to_be_bytes());
+            extras[16..].copy_from_slice(&new.expiration.to_be_bytes());
+        }
         let request = Request { opcode, key, extras: &extras, ..Request::default() };
         let (response, connection) = self.ask(request).await?;
         match response.status {
             status::OK => number_of(&response).map(Some).ok_or_else(|| self.wrong_shape()),
             status::NOT_FOUND => Ok(None),
-            _ => Err(self.refusal(&response, connection, 0)),
+            _ => Err(self.refusal(&response, connection, key, 0)),
         }
     }
 
@@ -231,7 +269,7 @@ impl Link {
         let (response, connection) = self.ask(Request { opcode, ..Request::default() }).await?;
         match response.status {
             status::OK => Ok(response),
-            _ => Err(self.refusal(&response, connection, 0)),
+            _ => Err(self.refusal(&response, connection, b"", 0)),
         }
     }
 
@@ -243,7 +281,7 @@ impl Link {
         let (reply, connection) = self.reply(sent).await?;
         match reply {
             Reply::List(list) => Ok(list.iter().map(|r| (text(&r.key), text(&r.value))).collect()),
-            Reply::One(response) => Err(self.refusal(&response, connection, 0)),
+            Reply::One(response) => Err(self.refusal(&response, connection, b"", 0)),
             Reply::Batch(_) => Err(self.wrong_shape()),
         }
     }

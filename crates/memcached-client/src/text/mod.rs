@@ -112,7 +112,8 @@ impl Link {
             Ok(Ok(Some((Outcome::Done(value), number)))) => Ok(Some((value, number))),
             Ok(Ok(Some((Outcome::Refused(reason), _)))) => {
                 let reason = self.config.server_text(reason.as_bytes());
-                let error = Error::Refused { status: None, reason };
+                let server = self.address.clone();
+                let error = Error::Refused { server, key: None, status: None, reason };
                 self.counters.failed(&error);
                 Err(error)
             }

@@ -6,8 +6,11 @@ use super::{Link, checked_stream::ReplyLine, session::Session};
 use crate::{
     error::Error,
     health::Counters,
-    key::KeyError,
-    types::{Cas, Command, Deletion, EXPIRED, StoreMode, Swap, Value, WireItem, lifetime_in_text},
+    key::{KeyError, shown},
+    types::{
+        Cas, Command, Deletion, EXPIRED, NewCounter, StoreMode, Swap, Value, WireItem,
+        lifetime_in_text,
+    },
 };
 
 impl Link {
@@ -65,16 +68,16 @@ impl Link {
         item: WireItem<'_>,
         with_cas: bool,
     ) -> Result<Option<Option<Cas>>, Error> {
-        if mode == StoreMode::Replace {
-            return Err(Error::Unsupported(Command::Replace));
+        if !matches!(mode, StoreMode::Set | StoreMode::Add) {
+            return Err(Error::Unsupported(mode.command()));
         }
         let key = key_of(&item)?;
-        let store = async |session: &mut Session| match mode {
-            StoreMode::Add => session.add(key, &item).await,
-            StoreMode::Set | StoreMode::Replace => {
-                session.protocol.set(key, item.value, lifetime_in_text(item.expiration)).await?;
-                session.protocol.version().await.map(|_| true)
+        let store = async |session: &mut Session| {
+            if mode == StoreMode::Add {
+                return session.add(key, &item).await;
             }
+            session.protocol.set(key, item.value, lifetime_in_text(item.expiration)).await?;
+            session.protocol.version().await.map(|_| true)
         };
         let (is_stored, connection) = self.on_any_session(1, store).await?;
         Counters::count(&self.counters.sets, usize::from(is_stored));
@@ -184,13 +187,27 @@ impl Link {
         Ok(names.into_iter().map(|name| name.map(|_| Deletion::Gone)).collect())
     }
 
-    /// Adds or subtracts `delta`. Returns `None` if there is no entry.
+    /// The protocol cannot create a counter, so a missing one takes up to three round trips.
     pub(crate) async fn count(
         &self,
         key: &[u8],
         delta: u64,
         up: bool,
+        new: Option<NewCounter>,
     ) -> Result<Option<u64>, Error> {
+        let counted = self.count_existing(key, delta, up).await?;
+        let (None, Some(new)) = (counted, new) else { return Ok(counted) };
+        let digits = new.value.to_string();
+        let (value, flags, expiration) = (digits.as_bytes(), 0, new.expiration);
+        let item = WireItem { key, value, flags, expiration };
+        match self.store(StoreMode::Add, item, false).await? {
+            Some(_) => Ok(Some(new.value)),
+            // Another client has created it meanwhile.
+            None => self.count_existing(key, delta, up).await,
+        }
+    }
+
+    async fn count_existing(&self, key: &[u8], delta: u64, up: bool) -> Result<Option<u64>, Error> {
         let count = async |session: &mut Session| {
             none_if_not_found(if up {
                 session.protocol.increment(key, delta).await
@@ -204,6 +221,11 @@ impl Link {
     #[expect(clippy::unused_async, reason = "all transports have the same methods")]
     pub(crate) async fn touch(&self, _: &[u8], _: u32) -> Result<bool, Error> {
         Err(Error::Unsupported(Command::Touch))
+    }
+
+    #[expect(clippy::unused_async, reason = "all transports have the same methods")]
+    pub(crate) async fn get_and_touch(&self, _: &[u8], _: u32) -> Result<Option<Value>, Error> {
+        Err(Error::Unsupported(Command::GetAndTouch))
     }
 
     #[expect(clippy::unused_async, reason = "all transports have the same methods")]
@@ -236,7 +258,7 @@ fn none_if_not_found<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 fn utf8(key: &[u8]) -> Result<&str, Error> {
-    std::str::from_utf8(key).map_err(|_| Error::Key(KeyError::NotUtf8))
+    std::str::from_utf8(key).map_err(|_| Error::Key { key: shown(key), reason: KeyError::NotUtf8 })
 }
 
 /// Returns the key of an item that the text protocol can store.

@@ -49,6 +49,10 @@ on_every_transport![
     a_number_can_be_incremented_and_decremented,
     a_stored_value_is_returned,
     a_value_of_nearly_a_megabyte_is_stored_and_returned,
+    a_value_can_be_extended_at_both_ends,
+    a_lookup_can_change_the_lifetime,
+    a_counter_is_created_with_a_value_and_a_lifetime,
+    a_map_holds_the_keys_that_were_found,
     add_stores_only_if_there_is_no_entry,
     add_with_cas_returns_a_token_for_a_swap,
     batches_store_and_delete_values,
@@ -91,7 +95,9 @@ async fn a_value_of_nearly_a_megabyte_is_stored_and_returned(client: &Client) {
 async fn an_item_that_is_too_large_is_refused(client: &Client) {
     let large = vec![b'x'; 1024 * 1024];
     let outcome = client.set("large", &large).await;
-    assert_eq!(outcome, Err(Error::TooLarge { bytes: large.len() + 5 }));
+    let error = outcome.unwrap_err().to_string();
+    let expected = "the item “large” is too large: 1048581 bytes, and the limit is 1048576";
+    assert_eq!(error, expected);
     client.set("small", "s").await.unwrap();
     assert_eq!(value(client, "small").await.as_deref(), Some(&b"s"[..]));
 }
@@ -107,14 +113,19 @@ async fn a_long_key_works_like_any_other(client: &Client) {
 }
 
 async fn invalid_keys_are_refused(client: &Client) {
+    let error = client.get("a b\n").await.unwrap_err().to_string();
+    assert!(error.starts_with("the key “a b\\n” is not valid: byte 1 is"), "{error}");
     client.set("k", "value").await.unwrap();
     for key in ["", "a b", "a\r\nflush_all", "a\0", "\u{7f}"] {
-        assert!(matches!(client.get(key).await, Err(Error::Key(_))), "{key:?}");
-        assert!(matches!(client.set(key, "v").await, Err(Error::Key(_))), "{key:?}");
-        assert!(matches!(client.delete(key).await, Err(Error::Key(_))), "{key:?}");
+        assert!(matches!(client.get(key).await, Err(Error::Key { .. })), "{key:?}");
+        assert!(matches!(client.set(key, "v").await, Err(Error::Key { .. })), "{key:?}");
+        assert!(matches!(client.delete(key).await, Err(Error::Key { .. })), "{key:?}");
     }
     let found = client.get_many(&["k", "a b", "k"]).await;
-    assert!(matches!(found[1], Err(Error::Key(_))), "an invalid key does not affect the others");
+    assert!(
+        matches!(found[1], Err(Error::Key { .. })),
+        "an invalid key does not affect the others"
+    );
     assert!(found[0].as_ref().unwrap().is_some() && found[2].as_ref().unwrap().is_some());
 }
 
@@ -178,7 +189,7 @@ async fn batches_store_and_delete_values(client: &Client) {
     items.push(("not valid", Item::from("v")));
     let stored = client.set_many(&items).await;
     assert_eq!(stored.iter().find(|outcome| outcome.is_err()), Some(&stored[500]));
-    assert!(matches!(stored[500], Err(Error::Key(_))));
+    assert!(matches!(stored[500], Err(Error::Key { .. })));
 
     let keys: Vec<_> = values.iter().map(|(key, _)| key).collect();
     let found = client.get_many(&keys).await;
@@ -202,7 +213,13 @@ async fn a_number_can_be_incremented_and_decremented(client: &Client) {
     assert_eq!(client.increment("n", 2).await.unwrap(), Some(42));
     assert_eq!(client.decrement("n", 50).await.unwrap(), Some(0));
     client.set("n", "no number").await.unwrap();
-    assert!(matches!(client.increment("n", 1).await, Err(Error::Refused { .. })));
+    let error = client.increment("n", 1).await.unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }));
+    if client.protocol() != Protocol::Text {
+        let server = client.server_of("n").unwrap();
+        let expected = format!("the server {server} refused an operation on “n”: ");
+        assert!(error.to_string().starts_with(&expected), "{error}");
+    }
     client.set("n", "1").await.unwrap();
     assert_eq!(client.increment("n", 1).await.unwrap(), Some(2), "the connection survives");
 }
@@ -226,6 +243,63 @@ async fn a_value_expires(client: &Client) {
     for key in ["later", "far", "farther", "never"] {
         assert!(value(client, key).await.is_some(), "{key}");
     }
+}
+
+async fn a_value_can_be_extended_at_both_ends(client: &Client) {
+    if !client.protocol().supports(Command::Append) {
+        let outcomes = [client.append("k", "c").await, client.prepend("k", "a").await];
+        let expected = [Command::Append, Command::Prepend].map(|c| Err(Error::Unsupported(c)));
+        return assert_eq!(outcomes, expected);
+    }
+    assert_eq!(client.append("k", "c").await, Ok(false));
+    assert_eq!(client.prepend("k", "a").await, Ok(false));
+    client.set("k", Item::from("b").flags(7)).await.unwrap();
+    assert_eq!(client.append("k", "c").await, Ok(true));
+    assert_eq!(client.prepend("k", "a").await, Ok(true));
+    let value = client.get("k").await.unwrap().unwrap();
+    assert_eq!((&value.data[..], value.flags), (&b"abc"[..], 7));
+}
+
+async fn a_lookup_can_change_the_lifetime(client: &Client) {
+    let second = Expiration::In(Duration::from_secs(1));
+    if !client.protocol().supports(Command::GetAndTouch) {
+        let expected = Err(Error::Unsupported(Command::GetAndTouch));
+        return assert_eq!(client.get_and_touch("k", second).await, expected);
+    }
+    assert_eq!(client.get_and_touch("k", second).await, Ok(None));
+    client.set("k", Item::from("v").flags(7)).await.unwrap();
+    let found = client.get_and_touch("k", second).await.unwrap().unwrap();
+    assert_eq!((&found.data[..], found.flags), (&b"v"[..], 7));
+    eventually("the value has expired", async || value(client, "k").await.is_none()).await;
+}
+
+async fn a_counter_is_created_with_a_value_and_a_lifetime(client: &Client) {
+    let long = Expiration::In(Duration::from_secs(100));
+    assert_eq!(client.increment_or_insert("n", 2, 40, long).await, Ok(40));
+    assert_eq!(client.increment_or_insert("n", 2, 40, long).await, Ok(42));
+    assert_eq!(client.increment("n", 1).await, Ok(Some(43)));
+    for forever in [Expiration::Never, Expiration::In(Duration::MAX)] {
+        client.delete("n").await.unwrap();
+        assert_eq!(client.increment_or_insert("n", 1, u64::MAX, forever).await, Ok(u64::MAX));
+        assert_eq!(client.increment_or_insert("n", 1, 7, forever).await, Ok(0), "it wraps around");
+    }
+    let second = Expiration::In(Duration::from_secs(1));
+    client.increment_or_insert("soon", 1, 1, second).await.unwrap();
+    eventually("the counter has expired", async || value(client, "soon").await.is_none()).await;
+    client.set("n", "no number").await.unwrap();
+    let refused = client.increment_or_insert("n", 1, 1, long).await;
+    assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
+}
+
+async fn a_map_holds_the_keys_that_were_found(client: &Client) {
+    client.set("a", "1").await.unwrap();
+    client.set("c", "3").await.unwrap();
+    let keys = ["a", "b", "c", "not valid"];
+    let found = client.get_map(&keys).await;
+    assert_eq!(
+        (found.len(), &found[&"a"].data[..], &found[&"c"].data[..]),
+        (2, &b"1"[..], &b"3"[..])
+    );
 }
 
 async fn flush_deletes_all_entries(client: &Client) {
@@ -315,9 +389,9 @@ async fn the_text_protocol_refuses_keys_that_are_not_utf8() {
     server.client(Protocol::Binary).set(b"\xff\xfe", "v").await.unwrap();
     let client = server.client(Protocol::Text);
     client.set("k", "v").await.unwrap();
-    assert!(matches!(client.get(b"\xff\xfe").await, Err(Error::Key(_))));
+    assert!(matches!(client.get(b"\xff\xfe").await, Err(Error::Key { .. })));
     let both = client.get_many(&[&b"\xff\xfe"[..], b"k"]).await;
-    assert!(matches!(both[0], Err(Error::Key(_))) && both[1].as_ref().unwrap().is_some());
+    assert!(matches!(both[0], Err(Error::Key { .. })) && both[1].as_ref().unwrap().is_some());
     assert_eq!(client.status()[0].outages, 0);
 }
 

@@ -1,20 +1,17 @@
 //! The client: validates keys and values, finds the server, and sends the operation.
 
+mod batch;
+mod servers;
+
 use std::{borrow::Cow, fmt, future::Future, sync::Arc};
 
-use futures_util::future::join_all;
-
 use crate::{
-    cluster::{
-        BeforeReturn, Cluster, ServerLink,
-        batch::{BatchItem, Place, in_order, split_by_server},
-        link::Link,
-    },
+    cluster::{BeforeReturn, Cluster, ServerLink, batch::Place},
     config::{Config, Failover, Protocol, ServerAddress},
     error::Error,
     health::ServerStatus,
     key::{self, KeyError},
-    types::{Cas, Deletion, Expiration, Item, StoreMode, Swap, Value, WireItem},
+    types::{Cas, Deletion, Expiration, Item, NewCounter, StoreMode, Swap, Value, WireItem},
 };
 
 /// A client of one or more memcached servers. Clones share connections and state.
@@ -132,15 +129,6 @@ impl Client {
         self.link(self.place(&key).await?).get_with_cas(&key).await
     }
 
-    /// Looks up `keys` in one round trip per server. Returns one result per key, in the same order.
-    pub async fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<Value>, Error>> {
-        let keys = self.all_on_wire(keys);
-        let (links, batches) = (self.cluster.links(), split_by_server(&keys, |key| &**key));
-        let requests = batches.iter().map(|batch| links[batch.server].get_many(&batch.parts));
-        let replies = join_all(requests).await.into_iter();
-        in_order(&keys, &batches, replies.map(|values| Ok(values?.into_iter().map(Ok).collect())))
-    }
-
     /// Stores a value, whether or not there is an entry.
     pub async fn set<'a>(
         &self,
@@ -172,10 +160,12 @@ impl Client {
         key: impl AsRef<[u8]>,
         item: impl Into<Item<'a>>,
     ) -> Result<Option<Cas>, Error> {
-        match self.store(StoreMode::Add, key.as_ref(), item.into(), true).await? {
+        let key = key.as_ref();
+        match self.store(StoreMode::Add, key, item.into(), true).await? {
             Some(None) => {
                 let reason = "it has no CAS tokens; start memcached without -C".to_owned();
-                Err(Error::Refused { status: None, reason })
+                let (server, key) = (self.server_of(key)?.clone(), Some(key::shown(key)));
+                Err(Error::Refused { server, key, status: None, reason })
             }
             Some(cas) => Ok(cas),
             None => Ok(None),
@@ -192,6 +182,27 @@ impl Client {
         Ok(self.store(StoreMode::Replace, key.as_ref(), item.into(), false).await?.is_some())
     }
 
+    /// Appends bytes to the value of an entry, which keeps its flags and lifetime. Returns `false` if there
+    /// is none. Not supported by the text protocol.
+    pub async fn append(
+        &self,
+        key: impl AsRef<[u8]>,
+        bytes: impl AsRef<[u8]>,
+    ) -> Result<bool, Error> {
+        let item = Item::from(bytes.as_ref());
+        Ok(self.store(StoreMode::Append, key.as_ref(), item, false).await?.is_some())
+    }
+
+    /// Puts bytes before the value of an entry, like [`Client::append`].
+    pub async fn prepend(
+        &self,
+        key: impl AsRef<[u8]>,
+        bytes: impl AsRef<[u8]>,
+    ) -> Result<bool, Error> {
+        let item = Item::from(bytes.as_ref());
+        Ok(self.store(StoreMode::Prepend, key.as_ref(), item, false).await?.is_some())
+    }
+
     async fn store(
         &self,
         mode: StoreMode,
@@ -203,26 +214,6 @@ impl Client {
         let place = self.place(&key).await?;
         let item = self.wire_item(&key, item, place.stand_in)?;
         self.link(place).store(mode, item, with_cas).await
-    }
-
-    /// Stores values, whether or not there are entries, in one round trip per server. Returns one
-    /// result per item, in the same order.
-    pub async fn set_many<K: AsRef<[u8]>>(
-        &self,
-        items: &[(K, Item<'_>)],
-    ) -> Vec<Result<(), Error>> {
-        let keys = self.all_on_wire(items.iter().map(|(key, _)| key));
-        let items: Vec<_> = keys
-            .iter()
-            .zip(items)
-            .map(|(key, (_, item))| {
-                let (key, place) = key.as_ref().map_err(Error::clone)?;
-                Ok((self.wire_item(key, *item, place.stand_in)?, *place))
-            })
-            .collect();
-        let (links, batches) = (self.cluster.links(), split_by_server(&items, |item| *item));
-        let requests = batches.iter().map(|batch| links[batch.server].store_many(&batch.parts));
-        in_order(&items, &batches, join_all(requests).await.into_iter())
     }
 
     /// Stores a value if the entry has not been changed since `cas` was read.
@@ -254,15 +245,6 @@ impl Client {
         self.link(self.place(&key).await?).delete_if_unchanged(&key, cas).await
     }
 
-    /// Deletes entries in one round trip per server, in order on each server. Returns one result
-    /// per key when all servers have answered or failed.
-    pub async fn delete_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Deletion, Error>> {
-        let keys = self.all_on_wire(keys);
-        let (links, batches) = (self.cluster.links(), split_by_server(&keys, |key| &**key));
-        let requests = batches.iter().map(|batch| links[batch.server].delete_many(&batch.parts));
-        in_order(&keys, &batches, join_all(requests).await.into_iter())
-    }
-
     /// Changes the lifetime of an entry. Returns whether there is one. Not supported by the text
     /// protocol.
     pub async fn touch(
@@ -276,88 +258,74 @@ impl Client {
         self.link(place).touch(&key, expiration).await
     }
 
+    /// Looks up `key` and changes the lifetime of its entry. Not supported by the text protocol.
+    pub async fn get_and_touch(
+        &self,
+        key: impl AsRef<[u8]>,
+        expiration: Expiration,
+    ) -> Result<Option<Value>, Error> {
+        let key = self.on_wire(key.as_ref())?;
+        let place = self.place(&key).await?;
+        let expiration = expiration.on_server(place.stand_in);
+        self.link(place).get_and_touch(&key, expiration).await
+    }
+
     /// Adds `delta` to a number that is stored as decimal digits and returns the sum, which wraps
     /// around at 2⁶⁴. Returns `None` if there is no entry.
+    pub async fn increment(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>, Error> {
+        let key = self.on_wire(key.as_ref())?;
+        self.link(self.place(&key).await?).count(&key, delta, true, None).await
+    }
+
+    /// Like [`Client::increment`], but stores `initial` with a lifetime if there is no entry, and returns it.
     ///
     /// ```
-    /// # async fn f(client: memcached_client::Client) -> Result<(), memcached_client::Error> {
-    /// // The first visitor stores the number, later ones add to it.
-    /// if client.increment("visits", 1).await?.is_none() && !client.add("visits", "1").await? {
-    ///     client.increment("visits", 1).await?;
-    /// }
+    /// # use std::time::Duration;
+    /// # use memcached_client::{Client, Error, Expiration};
+    /// # async fn f(client: Client) -> Result<(), Error> {
+    /// // Requests of one address in this minute. The lifetime begins with the first of them.
+    /// let minute = Expiration::In(Duration::from_secs(60));
+    /// let requests = client.increment_or_insert("requests/192.0.2.1", 1, 1, minute).await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn increment(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>, Error> {
+    ///
+    /// Fails with [`Error::Refused`] if the entry is no number. With the text protocol, a missing entry takes
+    /// up to three round trips, and the operation fails if it is deleted in between.
+    pub async fn increment_or_insert(
+        &self,
+        key: impl AsRef<[u8]>,
+        delta: u64,
+        initial: u64,
+        expiration: Expiration,
+    ) -> Result<u64, Error> {
         let key = self.on_wire(key.as_ref())?;
-        self.link(self.place(&key).await?).count(&key, delta, true).await
+        let place = self.place(&key).await?;
+        let expiration = expiration.on_server(place.stand_in).min(u32::MAX - 1);
+        let new = NewCounter { value: initial, expiration };
+        let counted = self.link(place).count(&key, delta, true, Some(new)).await?;
+        counted.ok_or_else(|| {
+            let server = self.cluster.config.servers[place.server].clone();
+            let reason = "the entry was deleted meanwhile".to_owned();
+            Error::Refused { server, key: Some(key::shown(&key)), status: None, reason }
+        })
     }
 
     /// Subtracts `delta` from a number that is stored as decimal digits and returns the difference,
     /// which is never below 0. Returns `None` if there is no entry.
     pub async fn decrement(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>, Error> {
         let key = self.on_wire(key.as_ref())?;
-        self.link(self.place(&key).await?).count(&key, delta, false).await
-    }
-
-    /// Deletes all entries of every server. Returns one result per server.
-    pub async fn flush(&self) -> Vec<(ServerAddress, Result<(), Error>)> {
-        self.everywhere(async |link| link.flush().await).await
-    }
-
-    /// Returns the version of every server.
-    pub async fn version(&self) -> Vec<(ServerAddress, Result<String, Error>)> {
-        self.everywhere(async |link| link.version().await).await
-    }
-
-    /// Returns the general-purpose statistics of every server as names and values (memcached's
-    /// protocol.txt, "General-purpose statistics"). Not supported by the text protocol.
-    pub async fn stats(&self) -> Vec<(ServerAddress, Result<Vec<(String, String)>, Error>)> {
-        self.everywhere(async |link| link.stats().await).await
-    }
-
-    /// Sends a command without effect to every server. Returns one result per server.
-    pub async fn noop(&self) -> Vec<(ServerAddress, Result<(), Error>)> {
-        self.everywhere(async |link| link.noop().await).await
-    }
-
-    async fn everywhere<T>(
-        &self,
-        operation: impl AsyncFn(&Link) -> Result<T, Error>,
-    ) -> Vec<(ServerAddress, Result<T, Error>)> {
-        let links = self.cluster.links();
-        let answers = links.iter().enumerate().map(|(server, link)| {
-            let is_usable = self.cluster.is_usable(server, self.including);
-            let (operation, address) = (&operation, self.cluster.config.servers[server].clone());
-            async move {
-                let down = || Error::ServerDown(address.clone());
-                let outcome = if is_usable { operation(link).await } else { Err(down()) };
-                (address, outcome)
-            }
-        });
-        join_all(answers).await
+        self.link(self.place(&key).await?).count(&key, delta, false, None).await
     }
 
     /// Returns the key as it is sent, if the protocol in use can carry it.
     fn on_wire<'k>(&self, key: &'k [u8]) -> Result<Cow<'k, [u8]>, Error> {
-        let key = key::on_wire(key)?;
+        let invalid = |reason| Error::Key { key: key::shown(key), reason };
+        let key = key::on_wire(key).map_err(invalid)?;
         if self.protocol().is_text() && std::str::from_utf8(&key).is_err() {
-            return Err(Error::Key(KeyError::NotUtf8));
+            return Err(invalid(KeyError::NotUtf8));
         }
         Ok(key)
-    }
-
-    fn all_on_wire<'k, K: AsRef<[u8]> + 'k>(
-        &self,
-        keys: impl IntoIterator<Item = &'k K>,
-    ) -> Vec<BatchItem<Cow<'k, [u8]>>> {
-        keys.into_iter()
-            .map(|key| {
-                let key = self.on_wire(key.as_ref())?;
-                let place = self.cluster.place(&key, self.including)?;
-                Ok((key, place))
-            })
-            .collect()
     }
 
     /// Finds the server for a key. Yields once if the server is down: on a runtime whose only task
@@ -385,8 +353,9 @@ impl Client {
         stand_in: bool,
     ) -> Result<WireItem<'a>, Error> {
         let bytes = key.len() + item.value.len();
-        if bytes > self.cluster.config.max_item_bytes {
-            return Err(Error::TooLarge { bytes });
+        let limit = self.cluster.config.max_item_bytes;
+        if bytes > limit {
+            return Err(Error::TooLarge { key: key::shown(key), bytes, limit, is_servers: false });
         }
         let expiration = item.expiration.on_server(stand_in);
         Ok(WireItem { key, value: item.value, flags: item.flags, expiration })
