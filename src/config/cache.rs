@@ -4,7 +4,7 @@ use std::{fmt::Display, time::Duration};
 
 use bytesize::ByteSize;
 use everfresh::{NamedServers, servers_from_variables};
-use memcached_client::{Config as ServersConfig, Failover, Protocol};
+use memcached_client::{Config as ServersConfig, Failover};
 
 use super::environment::{ConfigError, Environment, quoted};
 
@@ -149,17 +149,6 @@ fn with_settings(
         Some(other) => {
             let problem = format!("{} is not a failover mode; use miss or eject", quoted(other));
             return Err(ConfigError::new("MEMCACHE_FAILOVER", problem));
-        }
-    };
-    config.protocol = match env.get("MEMCACHE_PROTOCOL") {
-        None | Some("auto") => Protocol::Auto,
-        Some("binary") => Protocol::Binary,
-        Some("meta") => Protocol::Meta,
-        Some("text") => Protocol::Text,
-        Some(other) => {
-            let problem =
-                format!("{} is not a protocol; use auto, binary, meta or text", quoted(other));
-            return Err(ConfigError::new("MEMCACHE_PROTOCOL", problem));
         }
     };
     Ok(config)

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    env,
     sync::{
         Mutex, RwLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -49,6 +50,8 @@ pub struct Cluster {
     pub memcached: Vec<Mutex<Memcached>>,
     pub proxies: Vec<Proxy>,
     pub prefix: String,
+    /// The protocol between programs and memcached.
+    pub protocol: String,
     pub programs: Vec<Mutex<Option<Program>>>,
     addresses: Vec<RwLock<String>>,
     pub checker: Checker,
@@ -79,6 +82,10 @@ impl Cluster {
             subject,
             url: format!("sqlite://{}/tasks.sqlite3", folder.path().display()),
             prefix: key_prefix(&proxies, mode == Mode::OneServer),
+            protocol: match mode {
+                Mode::CommitThenDelete => "binary".to_owned(),
+                _ => env::var("STALENESS_PROTOCOL").unwrap_or("auto".to_owned()),
+            },
             folder,
             memcached: memcached.into_iter().map(Mutex::new).collect(),
             proxies,

@@ -13,6 +13,8 @@
 //! STALENESS_FAULTS=1500 STALENESS_READS=1500000 cargo test --release --test staleness -- --nocapture
 //! ```
 //!
+//! `STALENESS_PROTOCOL=meta` (or `text`) runs them with that protocol of memcached instead of the binary one.
+//!
 //! As a control, the test then runs "commit, then delete" as well: the proxies make every store
 //! unconditional, which disables the leases. The checker must find stale pages there; otherwise the
 //! other runs would be no proof.

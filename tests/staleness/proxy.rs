@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    io::{Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
@@ -47,6 +47,8 @@ struct Shared {
     is_over: AtomicBool,
 }
 
+/// The first byte of a request of the binary protocol.
+const BINARY: u8 = 0x80;
 /// Length of a header of the binary protocol.
 const HEADER: usize = 24;
 /// Set and its quiet form.
@@ -123,26 +125,22 @@ impl Shared {
         thread::spawn(move || down.forward_replies(from_server, to_client));
     }
 
-    fn forward_requests(&self, mut client: TcpStream, mut server: TcpStream) {
-        let mut frame = vec![0; HEADER];
-        while client.read_exact(&mut frame[..HEADER]).is_ok() {
-            let length = u32::from_be_bytes(frame[8..12].try_into().unwrap()) as usize;
-            frame.resize(HEADER + length, 0);
-            if client.read_exact(&mut frame[HEADER..]).is_err() {
-                break;
-            }
-            if SETS.contains(&frame[1]) {
+    fn forward_requests(&self, client: TcpStream, mut server: TcpStream) {
+        let mut reader = BufReader::new(&client);
+        while let Ok((mut request, kind)) = read_request(&mut reader) {
+            if kind == Kind::Store {
                 // Delays stores as a network would: on the loopback they rarely lose a race.
                 thread::sleep(Duration::from_micros(rand::rng().random_range(0..2000)));
                 if self.is_unconditional {
-                    // The CAS token.
-                    frame[16..HEADER].fill(0);
+                    // The CAS token. The control runs with the binary protocol.
+                    assert_eq!(request[0], BINARY);
+                    request[16..HEADER].fill(0);
                 }
             }
-            if DELETES.contains(&frame[1]) && !self.is_forwarded() {
+            if kind == Kind::Delete && !self.is_forwarded() {
                 break;
             }
-            if server.write_all(&frame).is_err() {
+            if server.write_all(&request).is_err() {
                 break;
             }
         }
@@ -180,4 +178,46 @@ impl Shared {
         }
         let _ = client.shutdown(Shutdown::Both);
     }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    Store,
+    Delete,
+    Other,
+}
+
+/// Reads one request, of whichever protocol.
+fn read_request(client: &mut impl BufRead) -> io::Result<(Vec<u8>, Kind)> {
+    let first = *client.fill_buf()?.first().ok_or(io::ErrorKind::UnexpectedEof)?;
+    let mut request = Vec::new();
+    if first == BINARY {
+        request.resize(HEADER, 0);
+        client.read_exact(&mut request)?;
+        let length = u32::from_be_bytes(request[8..12].try_into().unwrap()) as usize;
+        request.resize(HEADER + length, 0);
+        client.read_exact(&mut request[HEADER..])?;
+        let kind = match request[1] {
+            opcode if SETS.contains(&opcode) => Kind::Store,
+            opcode if DELETES.contains(&opcode) => Kind::Delete,
+            _ => Kind::Other,
+        };
+        return Ok((request, kind));
+    }
+    client.read_until(b'\n', &mut request)?;
+    let line = String::from_utf8_lossy(&request).into_owned();
+    let words: Vec<_> = line.split_whitespace().collect();
+    let length = match words.first() {
+        Some(&"ms") => words.get(2),
+        Some(&("set" | "add" | "cas")) => words.get(4),
+        Some(&("md" | "delete")) => return Ok((request, Kind::Delete)),
+        _ => None,
+    };
+    let Some(length) = length.and_then(|length| length.parse::<usize>().ok()) else {
+        return Ok((request, Kind::Other));
+    };
+    let start = request.len();
+    request.resize(start + length + 2, 0);
+    client.read_exact(&mut request[start..])?;
+    Ok((request, Kind::Store))
 }

@@ -109,6 +109,7 @@ impl Subject {
                     ("SECRET_KEY", SECRET_KEY),
                     ("DATABASE_URL", &cluster.url),
                     ("MEMCACHIER_SERVERS", &servers),
+                    ("MEMCACHE_PROTOCOL", &cluster.protocol),
                     ("CACHE_KEY_PREFIX", &cluster.prefix),
                     // Longer than the pauses of a busy machine, so that only a fault is an outage.
                     ("MEMCACHE_TIMEOUT", "500ms"),
@@ -126,7 +127,8 @@ impl Subject {
                     .env_clear()
                     .env("WIKI_ADDRESS", "127.0.0.1:0")
                     .env("WIKI_DATABASE", cluster.url.trim_start_matches("sqlite://"))
-                    .env("MEMCACHE_SERVERS", servers);
+                    .env("MEMCACHE_SERVERS", servers)
+                    .env("MEMCACHE_PROTOCOL", &cluster.protocol);
                 command
             }
         }

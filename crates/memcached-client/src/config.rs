@@ -1,132 +1,49 @@
 //! The settings of a client: servers, credentials, deadlines and limits.
 
-use std::{fmt, net::Ipv6Addr, path::PathBuf, str::FromStr, time::Duration};
+use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use thiserror::Error;
 
 #[cfg(feature = "tls")]
 use crate::tls::TlsSettings;
+use crate::{
+    address::{AddressError, ServerAddress},
+    events::Observer,
+    protocol::Protocol,
+};
 
-/// The port of a server if its address names no port.
-pub const DEFAULT_PORT: u16 = 11211;
-
-/// The address of one memcached server.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub enum ServerAddress {
-    /// A host and a TCP port. The host name is resolved each time that a connection is opened.
-    Tcp {
-        /// A host name or an IP address; IPv6 addresses are written without brackets.
-        host: String,
-        /// The port, [`DEFAULT_PORT`] by default.
-        port: u16,
-    },
-    /// Like `Tcp`, with TLS. Requires the Cargo feature `tls`.
-    Tls {
-        /// As for `Tcp`. The certificate of the server must be for this name or address, unless
-        /// [`TlsSettings::server_name`] is set.
-        host: String,
-        /// As for `Tcp`.
-        port: u16,
-    },
-    /// The path of a unix socket.
-    Unix(PathBuf),
-}
-
-/// The reason why a list of servers cannot be parsed.
-#[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[non_exhaustive]
-pub enum AddressError {
-    /// The list is empty.
-    #[error("the list of servers is empty; write host:port, several separated by commas")]
-    Empty,
-    /// An element of the list is not an address.
-    #[error(
-        "“{0}” is not a server; write host:port, [IPv6]:port, tls://host:port or /path/of/socket"
-    )]
-    Invalid(String),
-}
-
-impl ServerAddress {
-    /// Returns the name that libmemcached hashes to place the server on its ring. It leaves out the
-    /// default port.
-    pub(crate) fn ring_name(&self) -> String {
-        match self {
-            Self::Tcp { host, port: DEFAULT_PORT } | Self::Tls { host, port: DEFAULT_PORT } => {
-                host.clone()
-            }
-            Self::Tcp { host, port } | Self::Tls { host, port } => format!("{host}:{port}"),
-            Self::Unix(path) => format!("{}:0", path.display()),
-        }
-    }
-
-    /// Parses a list of servers in the format of the variable `MEMCACHIER_SERVERS`.
-    ///
-    /// Servers are separated by commas, semicolons or white space. Each is `host`, `host:port`,
-    /// `[IPv6]:port`, one of these after `tls://`, or the `/path` or `unix:/path` of a socket. The port is
-    /// [`DEFAULT_PORT`] if it is left out.
+impl Config {
+    /// Parses a list of servers like [`ServerAddress::parse_list`], in which `host:port` may be followed by
+    /// `:weight`. If one is, the distribution is [`Distribution::KetamaWeighted`], in which the others have
+    /// the weight 1.
     ///
     /// # Errors
-    /// [`AddressError::Empty`] if the list names no server, [`AddressError::Invalid`] for the first
-    /// element that is not an address.
-    pub fn parse_list(list: &str) -> Result<Vec<Self>, AddressError> {
+    /// As [`ServerAddress::parse_list`].
+    pub fn parse(list: &str) -> Result<Self, AddressError> {
         let parts = list.split([',', ';']).flat_map(str::split_whitespace);
-        let servers = parts.map(str::parse).collect::<Result<Vec<_>, _>>()?;
-        if servers.is_empty() { Err(AddressError::Empty) } else { Ok(servers) }
-    }
-}
-
-impl FromStr for ServerAddress {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        if let Some(rest) = text.strip_prefix("tls://") {
-            return match rest.parse() {
-                Ok(Self::Tcp { host, port }) => Ok(Self::Tls { host, port }),
-                _ => Err(AddressError::Invalid(text.to_owned())),
-            };
-        }
-        let invalid = || AddressError::Invalid(text.to_owned());
-        let path = text.strip_prefix("unix:").unwrap_or(text);
-        if path.starts_with('/') {
-            return Ok(Self::Unix(path.into()));
-        }
-        if text.parse::<Ipv6Addr>().is_ok() {
-            return Ok(Self::Tcp { host: text.to_owned(), port: DEFAULT_PORT });
-        }
-        let (host, port) = match text.strip_prefix('[') {
-            Some(rest) => {
-                let (host, port) = rest.split_once(']').ok_or_else(invalid)?;
-                host.parse::<Ipv6Addr>().map_err(|_| invalid())?;
-                (host, port)
+        let parsed = parts.map(|part| match part.parse() {
+            Ok(server) => Ok((server, None)),
+            Err::<ServerAddress, AddressError>(error) => {
+                let (server, weight) = part.rsplit_once(':').ok_or_else(|| error.clone())?;
+                let weight = weight.parse().ok().filter(|weight| *weight > 0);
+                match (server.parse(), weight) {
+                    // A weight follows a port, so that it is not mistaken for one.
+                    (Ok(address), Some(_)) if server.contains(':') => Ok((address, weight)),
+                    _ => Err(error),
+                }
             }
-            None => text.split_at(text.find(':').unwrap_or(text.len())),
-        };
-        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
-        if host.is_empty() || !host.chars().all(is_name) {
-            return Err(invalid());
+        });
+        let (servers, weights): (Vec<_>, Vec<_>) =
+            parsed.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+        if servers.is_empty() {
+            return Err(AddressError::Empty);
         }
-        let port = match port {
-            "" => DEFAULT_PORT,
-            port => port
-                .strip_prefix(':')
-                .and_then(|port| port.parse().ok())
-                .filter(|port| *port != 0)
-                .ok_or_else(invalid)?,
-        };
-        Ok(Self::Tcp { host: host.to_owned(), port })
-    }
-}
-
-impl fmt::Display for ServerAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Self::Tls { host, port } if host.contains(':') => write!(f, "tls://[{host}]:{port}"),
-            Self::Tls { host, port } => write!(f, "tls://{host}:{port}"),
-            Self::Unix(path) => write!(f, "{}", path.display()),
+        let mut config = Self::new(servers);
+        if weights.iter().any(Option::is_some) {
+            let weights = weights.into_iter().map(|weight| weight.unwrap_or(1)).collect();
+            config.distribution = Distribution::KetamaWeighted(weights);
         }
+        Ok(config)
     }
 }
 
@@ -139,56 +56,16 @@ pub struct Credentials {
     pub password: SecretString,
 }
 
-/// The protocol between client and servers.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+/// How keys are distributed to servers.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum Protocol {
-    /// The binary protocol, on one multiplexed connection per server and runtime, with log-in by
-    /// SASL.
+pub enum Distribution {
+    /// As pylibmc with `ketama: True`: each server gets about the same number of keys.
     #[default]
-    Binary,
-    /// The meta protocol of memcached 1.6 and newer: lines of text, on one multiplexed connection as with
-    /// the binary protocol, and with the same commands.
-    ///
-    /// The client logs in with an initial `set`, as `memcached -Y` and MemCachier expect; there is no
-    /// log-in by SASL.
-    Meta,
-    /// Whichever the server speaks: the binary protocol, else the meta protocol, else (with the feature
-    /// `text`) the text protocol.
-    ///
-    /// Each connection finds out again, so that a server may be upgraded or replaced by a proxy.
-    /// [`ServerStatus::protocol`](crate::ServerStatus::protocol) tells what was found. With credentials,
-    /// log-in by SASL is tried first, and the initial `set` of the other protocols only if the server does
-    /// not speak the binary one.
-    Auto,
-    /// The text protocol, by the crate memcache-async. Requires the feature `text`.
-    ///
-    /// Each server carries out one operation at a time per runtime. The client logs in with an
-    /// initial `set`, as MemCachier and `memcached -Y` expect.
-    #[cfg(feature = "text")]
-    Text,
-}
-
-impl Protocol {
-    pub(crate) fn is_text(self) -> bool {
-        match self {
-            Self::Binary | Self::Meta | Self::Auto => false,
-            #[cfg(feature = "text")]
-            Self::Text => true,
-        }
-    }
-
-    /// Returns the name, as in `MEMCACHE_PROTOCOL`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Binary => "binary",
-            Self::Meta => "meta",
-            Self::Auto => "auto",
-            #[cfg(feature = "text")]
-            Self::Text => "text",
-        }
-    }
+    Ketama,
+    /// As pylibmc with `ketama_weighted: True`: servers get keys in proportion to their weights, of which
+    /// there is one per server. With equal weights, too, the servers of keys are others than with `Ketama`.
+    KetamaWeighted(Vec<u32>),
 }
 
 /// The treatment of keys on a server that is down.
@@ -199,12 +76,9 @@ pub enum Failover {
     #[default]
     Miss,
     /// Operations go to the next server on the ring that is up, as with libmemcached's
-    /// `remove_failed`. Values expire there after [`STAND_IN_LIFETIME`] at most.
+    /// `remove_failed`. Values expire there after [`STAND_IN_LIFETIME`](crate::STAND_IN_LIFETIME) at most.
     Eject,
 }
-
-/// The longest lifetime of a value on a server that stands in for another: 10 s.
-pub const STAND_IN_LIFETIME: Duration = Duration::from_secs(10);
 
 /// The settings of a [`Client`](crate::Client). Start from [`Config::new`] and change fields.
 #[derive(Clone, Debug)]
@@ -238,6 +112,10 @@ pub struct Config {
     /// MemCachier. A server that sends a longer value counts as down, so raise this together with the
     /// option `-I` of memcached.
     pub max_item_bytes: usize,
+    /// How keys are distributed to servers. Default: [`Distribution::Ketama`].
+    pub distribution: Distribution,
+    /// Receives an event for each operation. Default: none.
+    pub observer: Option<Observer>,
     /// The settings of TLS. Default: the authorities that the platform trusts.
     #[cfg(feature = "tls")]
     pub tls: TlsSettings,
@@ -259,6 +137,8 @@ impl Config {
             failover: Failover::default(),
             max_in_flight: 10_000,
             max_item_bytes: 1024 * 1024,
+            distribution: Distribution::default(),
+            observer: None,
             #[cfg(feature = "tls")]
             tls: TlsSettings::default(),
         }
@@ -303,51 +183,23 @@ fn is_unprintable(c: char) -> bool {
 mod tests {
     use super::*;
 
-    fn list(text: &str) -> Vec<String> {
-        let servers = ServerAddress::parse_list(text).unwrap();
-        servers.iter().map(ToString::to_string).collect()
-    }
-
     #[test]
-    fn all_forms_of_a_server_list_are_parsed() {
-        assert_eq!(list("mc1.example.com:11311"), ["mc1.example.com:11311"]);
-        assert_eq!(list(" a:1 , b:2;c:3\td:4 ,"), ["a:1", "b:2", "c:3", "d:4"]);
-        assert_eq!(list("a"), ["a:11211"]);
-        assert_eq!(list("[::1]:11311,[::1],::1"), ["[::1]:11311", "[::1]:11211", "[::1]:11211"]);
-        assert_eq!(list("/run/m.sock;unix:/run/n.sock"), ["/run/m.sock", "/run/n.sock"]);
-        assert_eq!(list("tls://a,tls://[::1]:2"), ["tls://a:11211", "tls://[::1]:2"]);
-    }
-
-    #[test]
-    fn an_invalid_server_is_named_in_the_error() {
-        assert_eq!(ServerAddress::parse_list(" , ;"), Err(AddressError::Empty));
-        for text in [
-            "a:",
-            "a:b",
-            "a:0",
-            "a:65536",
-            ":1",
-            "[::1",
-            "[a]:1",
-            "a:1:2",
-            "a/b",
-            "ä",
-            "tls:///run/m.sock",
-            "tls://tls://a",
-            "tls://",
-        ] {
-            let error = AddressError::Invalid(text.to_owned());
-            assert_eq!(ServerAddress::parse_list(text), Err(error), "{text}");
+    fn weights_follow_the_port() {
+        let weighted = |list: &str| {
+            let config = Config::parse(list)?;
+            let servers: Vec<_> = config.servers.iter().map(ToString::to_string).collect();
+            Ok::<_, AddressError>((servers.join(" "), config.distribution))
+        };
+        let (servers, distribution) = weighted("a:1:3, b:2, tls://[::1]:3:4").unwrap();
+        assert_eq!(servers, "a:1 b:2 tls://[::1]:3");
+        assert_eq!(distribution, Distribution::KetamaWeighted(vec![3, 1, 4]));
+        let plain = ("a:1 b:11211".to_owned(), Distribution::Ketama);
+        assert_eq!(weighted("a:1 b"), Ok(plain));
+        for wrong in ["a:1:0", "a:1:x", "a:1:2:3"] {
+            let error = AddressError::Invalid(wrong.to_owned());
+            assert_eq!(weighted(wrong), Err(error), "{wrong}");
         }
-    }
-
-    #[test]
-    fn the_ring_name_leaves_out_the_default_port() {
-        let names: Vec<_> = ["a", "a:11211", "a:11311", "/run/m.sock", "tls://a:11311"]
-            .iter()
-            .map(|text| text.parse::<ServerAddress>().unwrap().ring_name())
-            .collect();
-        assert_eq!(names, ["a", "a", "a:11311", "/run/m.sock:0", "a:11311"]);
+        assert_eq!(weighted(","), Err(AddressError::Empty));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::{config::ServerAddress, key::KeyError, types::Command};
+use crate::{address::ServerAddress, key::KeyError, types::Command};
 
 /// The reason why an operation failed. Never holds credentials or values.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]

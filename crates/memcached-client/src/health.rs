@@ -15,8 +15,11 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::{
-    config::{Config, Protocol, ServerAddress},
+    address::ServerAddress,
+    config::Config,
     error::Error,
+    events::{Event, Observer},
+    protocol::Protocol,
 };
 
 /// The time after the end of its announced pause at which a silent probe counts as stuck.
@@ -81,6 +84,7 @@ struct ProbeState {
 #[derive(Debug)]
 pub(crate) struct Health {
     address: ServerAddress,
+    observer: Option<Observer>,
     /// Wakes the tasks that start probes.
     probe_requests: watch::Sender<()>,
     down: AtomicBool,
@@ -103,10 +107,11 @@ const PROTOCOLS: &[Protocol] = &[
 impl Health {
     pub(crate) fn new(
         address: ServerAddress,
-        protocol: Protocol,
+        config: &Config,
         probe_requests: watch::Sender<()>,
     ) -> Self {
         let health = Self {
+            observer: config.observer.clone(),
             protocol: AtomicU8::new(u8::MAX),
             address,
             probe_requests,
@@ -116,8 +121,18 @@ impl Health {
             probe: Mutex::default(),
             last: Mutex::new(None),
         };
-        health.speaks(protocol);
+        health.speaks(config.protocol);
         health
+    }
+
+    pub(crate) fn address(&self) -> &ServerAddress {
+        &self.address
+    }
+
+    fn observe(&self, event: &Event<'_>) {
+        if let Some(observer) = &self.observer {
+            observer.observe(event);
+        }
     }
 
     /// Returns the protocol that the server speaks; `None` with [`Protocol::Auto`] before the first
@@ -143,6 +158,7 @@ impl Health {
         if is_first {
             self.outages.fetch_add(1, Ordering::AcqRel);
             log::warn!("memcached server {} is down: {outage}", self.address);
+            self.observe(&Event::Down { server: &self.address, reason: &outage.to_string() });
             self.note(outage);
         }
         self.request_probe();
@@ -153,6 +169,7 @@ impl Health {
         self.returns.fetch_add(1, Ordering::AcqRel);
         if self.down.swap(false, Ordering::AcqRel) {
             log::info!("memcached server {} is up again", self.address);
+            self.observe(&Event::Up { server: &self.address });
         }
     }
 

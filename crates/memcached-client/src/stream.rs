@@ -14,9 +14,9 @@ use tokio::{
     time::timeout,
 };
 
-use crate::config::{Config, ServerAddress};
 #[cfg(feature = "tls")]
 use crate::tls;
+use crate::{address::ServerAddress, config::Config};
 
 /// The idle time after which TCP checks whether the peer is still reachable.
 const KEEPALIVE: Duration = Duration::from_secs(60);

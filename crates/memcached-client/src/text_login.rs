@@ -6,7 +6,8 @@ use secrecy::ExposeSecret;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use crate::{
-    config::{Config, Credentials, ServerAddress},
+    address::ServerAddress,
+    config::{Config, Credentials},
     health::Outage,
     stream::Stream,
     types::EXPIRED,

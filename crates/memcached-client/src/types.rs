@@ -3,12 +3,12 @@
 use std::{
     num::NonZeroU64,
     sync::atomic::{AtomicU64, Ordering},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 
-use crate::config::{Protocol, STAND_IN_LIFETIME};
+use crate::protocol::Protocol;
 
 /// An operation of the client. [`Protocol::supports`] tells which protocol has it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -131,10 +131,13 @@ pub enum Expiration {
     #[default]
     Never,
     /// The entry expires after this duration, rounded up to a whole second.
-    In(std::time::Duration),
+    In(Duration),
     /// The entry expires at this time.
     At(SystemTime),
 }
+
+/// The longest lifetime of a value on a server that stands in for another: 10 s.
+pub const STAND_IN_LIFETIME: Duration = Duration::from_secs(10);
 
 /// The longest duration in seconds; memcached reads a larger number as a unix time (protocol.txt,
 /// "Expiration times").
@@ -179,7 +182,7 @@ impl Expiration {
     }
 
     /// Returns the lifetime, cut to `limit` from `now`.
-    pub(crate) fn at_most(self, limit: std::time::Duration, now: SystemTime) -> Self {
+    pub(crate) fn at_most(self, limit: Duration, now: SystemTime) -> Self {
         let within = match self {
             Self::Never => false,
             Self::In(duration) => duration <= limit,
@@ -203,7 +206,7 @@ pub struct Item<'a> {
 impl Item<'_> {
     /// Sets the lifetime.
     #[must_use]
-    pub fn expires_in(self, lifetime: std::time::Duration) -> Self {
+    pub fn expires_in(self, lifetime: Duration) -> Self {
         Self { expiration: Expiration::In(lifetime), ..self }
     }
 
@@ -249,7 +252,6 @@ pub(crate) enum StoreMode {
     Prepend,
 }
 
-#[cfg(feature = "text")]
 impl StoreMode {
     pub(crate) fn command(self) -> Command {
         match self {
@@ -272,8 +274,6 @@ pub(crate) struct NewCounter {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const DAY: u64 = 60 * 60 * 24;

@@ -1,6 +1,6 @@
 //! Builds a cache from the environment variables that platforms set.
 
-use memcached_client::{Client, Config, Credentials, Protocol, ServerAddress};
+use memcached_client::{Client, Config, Credentials, Protocol, ServerAddress, UnknownProtocol};
 use thiserror::Error;
 
 use super::{Cache, builder::CacheBuilder};
@@ -26,7 +26,8 @@ impl Cache {
     ///
     /// `MEMCACHE_SERVERS` wins, because the add-on's variables cannot be changed: a proxy to MemCachier
     /// that runs beside the app is named there, and then gets the log-in of the add-on, unless
-    /// `MEMCACHE_USERNAME` is set too. The protocol is found out ([`Protocol::Auto`]).
+    /// `MEMCACHE_USERNAME` is set too. The protocol is found out ([`Protocol::Auto`]),
+    /// unless `MEMCACHE_PROTOCOL` names one.
     ///
     /// `MEMCACHE_TLS=yes` makes all connections by TCP use TLS, as `tls://` does before the name of one
     /// server; `MEMCACHE_CA_FILE` names the authorities that are trusted (default: those of the platform).
@@ -61,7 +62,7 @@ impl Cache {
 /// The servers that environment variables name.
 #[derive(Clone, Debug)]
 pub struct NamedServers {
-    /// The servers and credentials, with [`Protocol::Auto`] and defaults for the rest.
+    /// The servers, credentials, protocol and settings of TLS, with defaults for the rest.
     pub config: Config,
     /// The variable that names the servers.
     pub variable: &'static str,
@@ -83,9 +84,14 @@ pub fn servers_from_variables(
         let problem = "contains a user; set user and password in variables of their own";
         return Err(error(name, problem.to_owned()));
     }
-    let servers = ServerAddress::parse_list(&servers);
-    let mut config = Config::new(servers.map_err(|wrong| error(name, wrong.to_string()))?);
-    config.protocol = Protocol::Auto;
+    let config = Config::parse(&servers);
+    let mut config = config.map_err(|wrong| error(name, wrong.to_string()))?;
+    config.protocol = match set("MEMCACHE_PROTOCOL") {
+        None => Protocol::Auto,
+        Some(name) => name
+            .parse()
+            .map_err(|unknown: UnknownProtocol| error("MEMCACHE_PROTOCOL", unknown.to_string()))?,
+    };
     set_tls(&mut config, set("MEMCACHE_TLS"), set("MEMCACHE_CA_FILE"))?;
     let logins = [
         ("MEMCACHE_USERNAME", "MEMCACHE_PASSWORD"),

@@ -6,11 +6,13 @@ mod servers;
 use std::{borrow::Cow, fmt, future::Future, sync::Arc};
 
 use crate::{
+    address::ServerAddress,
     cluster::{BeforeReturn, Cluster, ServerLink, batch::Place},
-    config::{Config, Failover, Protocol, ServerAddress},
+    config::{Config, Distribution, Failover},
     error::Error,
     health::ServerStatus,
     key::{self, KeyError},
+    protocol::Protocol,
     types::{Cas, Deletion, Expiration, Item, NewCounter, StoreMode, Swap, Value, WireItem},
 };
 
@@ -33,7 +35,8 @@ impl Client {
     /// Creates a client that connects at its first operation.
     ///
     /// # Panics
-    /// If `config.servers` is empty.
+    /// If `config.servers` is empty, or [`Distribution::KetamaWeighted`] has not one weight of at least 1 for
+    /// each server.
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self::build(config, None)
@@ -46,7 +49,8 @@ impl Client {
     /// has returned `true` within 10 s; after a failure it runs again when the next probe succeeds.
     ///
     /// # Panics
-    /// If `config.servers` is empty.
+    /// If `config.servers` is empty, or [`Distribution::KetamaWeighted`] has not one weight of at least 1 for
+    /// each server.
     #[must_use]
     pub fn with_hook<F>(
         config: Config,
@@ -63,6 +67,10 @@ impl Client {
 
     fn build(config: Config, before_return: Option<BeforeReturn>) -> Self {
         assert!(!config.servers.is_empty(), "a client needs at least one server");
+        if let Distribution::KetamaWeighted(weights) = &config.distribution {
+            let is_valid = weights.len() == config.servers.len() && !weights.contains(&0);
+            assert!(is_valid, "each server needs a weight of at least 1");
+        }
         Self { cluster: Cluster::new(config, before_return), including: None }
     }
 

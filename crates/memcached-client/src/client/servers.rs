@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 
 use super::Client;
-use crate::{cluster::link::Link, config::ServerAddress, error::Error};
+use crate::{address::ServerAddress, cluster::link::Link, error::Error};
 
 impl Client {
     /// Deletes all entries of every server. Returns one result per server.

@@ -1,6 +1,6 @@
 //! Splits batches by server, and puts the outcomes back in order. Does no I/O.
 
-use crate::{config::ServerAddress, error::Error};
+use crate::{address::ServerAddress, error::Error};
 
 /// An element of a batch and its server, or the reason why it cannot be sent.
 pub(crate) type BatchItem<T> = Result<(T, Place), Error>;

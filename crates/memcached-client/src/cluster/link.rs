@@ -3,17 +3,18 @@
 //! To add a transport, write a module with a type `Link` that has the operations below, and add it to
 //! [`Link`]. To add an operation, add a line to `operations!`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use crate::{
     config::Config,
     error::Error,
+    events::{Event, Observed, Observer},
     health::Health,
     multiplexed,
-    types::{Cas, Deletion, NewCounter, StoreMode, Swap, Value, WireItem},
+    types::{Cas, Command, Deletion, NewCounter, StoreMode, Swap, Value, WireItem},
 };
 #[cfg(feature = "text")]
-use crate::{config::Protocol, text};
+use crate::{protocol::Protocol, text};
 
 /// The transports to one server. One that is not used opens no connection.
 #[derive(Debug)]
@@ -21,27 +22,35 @@ pub(crate) struct Link {
     multiplexed: multiplexed::Link,
     #[cfg(feature = "text")]
     text: text::Link,
-    #[cfg_attr(not(feature = "text"), expect(dead_code, reason = "there is one transport"))]
     health: Arc<Health>,
+    observer: Option<Observer>,
 }
 
-/// Declares each operation once: its name, arguments and result.
+/// Declares each operation once: its name, arguments and result, the command for its event, and the bytes of
+/// the values that it sends.
 macro_rules! operations {
-    ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*) -> $output:ty;)+) => {
+    ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*) -> $output:ty,
+        $command:expr, $sent:expr;)+) => {
         impl Link {
             $($(#[$doc])*
             pub(crate) async fn $name(&self, $($argument: $type),*) -> Result<$output, Error> {
+                let begun = self.begin();
                 #[cfg(feature = "text")]
                 if self.is_text() {
-                    return self.text.$name($($argument),*).await;
+                    let outcome = self.text.$name($($argument),*).await;
+                    self.end(begun, || $command, || $sent, &outcome);
+                    return outcome;
                 }
                 let outcome = self.multiplexed.$name($($argument),*).await;
                 // The first connection may have found out that the server speaks only the text protocol.
                 // Nothing was written to it then.
                 #[cfg(feature = "text")]
-                if outcome.is_err() && self.is_text() {
-                    return self.text.$name($($argument),*).await;
-                }
+                let outcome = if outcome.is_err() && self.is_text() {
+                    self.text.$name($($argument),*).await
+                } else {
+                    outcome
+                };
+                self.end(begun, || $command, || $sent, &outcome);
                 outcome
             })+
         }
@@ -49,26 +58,38 @@ macro_rules! operations {
 }
 
 operations! {
-    get(key: &[u8]) -> Option<Value>;
-    get_with_cas(key: &[u8]) -> Option<Value>;
-    get_many(keys: &[&[u8]]) -> Vec<Option<Value>>;
+    get(key: &[u8]) -> Option<Value>, Command::Get, 0;
+    get_with_cas(key: &[u8]) -> Option<Value>, Command::Get, 0;
+    get_many(keys: &[&[u8]]) -> Vec<Option<Value>>, Command::GetMany, 0;
     /// Returns `None` if the condition of `mode` was not met, else the new CAS token if it is known.
     /// A transport may spend a round trip on the token only if `with_cas` is set.
-    store(mode: StoreMode, item: WireItem<'_>, with_cas: bool) -> Option<Option<Cas>>;
-    store_many(items: &[WireItem<'_>]) -> Vec<Result<(), Error>>;
-    compare_and_swap(item: WireItem<'_>, cas: Cas) -> Swap;
-    delete(key: &[u8]) -> Deletion;
-    delete_if_unchanged(key: &[u8], cas: Cas) -> Swap;
-    delete_many(keys: &[&[u8]]) -> Vec<Result<Deletion, Error>>;
-    touch(key: &[u8], expiration: u32) -> bool;
-    get_and_touch(key: &[u8], expiration: u32) -> Option<Value>;
+    store(mode: StoreMode, item: WireItem<'_>, with_cas: bool) -> Option<Option<Cas>>,
+        mode.command(), item.value.len();
+    store_many(items: &[WireItem<'_>]) -> Vec<Result<(), Error>>,
+        Command::SetMany, items.iter().map(|item| item.value.len()).sum();
+    compare_and_swap(item: WireItem<'_>, cas: Cas) -> Swap,
+        Command::CompareAndSwap, item.value.len();
+    delete(key: &[u8]) -> Deletion, Command::Delete, 0;
+    delete_if_unchanged(key: &[u8], cas: Cas) -> Swap, Command::DeleteIfUnchanged, 0;
+    delete_many(keys: &[&[u8]]) -> Vec<Result<Deletion, Error>>, Command::DeleteMany, 0;
+    touch(key: &[u8], expiration: u32) -> bool, Command::Touch, 0;
+    get_and_touch(key: &[u8], expiration: u32) -> Option<Value>, Command::GetAndTouch, 0;
     /// Adds `delta` if `up` is set, else subtracts it. If there is no entry, stores `new` and returns its
     /// value; returns `None` if there is none.
-    count(key: &[u8], delta: u64, up: bool, new: Option<NewCounter>) -> Option<u64>;
-    flush() -> ();
-    version() -> String;
-    stats() -> Vec<(String, String)>;
-    noop() -> ();
+    count(key: &[u8], delta: u64, up: bool, new: Option<NewCounter>) -> Option<u64>,
+        count_command(up, new.is_some()), 0;
+    flush() -> (), Command::Flush, 0;
+    version() -> String, Command::Version, 0;
+    stats() -> Vec<(String, String)>, Command::Stats, 0;
+    noop() -> (), Command::Noop, 0;
+}
+
+fn count_command(up: bool, creates: bool) -> Command {
+    match (up, creates) {
+        (false, _) => Command::Decrement,
+        (true, false) => Command::Increment,
+        (true, true) => Command::IncrementOrInsert,
+    }
 }
 
 impl Link {
@@ -80,7 +101,32 @@ impl Link {
             #[cfg(feature = "text")]
             text: text::Link::new(Arc::clone(config), server, Arc::clone(health)),
             health: Arc::clone(health),
+            observer: config.observer.clone(),
         }
+    }
+
+    /// Returns the time at which an operation begins, if somebody wants to know.
+    fn begin(&self) -> Option<Instant> {
+        self.observer.is_some().then(Instant::now)
+    }
+
+    /// Reports the end of an operation.
+    fn end<T: Observed>(
+        &self,
+        begun: Option<Instant>,
+        command: impl FnOnce() -> Command,
+        sent: impl FnOnce() -> usize,
+        result: &Result<T, Error>,
+    ) {
+        let (Some(observer), Some(begun)) = (&self.observer, begun) else { return };
+        let (outcome, received) = result.observed();
+        observer.observe(&Event::Operation {
+            server: self.health.address(),
+            command: command(),
+            duration: begun.elapsed(),
+            bytes: sent() + received,
+            outcome,
+        });
     }
 
     #[cfg(feature = "text")]

@@ -23,7 +23,8 @@ use self::{
     ring::Ring,
 };
 use crate::{
-    config::{Config, Failover, ServerAddress},
+    address::ServerAddress,
+    config::{Config, Distribution, Failover},
     error::Error,
     health::{Health, ServerStatus},
 };
@@ -55,12 +56,15 @@ impl Cluster {
             .servers
             .iter()
             .map(|address| {
-                let health = Health::new(address.clone(), config.protocol, probe_requests.clone());
+                let health = Health::new(address.clone(), &config, probe_requests.clone());
                 Arc::new(health)
             })
             .collect();
         Arc::new_cyclic(|this| Self {
-            ring: Ring::new(&names),
+            ring: match &config.distribution {
+                Distribution::Ketama => Ring::new(&names),
+                Distribution::KetamaWeighted(weights) => Ring::weighted(&names, weights),
+            },
             health,
             config: Arc::new(config),
             runtimes: RwLock::default(),

@@ -7,7 +7,8 @@ use tokio::time::{sleep, timeout};
 #[cfg(feature = "text")]
 use crate::text;
 use crate::{
-    config::{Config, ServerAddress},
+    address::ServerAddress,
+    config::Config,
     health::{Health, Outage},
     multiplexed,
 };

@@ -26,7 +26,8 @@ use super::{
     pipeline::{Pipeline, Records, UnexpectedResponse},
 };
 use crate::{
-    config::{Config, ServerAddress},
+    address::ServerAddress,
+    config::Config,
     error::Error,
     health::{Health, Outage},
     stream::Stream,

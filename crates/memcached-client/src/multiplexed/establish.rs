@@ -11,8 +11,10 @@ use super::{
     frame::{Frame, Request, Response, opcode, status, status_text},
 };
 use crate::{
-    config::{Config, Credentials, Protocol, ServerAddress},
+    address::ServerAddress,
+    config::{Config, Credentials},
     health::{Health, Outage},
+    protocol::Protocol,
     stream::Stream,
     text_login,
 };

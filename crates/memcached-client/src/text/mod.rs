@@ -30,7 +30,8 @@ use self::{
     session::{Session, outage_of},
 };
 use crate::{
-    config::{Config, ServerAddress},
+    address::ServerAddress,
+    config::Config,
     error::Error,
     health::{Counters, Health, Outage},
 };

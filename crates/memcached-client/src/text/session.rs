@@ -4,7 +4,8 @@ use std::io;
 
 use super::checked_stream::{CheckedStream, ReplyLine, ReplyLog};
 use crate::{
-    config::{Config, ServerAddress},
+    address::ServerAddress,
+    config::Config,
     health::Outage,
     stream::Stream,
     text_login,

@@ -12,6 +12,7 @@
 mod bad_peers;
 mod cancellation;
 mod commands;
+mod events;
 mod failover;
 mod login;
 mod peers;

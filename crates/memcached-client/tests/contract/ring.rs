@@ -5,16 +5,28 @@ use memcached_client::{Client, Config, Failover, Protocol, ServerAddress};
 /// Lines of a key, the index of the server on which pylibmc 1.6.3 stored it, and the name of the
 /// server list.
 const VECTORS: &str = include_str!("../ketama-vectors.tsv");
+/// The same with `ketama_weighted`, and with weights in the lists.
+const WEIGHTED: &str = include_str!("../ketama-weighted-vectors.tsv");
 
 #[test]
 fn keys_map_to_the_servers_of_pylibmc() {
+    assert_eq!(check(VECTORS), 5997);
+}
+
+#[test]
+fn with_weights_keys_map_to_the_servers_of_pylibmc() {
+    assert_eq!(check(WEIGHTED), 1215);
+}
+
+/// Checks vectors, and returns their number.
+fn check(vectors: &str) -> usize {
     let mut lists = std::collections::HashMap::new();
     let mut checked = 0;
-    for line in VECTORS.lines() {
+    for line in vectors.lines() {
         if let Some(list) = line.strip_prefix("# list ") {
             let (name, servers) = list.split_once('\t').unwrap();
-            let servers = ServerAddress::parse_list(servers).unwrap();
-            lists.insert(name, (Client::new(Config::new(servers.clone())), servers));
+            let config = Config::parse(servers).unwrap();
+            lists.insert(name, (Client::new(config.clone()), config.servers));
         } else if !line.starts_with("# ") {
             let mut fields = line.rsplitn(3, '\t');
             let (list, index) = (fields.next().unwrap(), fields.next().unwrap());
@@ -25,7 +37,7 @@ fn keys_map_to_the_servers_of_pylibmc() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 5997);
+    checked
 }
 
 #[test]
