@@ -22,7 +22,10 @@ use std::{
     collections::BTreeMap,
     env,
     process::Command,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -31,10 +34,18 @@ use memcached_client::{Client, Protocol};
 use test_support::memcached::{Kind, Memcached};
 use tokio::{io::BufWriter, net::TcpStream, runtime::Runtime, task::JoinSet};
 
+/// Keys of a batch.
 const KEYS: usize = 30;
 
-const CLIENTS: [&str; 6] = [
+/// Keys that are stored, so that operations in flight ask for different ones: this client would send
+/// concurrent gets of one key only once. Of large values, as many as fit into memcached.
+fn stored_keys(size: usize) -> usize {
+    if size > 20_000 { 2 * KEYS } else { 20 * KEYS }
+}
+
+const CLIENTS: [&str; 7] = [
     "this crate, binary",
+    "this crate, meta",
     "this crate, text",
     "memcache-async",
     "async-memcached",
@@ -56,16 +67,18 @@ fn main() {
     let turn = Duration::from_millis(setting("MILLISECONDS", 400));
     let server = Memcached::start(Kind::Plain);
     let address = server.address().to_string();
-    for size in [300, 20_000] {
+    for size in [30, 300, 10_000, 500_000] {
         fill(&server, size);
         println!("\nvalues of {size} bytes; operations per second (of the first)");
-        let jobs = [Job::Gets(1), Job::Gets(8), Job::Gets(64), Job::Batch];
-        println!("{:22}{:>18}{:>18}{:>18}{:>18}", "", "1 in flight", "8", "64", "30 keys");
+        let jobs = [Job::Gets(1), Job::Gets(8), Job::Gets(64), Job::Gets(512), Job::Batch];
+        let names = ["1 in flight", "8", "64", "512", "30 keys"];
+        println!("{:22}{}", "", names.map(|name| format!("{name:>18}")).concat());
+        let keys = Keys::of(size);
         let mut figures: BTreeMap<(usize, Job), Vec<f64>> = BTreeMap::new();
         for job in jobs {
             for _ in 0..turns {
                 for (number, _) in CLIENTS.iter().enumerate() {
-                    if let Some(figure) = measure(number, job, &address, turn) {
+                    if let Some(figure) = measure(number, job, &address, &keys, turn) {
                         figures.entry((number, job)).or_default().push(figure);
                     }
                 }
@@ -108,23 +121,42 @@ fn key(n: usize) -> String {
     format!("key{n}")
 }
 
+/// The stored keys, which all operations ask for in turn.
+#[derive(Clone)]
+struct Keys(Arc<(Vec<String>, AtomicUsize)>);
+
+impl Keys {
+    fn of(size: usize) -> Self {
+        Self(Arc::new(((0..stored_keys(size)).map(key).collect(), AtomicUsize::new(0))))
+    }
+
+    fn next(&self) -> &str {
+        let (keys, next) = &*self.0;
+        &keys[next.fetch_add(1, Ordering::Relaxed) % keys.len()]
+    }
+}
+
 fn fill(server: &Memcached, size: usize) {
     runtime().block_on(async {
         let client = server.client(Protocol::Binary);
-        for n in 0..KEYS {
+        client.flush().await;
+        for n in 0..stored_keys(size) {
             client.set(key(n), &vec![b'x'; size]).await.unwrap();
         }
     });
 }
 
 /// Returns the operations per second, or `None` if the client cannot run the job.
-fn measure(client: usize, job: Job, address: &str, turn: Duration) -> Option<f64> {
+fn measure(client: usize, job: Job, address: &str, keys: &Keys, turn: Duration) -> Option<f64> {
     let (begun, done) = match client {
-        0 => ours(Protocol::Binary, job, address, turn),
-        1 => ours(Protocol::Text, job, address, turn),
-        2 => memcache_async(job, address, turn),
-        3 => async_memcached(job, address, turn),
-        4 => memcache_blocking(job, address, turn),
+        0 => ours(Protocol::Binary, job, address, keys, turn),
+        1 => ours(Protocol::Meta, job, address, keys, turn),
+        2 => ours(Protocol::Text, job, address, keys, turn),
+        3 => memcache_async(job, address, keys, turn),
+        4 => async_memcached(job, address, keys, turn),
+        // It has a connection and a thread for each operation in flight.
+        5 if job == Job::Gets(512) => return None,
+        5 => memcache_blocking(job, address, keys, turn),
         _ => return pylibmc(job, address, turn),
     };
     Some(done as f64 / begun.elapsed().as_secs_f64())
@@ -149,12 +181,19 @@ fn run<F: Future<Output = u64> + 'static>(
     (begun, done)
 }
 
-fn ours(protocol: Protocol, job: Job, address: &str, turn: Duration) -> (Instant, u64) {
+fn ours(
+    protocol: Protocol,
+    job: Job,
+    address: &str,
+    stored: &Keys,
+    turn: Duration,
+) -> (Instant, u64) {
     let mut config = memcached_client::Config::new(vec![address.parse().unwrap()]);
     config.protocol = protocol;
+    config.timeout = Duration::from_secs(10);
     let client = Client::new(config);
     run(job, turn, |end| {
-        let client = client.clone();
+        let (client, stored) = (client.clone(), stored.clone());
         async move {
             let keys: Vec<_> = (0..KEYS).map(key).collect();
             let mut done = 0;
@@ -162,7 +201,7 @@ fn ours(protocol: Protocol, job: Job, address: &str, turn: Duration) -> (Instant
                 if job == Job::Batch {
                     assert!(client.get_many(&keys).await.iter().all(Result::is_ok));
                 } else {
-                    assert!(client.get("key7").await.unwrap().is_some());
+                    assert!(client.get(stored.next()).await.unwrap().is_some());
                 }
                 done += 1;
             }
@@ -171,9 +210,9 @@ fn ours(protocol: Protocol, job: Job, address: &str, turn: Duration) -> (Instant
     })
 }
 
-fn memcache_async(job: Job, address: &str, turn: Duration) -> (Instant, u64) {
+fn memcache_async(job: Job, address: &str, stored: &Keys, turn: Duration) -> (Instant, u64) {
     run(job, turn, |end| {
-        let address = address.to_owned();
+        let (address, stored) = (address.to_owned(), stored.clone());
         async move {
             let stream = TcpStream::connect(address).await.unwrap();
             stream.set_nodelay(true).unwrap();
@@ -184,7 +223,7 @@ fn memcache_async(job: Job, address: &str, turn: Duration) -> (Instant, u64) {
                 if job == Job::Batch {
                     assert_eq!(client.get_multi(&keys).await.unwrap().len(), KEYS);
                 } else {
-                    client.get("key7").await.unwrap();
+                    client.get(stored.next()).await.unwrap();
                 }
                 done += 1;
             }
@@ -193,9 +232,9 @@ fn memcache_async(job: Job, address: &str, turn: Duration) -> (Instant, u64) {
     })
 }
 
-fn async_memcached(job: Job, address: &str, turn: Duration) -> (Instant, u64) {
+fn async_memcached(job: Job, address: &str, stored: &Keys, turn: Duration) -> (Instant, u64) {
     run(job, turn, |end| {
-        let address = format!("tcp://{address}");
+        let (address, stored) = (format!("tcp://{address}"), stored.clone());
         async move {
             let mut client = async_memcached::Client::new(address).await.unwrap();
             let keys: Vec<_> = (0..KEYS).map(key).collect();
@@ -204,7 +243,7 @@ fn async_memcached(job: Job, address: &str, turn: Duration) -> (Instant, u64) {
                 if job == Job::Batch {
                     assert_eq!(client.get_multi(&keys).await.unwrap().len(), KEYS);
                 } else {
-                    assert!(client.get("key7").await.unwrap().is_some());
+                    assert!(client.get(stored.next()).await.unwrap().is_some());
                 }
                 done += 1;
             }
@@ -213,7 +252,7 @@ fn async_memcached(job: Job, address: &str, turn: Duration) -> (Instant, u64) {
     })
 }
 
-fn memcache_blocking(job: Job, address: &str, turn: Duration) -> (Instant, u64) {
+fn memcache_blocking(job: Job, address: &str, stored: &Keys, turn: Duration) -> (Instant, u64) {
     let in_flight = if let Job::Gets(number) = job { number } else { 1 };
     let client = memcache::Client::builder()
         .add_server(format!("memcache://{address}?protocol=binary&tcp_nodelay=true"))
@@ -231,7 +270,7 @@ fn memcache_blocking(job: Job, address: &str, turn: Duration) -> (Instant, u64) 
                     if job == Job::Batch {
                         assert_eq!(client.gets::<Vec<u8>>(&keys).unwrap().len(), KEYS);
                     } else {
-                        client.get::<Vec<u8>>("key7").unwrap();
+                        client.get::<Vec<u8>>(stored.next()).unwrap();
                     }
                     done.fetch_add(1, Ordering::Relaxed);
                 }
@@ -274,7 +313,7 @@ fn allocations(server: &Memcached) {
         });
     });
     println!(
-        "allocations per get of a hit of 20,000 bytes: {:.2}",
+        "allocations per get of a hit of 500,000 bytes: {:.2}",
         counted.count_total as f64 / GETS as f64
     );
 }
