@@ -15,7 +15,7 @@ pub enum Error {
     Key {
         /// The key, escaped and cut.
         key: String,
-        /// What is wrong with it.
+        /// The rule that the key breaks.
         reason: KeyError,
     },
     /// Key and value together exceed [`Config::max_item_bytes`] or the limit of the server.

@@ -22,7 +22,7 @@ pub enum Protocol {
     /// `text`) the text protocol.
     ///
     /// Each connection finds out again, so that a server may be upgraded or replaced by a proxy.
-    /// [`ServerStatus::protocol`](crate::ServerStatus::protocol) tells what was found. With credentials,
+    /// [`ServerStatus::protocol`](crate::ServerStatus::protocol) is the result. With credentials,
     /// log-in by SASL is tried first, and the initial `set` of the other protocols only if the server does
     /// not speak the binary one.
     Auto,

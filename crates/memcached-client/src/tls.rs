@@ -1,4 +1,4 @@
-//! TLS, by rustls: which servers are trusted, and what an error means.
+//! TLS, by rustls: the trusted authorities, and errors with their remedies.
 
 use std::{
     fmt, io,

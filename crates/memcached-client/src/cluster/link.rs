@@ -41,11 +41,13 @@ macro_rules! operations {
                     self.end(begun, || $command, || $sent, &outcome);
                     return outcome;
                 }
+                #[cfg(feature = "text")]
+                let is_first = self.health.protocol().is_none();
                 let outcome = self.multiplexed.$name($($argument),*).await;
                 // The first connection may have found out that the server speaks only the text protocol.
-                // Nothing was written to it then.
+                // Nothing was written to it then, unlike to one that was in use.
                 #[cfg(feature = "text")]
-                let outcome = if outcome.is_err() && self.is_text() {
+                let outcome = if outcome.is_err() && is_first && self.is_text() {
                     self.text.$name($($argument),*).await
                 } else {
                     outcome
@@ -94,10 +96,8 @@ fn count_command(up: bool, creates: bool) -> Command {
 
 impl Link {
     pub(crate) fn new(config: &Arc<Config>, server: usize, health: &Arc<Health>) -> Self {
-        let shared = || (Arc::clone(config), server, Arc::clone(health));
-        let new = |(config, server, health)| multiplexed::Link::new(config, server, health);
         Self {
-            multiplexed: new(shared()),
+            multiplexed: multiplexed::Link::new(Arc::clone(config), server, Arc::clone(health)),
             #[cfg(feature = "text")]
             text: text::Link::new(Arc::clone(config), server, Arc::clone(health)),
             health: Arc::clone(health),
@@ -105,7 +105,7 @@ impl Link {
         }
     }
 
-    /// Returns the time at which an operation begins, if somebody wants to know.
+    /// Returns the time at which an operation begins, if there is an observer.
     fn begin(&self) -> Option<Instant> {
         self.observer.is_some().then(Instant::now)
     }

@@ -274,7 +274,7 @@ impl<'a> IoLoop<'a> {
             }
             progress = true;
         }
-        // TLS may hold back what the socket does not take at once.
+        // TLS buffers bytes that the socket does not accept at once.
         match Pin::new(&mut self.stream).poll_flush(cx) {
             Poll::Ready(Err(error)) => Err(ConnectionEnd::Failed(connection_failed(error))),
             Poll::Ready(Ok(())) | Poll::Pending => Ok(progress),

@@ -233,7 +233,7 @@ impl State {
             (Shape::Batch { .. }, Slot::Waiting { so_far: Reply::Batch(answers), .. }) => {
                 u32::try_from(answers.iter().position(Option::is_none)?).ok()?
             }
-            // The only request, or one of a batch that nobody waits for any more.
+            // The only request, or one of a batch whose caller has gone.
             _ => 0,
         };
         Some(entry.first.wrapping_add(frame))
