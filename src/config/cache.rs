@@ -17,6 +17,9 @@ const MIN_MEMORY: ByteSize = ByteSize::mib(1);
 /// The smallest useful limit of an item.
 const MIN_ITEM: ByteSize = ByteSize::kib(1);
 
+/// The size from which values are compressed, in bytes.
+const COMPRESS_FROM: usize = 4096;
+
 /// The default size of an in-process cache, in bytes.
 const DEFAULT_MEMORY: usize = 64 << 20;
 
@@ -45,8 +48,8 @@ pub enum CacheBackend {
     /// `MEMCACHIER_SERVERS`, `MEMCACHIER_USERNAME` and `MEMCACHIER_PASSWORD`, with
     /// `MEMCACHE_CONNECT_TIMEOUT` (2 s), `MEMCACHE_TIMEOUT` (250 ms), `MEMCACHE_RETRY_TIMEOUT` (500 ms),
     /// `MEMCACHE_DEAD_TIMEOUT` (1.5 s), `MEMCACHE_MAX_ITEM_BYTES` (1 MiB), `MEMCACHE_MAX_IN_FLIGHT`
-    /// (10,000), `MEMCACHE_TLS` and `MEMCACHE_CA_FILE`, `MEMCACHE_FAILOVER` (`miss` or `eject`) and `MEMCACHE_PROTOCOL` (`auto`, `binary`,
-    /// `meta` or `text`).
+    /// (10,000), `MEMCACHE_COMPRESS_FROM` (4 KiB, or `none`), `MEMCACHE_TLS` and `MEMCACHE_CA_FILE`,
+    /// `MEMCACHE_FAILOVER` (`miss` or `eject`) and `MEMCACHE_PROTOCOL` (`auto`, `binary`, `meta` or `text`).
     Memcached(Box<NamedServers>),
     /// This process, in at most `CACHE_MEMORY_BYTES` bytes (64 MiB).
     Memory(usize),
@@ -137,6 +140,11 @@ fn with_settings(
     if let Some(pause) = env.duration_between("MEMCACHE_DEAD_TIMEOUT", MILLISECOND, MINUTE)? {
         config.dead_timeout = pause;
     }
+    config.compression.from = match env.get("MEMCACHE_COMPRESS_FROM") {
+        None => Some(COMPRESS_FROM),
+        Some("none") => None,
+        Some(_) => size(env, "MEMCACHE_COMPRESS_FROM", ByteSize::b(1))?,
+    };
     if let Some(number) = env.number_between("MEMCACHE_MAX_IN_FLIGHT", 1, 1_000_000)? {
         config.max_in_flight = usize::try_from(number).unwrap_or(usize::MAX);
     }

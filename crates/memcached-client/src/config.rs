@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
+#[cfg(feature = "compression")]
+use crate::compression::Compression;
 #[cfg(feature = "tls")]
-use crate::tls::TlsSettings;
+use crate::stream::tls::TlsSettings;
 use crate::{
     address::{AddressError, ServerAddress},
     events::Observer,
@@ -112,6 +114,10 @@ pub struct Config {
     /// MemCachier. A server that sends a longer value counts as down, so raise this together with the
     /// option `-I` of memcached.
     pub max_item_bytes: usize,
+    /// Which values are compressed. Default: none. The text protocol compresses none, because it has no
+    /// flags.
+    #[cfg(feature = "compression")]
+    pub compression: Compression,
     /// How keys are distributed to servers. Default: [`Distribution::Ketama`].
     pub distribution: Distribution,
     /// Receives an event for each operation. Default: none.
@@ -137,6 +143,8 @@ impl Config {
             failover: Failover::default(),
             max_in_flight: 10_000,
             max_item_bytes: 1024 * 1024,
+            #[cfg(feature = "compression")]
+            compression: Compression::default(),
             distribution: Distribution::default(),
             observer: None,
             #[cfg(feature = "tls")]

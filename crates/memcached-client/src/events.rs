@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use crate::{
     address::ServerAddress,
     error::Error,
-    types::{Cas, Command, Deletion, Swap, Value},
+    types::{Cas, Command, Deletion, Reservation, Swap, Value},
 };
 
 /// Something that happened between the client and a server.
@@ -171,6 +171,16 @@ impl Observed for Option<u64> {
 impl Observed for Swap {
     fn observed(&self) -> (Outcome<'_>, usize) {
         done_if(matches!(self, Self::Done(_)))
+    }
+}
+
+impl Observed for Reservation {
+    fn observed(&self) -> (Outcome<'_>, usize) {
+        match self {
+            Self::Found(value) => (Outcome::Done { hits: 1, keys: 1 }, value.data.len()),
+            Self::Reserved(_) => (Outcome::Done { hits: 0, keys: 1 }, 0),
+            Self::Lost => (Outcome::NotDone, 0),
+        }
     }
 }
 

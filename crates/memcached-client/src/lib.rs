@@ -4,6 +4,8 @@
 mod address;
 mod client;
 mod cluster;
+#[cfg(feature = "compression")]
+mod compression;
 mod config;
 mod error;
 mod events;
@@ -15,12 +17,12 @@ mod stream;
 #[cfg(feature = "text")]
 mod text;
 mod text_login;
-#[cfg(feature = "tls")]
-mod tls;
 mod types;
 
 pub use address::{AddressError, DEFAULT_PORT, ServerAddress};
 pub use client::Client;
+#[cfg(feature = "compression")]
+pub use compression::{COMPRESSED, Compression};
 pub use config::{Config, Credentials, Distribution, Failover};
 pub use error::Error;
 pub use events::{Event, Observer, Outcome};
@@ -29,5 +31,7 @@ pub use key::{KeyError, MAX_KEY_BYTES};
 pub use protocol::{Protocol, UnknownProtocol};
 pub use secrecy::SecretString;
 #[cfg(feature = "tls")]
-pub use tls::{ClientCertificate, TlsSettings};
-pub use types::{Cas, Command, Deletion, Expiration, Item, STAND_IN_LIFETIME, Swap, Value};
+pub use stream::tls::{ClientCertificate, TlsSettings};
+pub use types::{
+    Cas, Command, Deletion, Expiration, Item, Reservation, STAND_IN_LIFETIME, Swap, Value,
+};

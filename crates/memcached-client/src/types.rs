@@ -17,6 +17,7 @@ use crate::protocol::Protocol;
 pub enum Command {
     Get,
     GetMany,
+    GetOrReserve,
     Set,
     SetMany,
     Add,
@@ -83,7 +84,9 @@ impl Cas {
         NonZeroU64::new(id).map(|id| Self { id, connection })
     }
 
-    pub(crate) fn id(self) -> u64 {
+    /// Returns the number of the version, as the server tells it.
+    #[must_use]
+    pub fn id(self) -> u64 {
         self.id.get()
     }
 
@@ -110,6 +113,20 @@ pub enum Swap {
     Missing,
     /// The write was not sent because the connection of the CAS token has been replaced.
     ConnectionReplaced,
+}
+
+/// The result of [`Client::get_or_reserve`](crate::Client::get_or_reserve).
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Reservation {
+    /// There is an entry. It may be the placeholder of another client, which in the meta protocol has an
+    /// empty value.
+    Found(Value),
+    /// There was no entry, and the key is reserved now. The token is `None` if the server has no CAS tokens
+    /// (`memcached -C`), or the text protocol could not read it: the placeholder stays until it expires.
+    Reserved(Option<Cas>),
+    /// There was no entry, but another client has stored one meanwhile.
+    Lost,
 }
 
 /// The result of a delete.

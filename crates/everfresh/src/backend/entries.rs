@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::{
     Backend,
     frame::{Frame, HEADER, LeaseId, Secret, Stamp},
-    types::{BackendError, CasToken, Delta, StoredBytes, SwapOutcome},
+    types::{BackendError, CasToken, Delta, FoundOrAdded, StoredBytes, SwapOutcome},
 };
 use crate::cache::stats::{Counters, Event};
 
@@ -48,15 +48,35 @@ impl<'a> Slot<'a> {
 /// The state of a slot.
 #[derive(Debug)]
 pub(crate) enum Lookup {
+    /// Not read yet.
+    Unknown,
     /// The body of the entry.
     Hit(Bytes, Option<CasToken>),
     /// No entry, or bytes that are not a valid entry of the slot, with their token.
     Miss(Option<CasToken>),
     /// Another computation has reserved the key, and the time of its lease is not over. Processes
     /// whose clocks differ by more may both compute; what they store is fresh in any case.
-    Leased(LeaseId, Option<CasToken>),
+    Leased(Holder, Option<CasToken>),
     /// The backend failed.
     Failed,
+}
+
+/// The outcome of a lookup that reserves a free key.
+#[derive(Debug)]
+pub(crate) enum Reserved {
+    /// The key was free, and this is the token of its lease.
+    By(CasToken),
+    Not(Lookup),
+}
+
+/// The holder of a lease.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Holder {
+    /// The lease says who holds it.
+    Named(LeaseId),
+    /// The lease is an empty entry, which the meta protocol stores for a missing key. Holds the number of
+    /// its token.
+    Unnamed(u64),
 }
 
 /// An entry to be stored.
@@ -163,9 +183,15 @@ impl Entries {
                 Lookup::Hit(body, stored.token)
             }
             Some(Frame::Lease { id, ends_at }) if now() < ends_at => {
-                Lookup::Leased(id, stored.token)
+                Lookup::Leased(Holder::Named(id), stored.token)
             }
-            _ => Lookup::Miss(stored.token),
+            _ => match stored.token {
+                // The server lets it expire.
+                Some(token) if stored.bytes.is_empty() => {
+                    Lookup::Leased(Holder::Unnamed(token.number()), Some(token))
+                }
+                token => Lookup::Miss(token),
+            },
         }
     }
 
@@ -268,9 +294,7 @@ impl Entries {
         id: LeaseId,
         token: Option<CasToken>,
     ) -> Result<SwapOutcome, BackendError> {
-        let lifetime = self.lease_lifetime();
-        let ends_at = now().saturating_add(milliseconds(lifetime));
-        let (frame, lifetime) = (self.shared.secret.lease(key, id, ends_at), Some(lifetime));
+        let (frame, lifetime) = (self.lease(key, id), Some(self.lease_lifetime()));
         let backend = &self.shared.backend;
         let outcome = if let Some(token) = token {
             backend.swap(key, &frame, lifetime, token).await
@@ -281,6 +305,27 @@ impl Entries {
             })
         };
         self.checked(outcome)
+    }
+
+    /// Reads the state of a slot, or reserves its key by a lease if it is free. Counts neither a hit nor a
+    /// miss.
+    pub(crate) async fn look_up_or_reserve(&self, slot: Slot<'_>, id: LeaseId) -> Reserved {
+        let frame = self.lease(slot.key, id);
+        let lifetime = self.lease_lifetime();
+        match self.checked(self.shared.backend.get_or_add(slot.key, &frame, lifetime).await) {
+            Ok(FoundOrAdded::Found(stored)) => Reserved::Not(self.state(slot, Ok(Some(stored)))),
+            Ok(FoundOrAdded::Added(Some(token))) => Reserved::By(token),
+            // The state, or the token, is not known.
+            Ok(FoundOrAdded::Added(None) | FoundOrAdded::Lost) => {
+                Reserved::Not(self.look_up(slot).await)
+            }
+            Err(_) => Reserved::Not(Lookup::Failed),
+        }
+    }
+
+    fn lease(&self, key: &str, id: LeaseId) -> Bytes {
+        let ends_at = now().saturating_add(milliseconds(self.lease_lifetime()));
+        self.shared.secret.lease(key, id, ends_at)
     }
 
     /// Gives an entry another lifetime, whatever its stamp, and another body if there is one.

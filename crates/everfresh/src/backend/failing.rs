@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::types::{BackendError, CasToken, Delta, StoredBytes, SwapOutcome};
+use super::types::{BackendError, CasToken, Delta, FoundOrAdded, StoredBytes, SwapOutcome};
 
 #[derive(Debug)]
 pub(crate) struct Failing;
@@ -44,6 +44,15 @@ impl Failing {
         _: &Bytes,
         _: Option<Duration>,
     ) -> Result<Option<CasToken>, BackendError> {
+        Err(BackendError::Unavailable)
+    }
+
+    pub(super) async fn get_or_add(
+        &self,
+        _: &str,
+        _: &Bytes,
+        _: Duration,
+    ) -> Result<FoundOrAdded, BackendError> {
         Err(BackendError::Unavailable)
     }
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use memcached_client::{Client, Error, Expiration, Item, Swap, Value};
+use memcached_client::{Client, Error, Expiration, Item, Reservation, Swap, Value};
 
-use super::types::{BackendError, CasToken, Delta, StoredBytes, SwapOutcome};
+use super::types::{BackendError, CasToken, Delta, FoundOrAdded, StoredBytes, SwapOutcome};
 
 #[derive(Debug)]
 pub(crate) struct Memcached(Client);
@@ -85,6 +85,19 @@ impl Memcached {
     ) -> Result<Option<CasToken>, BackendError> {
         let cas = self.0.add_with_cas(key, item(bytes, lifetime)).await?;
         Ok(cas.map(CasToken::Memcached))
+    }
+
+    pub(super) async fn get_or_add(
+        &self,
+        key: &str,
+        bytes: &Bytes,
+        lifetime: Duration,
+    ) -> Result<FoundOrAdded, BackendError> {
+        Ok(match self.0.get_or_reserve(key, item(bytes, Some(lifetime))).await? {
+            Reservation::Found(value) => FoundOrAdded::Found(stored(value)),
+            Reservation::Reserved(cas) => FoundOrAdded::Added(cas.map(CasToken::Memcached)),
+            _ => FoundOrAdded::Lost,
+        })
     }
 
     pub(super) async fn swap(

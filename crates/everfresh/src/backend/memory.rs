@@ -18,7 +18,7 @@ use moka::{
     sync::Cache,
 };
 
-use super::types::{BackendError, CasToken, Delta, StoredBytes, SwapOutcome};
+use super::types::{BackendError, CasToken, Delta, FoundOrAdded, StoredBytes, SwapOutcome};
 
 /// The weight of an entry without its key and bytes, in bytes.
 const OVERHEAD: usize = 200;
@@ -160,6 +160,19 @@ impl Memory {
             Some(_) => Op::Nop,
         });
         Ok(was_stored(&outcome).then_some(token))
+    }
+
+    pub(super) async fn get_or_add(
+        &self,
+        key: &str,
+        bytes: &Bytes,
+        lifetime: Duration,
+    ) -> Result<FoundOrAdded, BackendError> {
+        if let Some(found) = self.find(key) {
+            return Ok(FoundOrAdded::Found(found));
+        }
+        let added = self.add(key, bytes, Some(lifetime)).await?;
+        Ok(added.map_or(FoundOrAdded::Lost, |token| FoundOrAdded::Added(Some(token))))
     }
 
     pub(super) async fn swap(

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use self::types::{BackendError, CasToken, Delta, StoredBytes, SwapOutcome};
+use self::types::{BackendError, CasToken, Delta, FoundOrAdded, StoredBytes, SwapOutcome};
 
 /// Declares [`Backend`] with one variant per backend, the name of each, and `dispatch!`, which calls
 /// a method of whichever backend there is. (`$d` stands for the `$` of that macro.)
@@ -89,6 +89,13 @@ operations! {
         bytes: &Bytes,
         lifetime: Option<Duration>
     ) -> Result<Option<CasToken>, BackendError>;
+    /// Reads an entry with its token, or stores bytes if there is none, in one round trip where the backend
+    /// can. What is stored may be empty instead.
+    get_or_add(
+        key: &str,
+        bytes: &Bytes,
+        lifetime: Duration
+    ) -> Result<FoundOrAdded, BackendError>;
     /// Stores bytes if the entry still is in the state of the token.
     swap(
         key: &str,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::types::{BackendError, CasToken, Delta, StoredBytes, SwapOutcome};
+use super::types::{BackendError, CasToken, Delta, FoundOrAdded, StoredBytes, SwapOutcome};
 
 #[derive(Debug)]
 pub(crate) struct Null;
@@ -45,6 +45,15 @@ impl Null {
         _: Option<Duration>,
     ) -> Result<Option<CasToken>, BackendError> {
         Ok(None)
+    }
+
+    pub(super) async fn get_or_add(
+        &self,
+        _: &str,
+        _: &Bytes,
+        _: Duration,
+    ) -> Result<FoundOrAdded, BackendError> {
+        Ok(FoundOrAdded::Lost)
     }
 
     pub(super) async fn swap(

@@ -31,11 +31,32 @@ pub(crate) enum CasToken {
     Memcached(memcached_client::Cas),
 }
 
+impl CasToken {
+    /// Returns the number of the state.
+    pub(crate) fn number(self) -> u64 {
+        match self {
+            Self::Number(number) => number,
+            #[cfg(feature = "memcached")]
+            Self::Memcached(cas) => cas.id(),
+        }
+    }
+}
+
 /// The bytes of an entry, and its token if it was asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredBytes {
     pub(crate) bytes: Bytes,
     pub(crate) token: Option<CasToken>,
+}
+
+/// The outcome of a lookup that stores bytes if there is no entry.
+#[derive(Clone, Debug)]
+pub(crate) enum FoundOrAdded {
+    Found(StoredBytes),
+    /// There was no entry. The token of the bytes, where the backend tells it.
+    Added(Option<CasToken>),
+    /// There was no entry, but there is one now.
+    Lost,
 }
 
 /// The outcome of a compare-and-swap.

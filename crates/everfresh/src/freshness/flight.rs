@@ -14,14 +14,14 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::LEASE_LIFETIME;
-use crate::backend::frame::LeaseId;
+use crate::backend::{entries::Holder, frame::LeaseId};
 
 /// The number of entries beyond which no more leases are remembered; forgetting one only costs
 /// another wait.
@@ -44,8 +44,30 @@ enum Outcome {
 pub(crate) enum StaleLease {
     /// Its holder, in this process, was dropped: the next leader may take it over.
     Abandoned(LeaseId),
-    /// Another process holds it, and this process has waited for it once.
-    WaitedFor(LeaseId),
+    /// Another process holds it, and this process has waited for it once, until then.
+    WaitedFor(Holder, Instant),
+}
+
+impl StaleLease {
+    /// Returns whether the next leader may take over the lease of `holder`. If that is wrong, the holder
+    /// computes in vain: what it stores is refused.
+    pub(crate) fn is_free(self, holder: Holder, lease_lifetime: Duration) -> bool {
+        match (self, holder) {
+            (Self::Abandoned(id), Holder::Named(holder)) => id == holder,
+            // Perhaps that of the leader in this process that is gone.
+            (Self::Abandoned(_), Holder::Unnamed(_)) => true,
+            // An empty entry does not tell when it ends: somebody else may have stored it for ever.
+            (Self::WaitedFor(known, since), Holder::Unnamed(_)) => {
+                known == holder && since.elapsed() >= lease_lifetime
+            }
+            (Self::WaitedFor(..), Holder::Named(_)) => false,
+        }
+    }
+
+    /// Returns whether this process has waited for the lease of `holder`.
+    pub(crate) fn was_waited_for(self, holder: Holder) -> bool {
+        matches!(self, Self::WaitedFor(known, _) if known == holder)
+    }
 }
 
 #[derive(Debug)]
@@ -280,7 +302,12 @@ mod tests {
     fn full(now: Instant) -> HashMap<String, Flight> {
         let mut flights = HashMap::new();
         for n in 0..MAX_REMEMBERED {
-            remember(&mut flights, &n.to_string(), StaleLease::WaitedFor(7), now);
+            remember(
+                &mut flights,
+                &n.to_string(),
+                StaleLease::WaitedFor(Holder::Named(7), now),
+                now,
+            );
         }
         assert_eq!(flights.len(), MAX_REMEMBERED);
         flights
@@ -290,7 +317,7 @@ mod tests {
     fn no_more_leases_are_remembered_than_the_limit() {
         let now = Instant::now();
         let mut flights = full(now);
-        remember(&mut flights, "one more", StaleLease::WaitedFor(7), now);
+        remember(&mut flights, "one more", StaleLease::WaitedFor(Holder::Named(7), now), now);
         assert!(!flights.contains_key("one more"));
         assert_eq!(flights.len(), MAX_REMEMBERED);
     }
@@ -299,7 +326,12 @@ mod tests {
     fn leases_that_have_ended_make_room() {
         let now = Instant::now();
         let mut flights = full(now);
-        remember(&mut flights, "one more", StaleLease::WaitedFor(7), now + LEASE_LIFETIME);
+        remember(
+            &mut flights,
+            "one more",
+            StaleLease::WaitedFor(Holder::Named(7), now),
+            now + LEASE_LIFETIME,
+        );
         assert_eq!(flights.into_keys().collect::<Vec<_>>(), ["one more"]);
     }
 
@@ -329,11 +361,12 @@ mod tests {
     #[test]
     fn a_lease_of_another_process_that_was_waited_for_stays_known() {
         let flights = Flights::default();
+        let waited = StaleLease::WaitedFor(Holder::Named(7), Instant::now());
         let mut first = leader(&flights, "k");
-        first.leave(Some(StaleLease::WaitedFor(7)));
+        first.leave(Some(waited));
         first.settle(None);
         drop(first);
-        assert_eq!(leader(&flights, "k").stale_lease(), Some(StaleLease::WaitedFor(7)));
+        assert_eq!(leader(&flights, "k").stale_lease(), Some(waited));
     }
 
     #[test]
@@ -341,5 +374,23 @@ mod tests {
         let flights = Flights::default();
         let _one = leader(&flights, "one");
         let _other = leader(&flights, "other");
+    }
+
+    #[test]
+    fn an_empty_lease_is_taken_over_from_a_leader_that_is_gone_or_after_its_lifetime() {
+        let lifetime = Duration::from_secs(10);
+        let [named, unnamed] = [Holder::Named(7), Holder::Unnamed(7)];
+        for holder in [named, unnamed] {
+            assert!(StaleLease::Abandoned(7).is_free(holder, lifetime));
+        }
+        assert!(!StaleLease::Abandoned(8).is_free(named, lifetime));
+        let now = Instant::now();
+        assert!(!StaleLease::WaitedFor(unnamed, now).is_free(unnamed, lifetime));
+        assert!(StaleLease::WaitedFor(unnamed, now).is_free(unnamed, Duration::ZERO));
+        assert!(!StaleLease::WaitedFor(unnamed, now).is_free(Holder::Unnamed(8), Duration::ZERO));
+        assert!(
+            !StaleLease::WaitedFor(named, now).is_free(named, Duration::ZERO),
+            "it says its end"
+        );
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::flight::{Flights, JoinOutcome, Leader, Role, StaleLease};
 use crate::{
     backend::{
-        entries::{Entries, Lookup, Slot},
+        entries::{Entries, Holder, Lookup, Reserved, Slot},
         frame::LeaseId,
         types::{CasToken, SwapOutcome},
     },
@@ -41,7 +41,7 @@ enum LeaseAttempt {
     /// An entry was there instead.
     Hit(Bytes),
     /// Another computation holds the lease.
-    Taken(LeaseId),
+    Taken(Holder),
     Failed,
 }
 
@@ -93,11 +93,9 @@ impl Filler<'_> {
         loop {
             match self.flights.enter(&slot.flight_key()) {
                 Role::Leader(leader) => {
-                    // After waiting for another leader, the first lookup is out of date.
-                    let found = match found.take() {
-                        Some(found) => found,
-                        None => self.entries.look_up(slot).await,
-                    };
+                    // After waiting for another leader, the first lookup is out of date: look up and
+                    // reserve the key in one round trip.
+                    let found = found.take().unwrap_or(Lookup::Unknown);
                     return self.lead(slot, leader, found, encode, compute).await;
                 }
                 Role::Joiner(joiner) => {
@@ -174,8 +172,7 @@ impl Filler<'_> {
         encode: impl Fn(&T) -> Option<Encoded>,
         compute: F,
     ) -> Result<FillOutcome<T, F>, E> {
-        let found = self.entries.look_up(slot).await;
-        let lease = match self.acquire(slot, found, None, rand::random()).await {
+        let lease = match self.acquire(slot, Lookup::Unknown, None, rand::random()).await {
             LeaseAttempt::Acquired(lease) => Some(lease),
             LeaseAttempt::Hit(body) => return Ok(FillOutcome::Cached(body, compute)),
             LeaseAttempt::Taken(_) | LeaseAttempt::Failed => None,
@@ -214,12 +211,12 @@ impl Filler<'_> {
             let attempt = self.acquire(slot, found, stale_lease, id).await;
             let LeaseAttempt::Taken(other) = attempt else { return attempt };
             leader.leave(stale_lease);
-            if stale_lease == Some(StaleLease::WaitedFor(other)) {
+            if stale_lease.is_some_and(|stale| stale.was_waited_for(other)) {
                 return attempt;
             }
             if steps == MAX_WAIT_STEPS {
                 // Its holder is slow or dead: later leaders do not wait for it again.
-                leader.leave(Some(StaleLease::WaitedFor(other)));
+                leader.leave(Some(StaleLease::WaitedFor(other, Instant::now())));
                 return attempt;
             }
             if steps == 0 {
@@ -243,12 +240,12 @@ impl Filler<'_> {
                 Lookup::Hit(body, _) => return LeaseAttempt::Hit(body),
                 Lookup::Failed => return LeaseAttempt::Failed,
                 // An earlier attempt succeeded, but its token was not known.
-                Lookup::Leased(own, Some(token)) if own == id => {
+                Lookup::Leased(Holder::Named(own), Some(token)) if own == id => {
                     return LeaseAttempt::Acquired(Lease { id, token });
                 }
-                // The holder was in this process and is gone: take its lease over.
                 Lookup::Leased(other, Some(token))
-                    if stale_lease == Some(StaleLease::Abandoned(other)) =>
+                    if stale_lease
+                        .is_some_and(|s| s.is_free(other, self.entries.lease_lifetime())) =>
                 {
                     Some(token)
                 }
@@ -256,6 +253,13 @@ impl Filler<'_> {
                 // Over bytes that are not a valid entry the token makes sure that they are still
                 // the same bytes; a free key needs no token.
                 Lookup::Miss(token) => token,
+                Lookup::Unknown => match self.entries.look_up_or_reserve(slot, id).await {
+                    Reserved::By(token) => return LeaseAttempt::Acquired(Lease { id, token }),
+                    Reserved::Not(state) => {
+                        found = state;
+                        continue;
+                    }
+                },
             };
             match self.entries.reserve(slot.key, id, token).await {
                 Ok(SwapOutcome::Stored(Some(token))) => {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use everfresh::{Cache, Lifetime, Memo, Mode};
+use everfresh::{Cache, CacheBuilder, Lifetime, Memo, Mode};
 use memcached_client::Protocol;
 use test_support::{
     memcached::{Kind, Memcached},
@@ -90,38 +90,54 @@ async fn run_callers(cache: Cache, computed: Arc<AtomicU32>, first: FirstCaller)
     assert!(lost <= 1, "only the first caller may be dropped, but {lost} were");
 }
 
-fn memcached(server: &Memcached) -> Cache {
-    Cache::memcached(server.client(Protocol::Binary)).build()
+const PROTOCOLS: [Protocol; 3] = [Protocol::Binary, Protocol::Meta, Protocol::Text];
+
+fn memcached(server: &Memcached, protocol: Protocol) -> Cache {
+    Cache::memcached(server.client(protocol)).build()
 }
 
-#[test]
-fn five_hundred_misses_in_one_process_cause_one_computation() {
-    let server = Memcached::start(Kind::Plain);
-    for cache in [Cache::memory(1 << 20).build(), memcached(&server)] {
-        assert_eq!(call_on_all_workers(&[cache], FirstCaller::Finishes), 1);
+/// Calls `check` with a cache of each backend.
+fn on_each_backend(check: impl Fn(Cache)) {
+    check(Cache::memory(1 << 20).build());
+    for protocol in PROTOCOLS {
+        let server = Memcached::start(Kind::Plain);
+        check(memcached(&server, protocol));
+    }
+}
+
+/// Calls `check` with two caches that have a server in common, but no state, like two processes.
+fn in_two_processes(check: impl Fn([Cache; 2])) {
+    for protocol in PROTOCOLS {
+        let server = Memcached::start(Kind::Plain);
+        check([memcached(&server, protocol), memcached(&server, protocol)]);
     }
 }
 
 #[test]
+fn five_hundred_misses_in_one_process_cause_one_computation() {
+    on_each_backend(|cache| {
+        assert_eq!(call_on_all_workers(&[cache], FirstCaller::Finishes), 1);
+    });
+}
+
+#[test]
 fn if_the_first_caller_is_dropped_another_one_computes() {
-    let server = Memcached::start(Kind::Plain);
     for first in [FirstCaller::IsDropped, FirstCaller::Panics] {
-        for cache in [Cache::memory(1 << 20).build(), memcached(&server)] {
+        on_each_backend(|cache| {
             assert_eq!(call_on_all_workers(std::slice::from_ref(&cache), first), 2);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             assert!(runtime.unwrap().block_on(cache.clear()));
-        }
+        });
     }
 }
 
 #[test]
 fn two_processes_compute_at_most_twice_and_store_once() {
-    let server = Memcached::start(Kind::Plain);
-    // Caches with clients of their own share no state, like two processes.
-    let caches = [memcached(&server), memcached(&server)];
-    assert!(call_on_all_workers(&caches, FirstCaller::Finishes) <= 2);
-    let fills = caches.iter().map(|cache| cache.stats()["cache"].fills);
-    assert_eq!(fills.sum::<u64>(), 1);
+    in_two_processes(|caches| {
+        assert!(call_on_all_workers(&caches, FirstCaller::Finishes) <= 2);
+        let fills = caches.iter().map(|cache| cache.stats()["cache"].fills);
+        assert_eq!(fills.sum::<u64>(), 1);
+    });
 }
 
 #[tokio::test]
@@ -181,46 +197,69 @@ async fn after_an_error_or_a_delete_the_joiners_share_one_computation() {
 
 #[tokio::test]
 async fn a_process_waits_for_another_one_that_computes() {
+    for protocol in PROTOCOLS {
+        let server = Memcached::start(Kind::Plain);
+        let (one, other) = (memcached(&server, protocol), memcached(&server, protocol));
+        let begun = Arc::new(tokio::sync::Notify::new());
+        let (signal, cache) = (begun.clone(), one.clone());
+        let computing = tokio::spawn(async move {
+            let compute = async || {
+                signal.notify_one();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Ok::<_, ()>("by the first process".to_owned())
+            };
+            cache.get_or_compute("k", Lifetime::Forever, compute).await
+        });
+        begun.notified().await;
+        let compute = async || Ok::<_, ()>("by the second process".to_owned());
+        let value = other.get_or_compute("k", Lifetime::Forever, compute).await.unwrap();
+        assert_eq!(value, "by the first process");
+        computing.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_empty_entry_that_another_program_has_left_is_waited_for_once_and_then_replaced() {
     let server = Memcached::start(Kind::Plain);
-    let (one, other) = (memcached(&server), memcached(&server));
-    let begun = Arc::new(tokio::sync::Notify::new());
-    let (signal, cache) = (begun.clone(), one.clone());
-    let computing = tokio::spawn(async move {
-        let compute = async || {
-            signal.notify_one();
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            Ok::<_, ()>("by the first process".to_owned())
-        };
-        cache.get_or_compute("k", Lifetime::Forever, compute).await
-    });
-    begun.notified().await;
-    let compute = async || Ok::<_, ()>("by the second process".to_owned());
-    let value = other.get_or_compute("k", Lifetime::Forever, compute).await.unwrap();
-    assert_eq!(value, "by the first process");
-    computing.await.unwrap().unwrap();
+    let client = server.client(Protocol::Meta);
+    client.set("k", "").await.unwrap();
+    let cache =
+        Cache::memcached(client.clone()).max_computation(Duration::from_millis(300)).build();
+    let stored =
+        async || client.get("k").await.unwrap().is_some_and(|value| !value.data.is_empty());
+    eventually("a value is stored", async || {
+        let value = cache.get_or_compute("k", Lifetime::Forever, async || Ok::<_, ()>(7)).await;
+        value == Ok(7) && stored().await
+    })
+    .await;
+    assert_eq!(cache.stats()["cache"].waits, 1);
 }
 
 #[tokio::test]
 async fn a_process_waits_only_once_for_another_one_that_is_stuck() {
-    let server = Memcached::start(Kind::Plain);
-    let (one, other) = (memcached(&server), memcached(&server));
-    let stuck = tokio::spawn(async move {
-        let compute = async || std::future::pending::<Result<u8, ()>>().await;
-        one.get_or_compute("k", Lifetime::Forever, compute).await
-    });
-    eventually("the lease is taken", async || server.stat("curr_items") == 1).await;
-    for n in 0..3 {
-        let value = other.get_or_compute("k", Lifetime::Forever, async || Ok::<_, ()>(n)).await;
-        assert_eq!(value, Ok(n), "computed each time, and not stored");
+    for protocol in PROTOCOLS {
+        let server = Memcached::start(Kind::Plain);
+        let (one, other) = (memcached(&server, protocol), memcached(&server, protocol));
+        let stuck = tokio::spawn(async move {
+            let compute = async || std::future::pending::<Result<u8, ()>>().await;
+            one.get_or_compute("k", Lifetime::Forever, compute).await
+        });
+        eventually("the lease is taken", async || server.stat("curr_items") == 1).await;
+        for n in 0..3 {
+            let value = other.get_or_compute("k", Lifetime::Forever, async || Ok::<_, ()>(n)).await;
+            assert_eq!(value, Ok(n), "computed each time, and not stored");
+        }
+        assert_eq!(other.stats()["cache"].waits, 1);
+        stuck.abort();
     }
-    assert_eq!(other.stats()["cache"].waits, 1);
-    stuck.abort();
 }
 
 #[tokio::test]
 async fn after_a_caller_is_dropped_the_next_one_stores_its_value_at_once() {
     let server = Memcached::start(Kind::Plain);
-    for cache in [Cache::memory(1 << 20).build(), memcached(&server)] {
+    let servers = PROTOCOLS.map(|protocol| Cache::memcached(server.client(protocol)));
+    let separate = servers.into_iter().enumerate().map(|(n, cache)| cache.prefix(format!("{n}")));
+    for cache in [Cache::memory(1 << 20)].into_iter().chain(separate).map(CacheBuilder::build) {
         let (begun, never) = (tokio::sync::Notify::new(), std::future::pending::<()>());
         let compute = async || {
             begun.notify_one();

@@ -180,7 +180,7 @@ async fn bytes_that_are_not_an_entry_are_replaced() {
     let client = server.client(Protocol::Binary);
     let cache = Cache::memcached(client.clone()).build();
     let long = vec![0xac; 3000];
-    let junk: [&[u8]; 6] = [b"", b"x", b"\xac\xca\x01", b"\xac\xca\x01\x07", &[0xff; 20], &long];
+    let junk: [&[u8]; 5] = [b"x", b"\xac\xca\x01", b"\xac\xca\x01\x07", &[0xff; 20], &long];
     for bytes in junk {
         client.set("k", bytes).await.unwrap();
         assert_eq!(cache.get::<u32>("k").await, None, "{bytes:?}");

@@ -1,6 +1,7 @@
 //! The client: validates keys and values, finds the server, and sends the operation.
 
 mod batch;
+mod counters;
 mod servers;
 
 use std::{borrow::Cow, fmt, future::Future, sync::Arc};
@@ -13,7 +14,7 @@ use crate::{
     health::ServerStatus,
     key::{self, KeyError},
     protocol::Protocol,
-    types::{Cas, Deletion, Expiration, Item, NewCounter, StoreMode, Swap, Value, WireItem},
+    types::{Cas, Deletion, Expiration, Item, Reservation, StoreMode, Swap, Value, WireItem},
 };
 
 /// A client of one or more memcached servers. Clones share connections and state.
@@ -137,6 +138,41 @@ impl Client {
         self.link(self.place(&key).await?).get_with_cas(&key).await
     }
 
+    /// Looks up `key`, and reserves it by a placeholder if there is no entry, in one round trip. Of
+    /// several clients that ask at once, one reserves the key: it alone needs to compute the value, which it
+    /// then stores by [`Client::compare_and_swap`] with the token. That is refused if the placeholder has been
+    /// deleted meanwhile, so that a value that was computed from old data is not stored. (This is the lease
+    /// of "Scaling Memcache at Facebook", section 3.2.1.)
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use memcached_client::{Client, Error, Item, Reservation};
+    /// # async fn f(client: Client) -> Result<(), Error> {
+    /// let placeholder = Item::from("being computed").expires_in(Duration::from_secs(10));
+    /// match client.get_or_reserve("page", placeholder).await? {
+    ///     Reservation::Found(value) => println!("{:?}", value.data),
+    ///     Reservation::Reserved(Some(cas)) => {
+    ///         client.compare_and_swap("page", "<p>computed</p>", cas).await?;
+    ///     }
+    ///     _ => println!("computed, but not stored"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// With the meta protocol the placeholder has only the lifetime of `placeholder`: its value is empty. The
+    /// text protocol takes up to three round trips.
+    pub async fn get_or_reserve<'a>(
+        &self,
+        key: impl AsRef<[u8]>,
+        placeholder: impl Into<Item<'a>>,
+    ) -> Result<Reservation, Error> {
+        let key = self.on_wire(key.as_ref())?;
+        let place = self.place(&key).await?;
+        let item = self.wire_item(&key, placeholder.into(), place.stand_in)?;
+        self.link(place).get_or_reserve(item).await
+    }
+
     /// Stores a value, whether or not there is an entry.
     pub async fn set<'a>(
         &self,
@@ -191,7 +227,8 @@ impl Client {
     }
 
     /// Appends bytes to the value of an entry, which keeps its flags and lifetime. Returns `false` if there
-    /// is none. Not supported by the text protocol.
+    /// is none. Not supported by the text protocol. A compressed value cannot be extended: its bytes become
+    /// those that were stored.
     pub async fn append(
         &self,
         key: impl AsRef<[u8]>,
@@ -278,54 +315,6 @@ impl Client {
         self.link(place).get_and_touch(&key, expiration).await
     }
 
-    /// Adds `delta` to a number that is stored as decimal digits and returns the sum, which wraps
-    /// around at 2⁶⁴. Returns `None` if there is no entry.
-    pub async fn increment(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>, Error> {
-        let key = self.on_wire(key.as_ref())?;
-        self.link(self.place(&key).await?).count(&key, delta, true, None).await
-    }
-
-    /// Like [`Client::increment`], but stores `initial` with a lifetime if there is no entry, and returns it.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use memcached_client::{Client, Error, Expiration};
-    /// # async fn f(client: Client) -> Result<(), Error> {
-    /// // Requests of one address in this minute. The lifetime begins with the first of them.
-    /// let minute = Expiration::In(Duration::from_secs(60));
-    /// let requests = client.increment_or_insert("requests/192.0.2.1", 1, 1, minute).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// Fails with [`Error::Refused`] if the entry is no number. With the text protocol, a missing entry takes
-    /// up to three round trips, and the operation fails if it is deleted in between.
-    pub async fn increment_or_insert(
-        &self,
-        key: impl AsRef<[u8]>,
-        delta: u64,
-        initial: u64,
-        expiration: Expiration,
-    ) -> Result<u64, Error> {
-        let key = self.on_wire(key.as_ref())?;
-        let place = self.place(&key).await?;
-        let expiration = expiration.on_server(place.stand_in).min(u32::MAX - 1);
-        let new = NewCounter { value: initial, expiration };
-        let counted = self.link(place).count(&key, delta, true, Some(new)).await?;
-        counted.ok_or_else(|| {
-            let server = self.cluster.config.servers[place.server].clone();
-            let reason = "the entry was deleted meanwhile".to_owned();
-            Error::Refused { server, key: Some(key::shown(&key)), status: None, reason }
-        })
-    }
-
-    /// Subtracts `delta` from a number that is stored as decimal digits and returns the difference,
-    /// which is never below 0. Returns `None` if there is no entry.
-    pub async fn decrement(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>, Error> {
-        let key = self.on_wire(key.as_ref())?;
-        self.link(self.place(&key).await?).count(&key, delta, false, None).await
-    }
-
     /// Returns the key as it is sent, if the protocol in use can carry it.
     fn on_wire<'k>(&self, key: &'k [u8]) -> Result<Cow<'k, [u8]>, Error> {
         let invalid = |reason| Error::Key { key: key::shown(key), reason };
@@ -360,9 +349,13 @@ impl Client {
         item: Item<'a>,
         stand_in: bool,
     ) -> Result<WireItem<'a>, Error> {
-        let bytes = key.len() + item.value.len();
-        let limit = self.cluster.config.max_item_bytes;
-        if bytes > limit {
+        let config = &self.cluster.config;
+        let (bytes, limit) = (key.len() + item.value.len(), config.max_item_bytes);
+        #[cfg(feature = "compression")]
+        let may_shrink = config.compression.is_wanted(item.value.len());
+        #[cfg(not(feature = "compression"))]
+        let may_shrink = false;
+        if bytes > limit && !may_shrink {
             return Err(Error::TooLarge { key: key::shown(key), bytes, limit, is_servers: false });
         }
         let expiration = item.expiration.on_server(stand_in);

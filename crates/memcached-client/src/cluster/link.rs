@@ -11,7 +11,7 @@ use crate::{
     events::{Event, Observed, Observer},
     health::Health,
     multiplexed,
-    types::{Cas, Command, Deletion, NewCounter, StoreMode, Swap, Value, WireItem},
+    types::{Cas, Command, Deletion, NewCounter, Reservation, StoreMode, Swap, Value, WireItem},
 };
 #[cfg(feature = "text")]
 use crate::{protocol::Protocol, text};
@@ -62,6 +62,8 @@ macro_rules! operations {
 operations! {
     get(key: &[u8]) -> Option<Value>, Command::Get, 0;
     get_with_cas(key: &[u8]) -> Option<Value>, Command::Get, 0;
+    /// Returns [`Reservation::Reserved`] without a token if the server has none.
+    get_or_reserve(item: WireItem<'_>) -> Reservation, Command::GetOrReserve, item.value.len();
     get_many(keys: &[&[u8]]) -> Vec<Option<Value>>, Command::GetMany, 0;
     /// Returns `None` if the condition of `mode` was not met, else the new CAS token if it is known.
     /// A transport may spend a round trip on the token only if `with_cas` is set.

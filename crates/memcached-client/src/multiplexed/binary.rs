@@ -119,7 +119,8 @@ pub(crate) fn decode(buffer: &mut BytesMut, max_body: usize) -> Result<Frame, De
     let flags = if extras.len() >= 4 { extras.get_u32() } else { 0 };
     let key = value.split_to(key_length);
     let answers = Opcodes::of(&[opcode]);
-    Ok(Frame::Response(Response { answers, status, opaque: Some(opaque), cas, flags, key, value }))
+    let (opaque, is_new) = (Some(opaque), false);
+    Ok(Frame::Response(Response { answers, status, opaque, cas, flags, is_new, key, value }))
 }
 
 #[cfg(test)]
@@ -217,6 +218,7 @@ mod tests {
                 opaque: Some(opaque),
                 cas,
                 flags,
+                is_new: false,
                 key,
                 value,
             },

@@ -68,7 +68,8 @@ pub(crate) struct Request<'a> {
     pub(crate) opaque: u32,
     pub(crate) cas: u64,
     /// The extras of the binary protocol: flags and lifetime of a stored item, the lifetime of a touch,
-    /// or delta, initial value and lifetime of a counter.
+    /// or delta, initial value and lifetime of a counter. In the meta protocol alone, a get may have the
+    /// lifetime of an empty entry that it creates if there is none.
     pub(crate) extras: &'a [u8],
     pub(crate) key: &'a [u8],
     pub(crate) value: &'a [u8],
@@ -108,6 +109,9 @@ pub(crate) struct Response {
     pub(crate) cas: u64,
     /// The flags of a value, or 0.
     pub(crate) flags: u32,
+    /// Whether the request has created the entry, which is empty, and no other client has asked for it
+    /// (the flag `W` of the meta protocol).
+    pub(crate) is_new: bool,
     pub(crate) key: Bytes,
     pub(crate) value: Bytes,
 }

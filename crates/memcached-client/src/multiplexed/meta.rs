@@ -38,7 +38,8 @@ pub(crate) fn encode(request: &Request<'_>, out: &mut BytesMut) {
     let extra = |at: usize| u64::from(number(request.extras, at));
     let lifetime = |at: usize| u64::from(lifetime_in_text(number(request.extras, at)));
     match request.opcode {
-        opcode::GET => line.flags("v f c"),
+        opcode::GET if request.extras.is_empty() => line.flags("v f c"),
+        opcode::GET => line.flags("v f c").flag('N', lifetime(0)),
         opcode::GETQ => line.flags("q v f c"),
         opcode::GAT => line.flags("v f c").flag('T', lifetime(0)),
         opcode::TOUCH => line.flag('T', lifetime(0)),
@@ -226,7 +227,7 @@ pub(crate) fn decode(buffer: &mut BytesMut, max_value: usize) -> Result<Frame, D
 
 fn empty(answers: Opcodes, status: u16) -> Response {
     let (key, value) = (Bytes::new(), Bytes::new());
-    Response { answers, status, opaque: None, cas: 0, flags: 0, key, value }
+    Response { answers, status, opaque: None, cas: 0, flags: 0, is_new: false, key, value }
 }
 
 fn unknown(line: &[u8]) -> DecodeError {
@@ -241,6 +242,7 @@ fn read_flags<'a>(flags: impl Iterator<Item = &'a [u8]>, response: &mut Response
             b'O' => response.opaque = Some(digits(token)?),
             b'c' => response.cas = digits(token)?,
             b'f' => response.flags = digits(token)?,
+            b'W' => response.is_new = true,
             _ => {}
         }
     }
@@ -333,6 +335,8 @@ mod tests {
         assert_eq!(encoded(&request(opcode::GET)), "mg k v f c O7\r\n");
         assert_eq!(encoded(&request(opcode::GETQ)), "mg k q v f c O7\r\n");
         assert_eq!(encoded(&Request { cas: 9, ..request(opcode::DELETE) }), "md k C9 O7\r\n");
+        let reserve = Request { extras: &[0, 0, 0, 10], ..request(opcode::GET) };
+        assert_eq!(encoded(&reserve), "mg k v f c N10 O7\r\n");
         let item = [0, 0, 0, 5, 0, 0, 0, 60];
         let store = Request { extras: &item, value: b"a\r\nb", ..request(opcode::ADD) };
         assert_eq!(encoded(&store), "ms k 4 ME F5 T60 c O7\r\na\r\nb\r\n");
@@ -364,6 +368,8 @@ mod tests {
         let value = decoded(b"VA 4 f5 c9 t-1 O7 W\r\na\r\nb\r\n");
         assert_eq!((value.flags, value.cas, value.opaque), (5, 9, Some(7)));
         assert_eq!((value.status, &value.value[..]), (status::OK, &b"a\r\nb"[..]));
+        assert!(decoded(b"VA 0 f0 c9 W O7\r\n\r\n").is_new);
+        assert!(!decoded(b"VA 0 f0 c9 Z O7\r\n\r\n").is_new);
         for (line, code) in [
             (&b"HD O7\r\n"[..], status::OK),
             (b"EN O7\r\n", status::NOT_FOUND),

@@ -11,6 +11,7 @@ mod establish;
 mod frame;
 mod meta;
 mod operations;
+mod packing;
 mod pipeline;
 
 use std::{
@@ -44,9 +45,9 @@ pub(crate) struct Link {
     pub(crate) counters: Counters,
 }
 
-/// An operation in flight, and the number of its connection.
-struct InFlight {
-    ticket: Ticket,
+/// An operation in flight, with the tickets for its responses, and the number of its connection.
+struct InFlight<T = Ticket> {
+    ticket: T,
     connection: u64,
 }
 
@@ -61,7 +62,7 @@ impl Link {
     }
 
     /// Adds the request of `push` to the current connection, or to a new one.
-    fn send(&self, push: impl FnOnce(&Pipeline, Instant) -> Ticket) -> Result<InFlight, Error> {
+    fn send<T>(&self, push: impl FnOnce(&Pipeline, Instant) -> T) -> Result<InFlight<T>, Error> {
         let mut current = self.server.current();
         // A connection from before an outage is not used again.
         let suspect = current.take_if(|connection| connection.is_suspect(&self.server.health));
@@ -101,11 +102,11 @@ impl Link {
     }
 
     /// Adds the request of `push` to a connection, unless too many operations are waiting.
-    fn push_to(
+    fn push_to<T>(
         &self,
         connection: &Connection,
-        push: impl FnOnce(&Pipeline, Instant) -> Ticket,
-    ) -> Result<InFlight, Error> {
+        push: impl FnOnce(&Pipeline, Instant) -> T,
+    ) -> Result<InFlight<T>, Error> {
         let limit = self.server.config.max_in_flight;
         if connection.pipeline.is_full(limit) {
             let error = Error::Overloaded { server: self.server.address.clone(), limit };

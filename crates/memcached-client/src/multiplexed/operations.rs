@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use super::{
-    Link,
+    InFlight, Link,
     frame::{Request, Response, opcode, status},
     meta,
     pipeline::{Pipeline, Reply},
@@ -11,7 +11,7 @@ use super::{
 use crate::{
     error::Error,
     health::Counters,
-    types::{Cas, Deletion, NewCounter, StoreMode, Swap, Value, WireItem},
+    types::{Cas, Deletion, NewCounter, Reservation, StoreMode, Swap, Value, WireItem},
 };
 
 impl Link {
@@ -39,7 +39,7 @@ impl Link {
         match response.status {
             status::OK => {
                 self.counters.found(1, 1);
-                Ok(Some(value_of(response, connection)))
+                Ok(Some(self.value_of(response, connection)))
             }
             status::NOT_FOUND => {
                 self.counters.found(0, 1);
@@ -57,6 +57,35 @@ impl Link {
         self.get(key)
     }
 
+    /// Takes one round trip.
+    pub(crate) async fn get_or_reserve(&self, item: WireItem<'_>) -> Result<Reservation, Error> {
+        let (key, length) = (item.key, item.value.len());
+        let sent = self.send(|pipeline, deadline| pipeline.push_reserve(&item, deadline))?;
+        let InFlight { ticket: (get, add), connection } = sent;
+        let (found, _) = self.response(InFlight { ticket: get, connection }).await?;
+        let added = match add {
+            Some(add) => Some(self.response(InFlight { ticket: add, connection }).await?.0),
+            None => None,
+        };
+        // An entry that was evicted between get and add is reserved now.
+        let created = match &added {
+            Some(added) if added.status == status::OK => Some(added.cas),
+            None if found.is_new && found.value.is_empty() => Some(found.cas),
+            _ => None,
+        };
+        if let Some(cas) = created {
+            self.counters.found(0, 1);
+            return Ok(Reservation::Reserved(Cas::new(cas, connection)));
+        }
+        match (self.found((found, connection), key)?, added) {
+            (Some(value), _) => Ok(Reservation::Found(value)),
+            (None, Some(added)) if !matches!(added.status, status::EXISTS | status::NOT_STORED) => {
+                Err(self.refusal(&added, connection, key, length))
+            }
+            (None, _) => Ok(Reservation::Lost),
+        }
+    }
+
     pub(crate) async fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Value>>, Error> {
         let requests = keys.iter().map(|key| Request { key, ..Request::default() });
         let (answers, connection) = self.batch(opcode::GETQ, requests).await?;
@@ -66,7 +95,7 @@ impl Link {
                 // A quiet get has no response if there is no entry.
                 None => None,
                 Some(response) => match response.status {
-                    status::OK => Some(value_of(response, connection)),
+                    status::OK => Some(self.value_of(response, connection)),
                     status::NOT_FOUND => None,
                     _ => return Err(self.refusal(&response, connection, key, 0)),
                 },
@@ -104,7 +133,12 @@ impl Link {
             StoreMode::Append => opcode::APPEND,
             StoreMode::Prepend => opcode::PREPEND,
         };
-        // An entry that is extended keeps its flags and its lifetime.
+        // An entry that is extended keeps its flags and its lifetime, and its bytes are not compressed.
+        let (value, flags) = match mode {
+            StoreMode::Append | StoreMode::Prepend => (item.value.into(), 0),
+            StoreMode::Set | StoreMode::Add | StoreMode::Replace => self.packed(&item)?,
+        };
+        let item = WireItem { value: &value, flags, ..item };
         let extras = item.extras();
         let extras: &[u8] = match mode {
             StoreMode::Append | StoreMode::Prepend => &[],
@@ -130,17 +164,27 @@ impl Link {
         &self,
         items: &[WireItem<'_>],
     ) -> Result<Vec<Result<(), Error>>, Error> {
-        let extras: Vec<_> = items.iter().map(WireItem::extras).collect();
-        let requests = items.iter().zip(&extras);
+        let packed: Vec<_> = items.iter().map(|item| self.packed(item)).collect();
+        let stored = items.iter().zip(&packed).filter_map(|(item, packed)| {
+            let (value, flags) = packed.as_ref().ok()?;
+            Some(WireItem { value, flags: *flags, ..*item })
+        });
+        let stored: Vec<_> = stored.collect();
+        let extras: Vec<_> = stored.iter().map(WireItem::extras).collect();
+        let requests = stored.iter().zip(&extras);
         let requests = requests.map(|(item, extras)| store_request(0, item, extras, 0));
         let (answers, connection) = self.batch(opcode::SETQ, requests).await?;
-        let outcomes = answers.iter().zip(items).map(|(answer, item)| match answer {
-            Some(response) if response.status != status::OK => {
-                Err(self.refusal(response, connection, item.key, item.value.len()))
+        let mut answers = answers.iter().zip(&stored);
+        let mut outcome = |packed: &Result<_, Error>| {
+            packed.as_ref().map_err(Error::clone)?;
+            match answers.next() {
+                Some((Some(response), item)) if response.status != status::OK => {
+                    Err(self.refusal(response, connection, item.key, item.value.len()))
+                }
+                _ => Ok(()),
             }
-            _ => Ok(()),
-        });
-        let outcomes: Vec<_> = outcomes.collect();
+        };
+        let outcomes: Vec<_> = packed.iter().map(&mut outcome).collect();
         Counters::count(&self.counters.sets, outcomes.iter().filter(|o| o.is_ok()).count());
         Ok(outcomes)
     }
@@ -150,6 +194,8 @@ impl Link {
         item: WireItem<'_>,
         cas: Cas,
     ) -> Result<Swap, Error> {
+        let (value, flags) = self.packed(&item)?;
+        let item = WireItem { value: &value, flags, ..item };
         let extras = item.extras();
         let request = store_request(opcode::SET, &item, &extras, cas.id());
         let swap = self.swap(request, cas).await?;
@@ -294,11 +340,6 @@ fn number_of(response: &Response) -> Option<u64> {
     } else {
         Some(u64::from_be_bytes(response.value[..].try_into().ok()?))
     }
-}
-
-fn value_of(response: Response, connection: u64) -> Value {
-    let cas = Cas::new(response.cas, connection);
-    Value { data: response.value, flags: response.flags, cas }
 }
 
 fn store_request<'a>(opcode: u8, item: &WireItem<'a>, extras: &'a [u8], cas: u64) -> Request<'a> {

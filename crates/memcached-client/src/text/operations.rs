@@ -8,7 +8,7 @@ use crate::{
     health::Counters,
     key::{KeyError, shown},
     types::{
-        Cas, Command, Deletion, EXPIRED, NewCounter, StoreMode, Swap, Value, WireItem,
+        Cas, Command, Deletion, EXPIRED, NewCounter, Reservation, StoreMode, Swap, Value, WireItem,
         lifetime_in_text,
     },
 };
@@ -48,6 +48,15 @@ impl Link {
             flags: 0,
             cas: Cas::new(id, connection),
         }))
+    }
+
+    /// Takes a round trip for an entry, and up to three to reserve its key.
+    pub(crate) async fn get_or_reserve(&self, item: WireItem<'_>) -> Result<Reservation, Error> {
+        if let Some(value) = self.get_with_cas(item.key).await? {
+            return Ok(Reservation::Found(value));
+        }
+        let added = self.store(StoreMode::Add, item, true).await?;
+        Ok(added.map_or(Reservation::Lost, Reservation::Reserved))
     }
 
     pub(crate) async fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Value>>, Error> {

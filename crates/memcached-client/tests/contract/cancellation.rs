@@ -59,7 +59,7 @@ async fn drop_and_check(
     for round in 0..rounds {
         let key = &keys[usize::try_from(random.below(8)).unwrap()];
         let polls = random.below(7);
-        let (name, (polled, done)) = match random.below(6) {
+        let (name, (polled, done)) = match random.below(7) {
             0 => ("get", drop_after(polls, client.get(key)).await),
             1 => ("get_many", drop_after(polls, client.get_many(&keys)).await),
             2 => ("set", drop_after(polls, client.set(key, key)).await),
@@ -67,7 +67,8 @@ async fn drop_and_check(
                 let items: Vec<_> = keys.iter().map(|key| (key, Item::from(key))).collect();
                 ("set_many", drop_after(polls, client.set_many(&items)).await)
             }
-            4 => ("get_with_cas", drop_after(polls, client.get_with_cas(key)).await),
+            4 => ("get_or_reserve", drop_after(polls, client.get_or_reserve(key, key)).await),
+            5 => ("get_with_cas", drop_after(polls, client.get_with_cas(key)).await),
             _ => ("missing", drop_after(polls, client.get("nothing")).await),
         };
         if !done {

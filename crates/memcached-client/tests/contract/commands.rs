@@ -2,7 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use memcached_client::{Client, Command, Deletion, Error, Expiration, Item, Protocol, Swap};
+use memcached_client::{
+    Cas, Client, Command, Deletion, Error, Expiration, Item, Protocol, Reservation, Swap,
+};
 use test_support::{
     memcached::{Kind, Memcached},
     wait::eventually,
@@ -55,6 +57,9 @@ on_every_transport![
     a_map_holds_the_keys_that_were_found,
     add_stores_only_if_there_is_no_entry,
     add_with_cas_returns_a_token_for_a_swap,
+    a_missing_key_is_reserved_by_the_first_client_that_asks,
+    a_deleted_key_can_be_reserved_again_and_the_old_token_is_refused,
+    of_many_clients_that_ask_at_once_one_reserves_the_key,
     batches_store_and_delete_values,
     arbitrary_bytes_are_stored,
     unsupported_commands_fail_and_the_connection_survives,
@@ -160,6 +165,47 @@ async fn add_with_cas_returns_a_token_for_a_swap(client: &Client) {
     assert_eq!(client.compare_and_swap("l", "v", cas).await.unwrap(), Swap::Missing);
     client.add("l", "lease 4").await.unwrap();
     assert_eq!(client.compare_and_swap("l", "v", cas).await.unwrap(), Swap::Changed);
+}
+
+fn placeholder() -> Item<'static> {
+    Item::from("placeholder").expires_in(Duration::from_secs(60))
+}
+
+async fn reserved(client: &Client, key: &str) -> Option<Cas> {
+    match client.get_or_reserve(key, placeholder()).await.unwrap() {
+        Reservation::Reserved(cas) => Some(cas.expect("the servers have CAS tokens")),
+        _ => None,
+    }
+}
+
+async fn a_missing_key_is_reserved_by_the_first_client_that_asks(client: &Client) {
+    let cas = reserved(client, "k").await.expect("the key is free");
+    let Reservation::Found(found) = client.get_or_reserve("k", placeholder()).await.unwrap() else {
+        panic!("the key is reserved");
+    };
+    assert!(*found.data == *b"placeholder" || found.data.is_empty(), "{found:?}");
+    assert!(matches!(client.compare_and_swap("k", "v", cas).await.unwrap(), Swap::Done(_)));
+    let found = client.get_or_reserve("k", placeholder()).await.unwrap();
+    assert!(matches!(&found, Reservation::Found(value) if *value.data == *b"v"), "{found:?}");
+    client.set("empty", "").await.unwrap();
+    assert_eq!(reserved(client, "empty").await, None, "an empty value is not a free key");
+}
+
+async fn a_deleted_key_can_be_reserved_again_and_the_old_token_is_refused(client: &Client) {
+    let old = reserved(client, "k").await.unwrap();
+    client.delete("k").await.unwrap();
+    assert_eq!(client.compare_and_swap("k", "old", old).await.unwrap(), Swap::Missing);
+    let new = reserved(client, "k").await.unwrap();
+    assert_eq!(client.compare_and_swap("k", "old", old).await.unwrap(), Swap::Changed);
+    assert!(matches!(client.compare_and_swap("k", "new", new).await.unwrap(), Swap::Done(_)));
+}
+
+async fn of_many_clients_that_ask_at_once_one_reserves_the_key(client: &Client) {
+    for round in 0..50 {
+        let key = format!("k{round}");
+        let all = futures_util::future::join_all((0..16).map(|_| reserved(client, &key))).await;
+        assert_eq!(all.into_iter().flatten().count(), 1, "round {round}");
+    }
 }
 
 async fn a_deleted_value_is_not_found(client: &Client) {

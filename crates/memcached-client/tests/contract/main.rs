@@ -9,9 +9,9 @@
     clippy::unwrap_used
 )]
 
-mod bad_peers;
 mod cancellation;
 mod commands;
+mod compression;
 mod events;
 mod failover;
 mod login;

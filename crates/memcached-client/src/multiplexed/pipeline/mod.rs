@@ -27,7 +27,7 @@ use super::{
     codec::Codec,
     frame::{Request, Response, opcode},
 };
-use crate::error::Error;
+use crate::{error::Error, types::WireItem};
 
 /// The most bytes that may wait to be written. Beyond that, operations are refused.
 const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
@@ -84,6 +84,29 @@ impl Pipeline {
         self.enter(state, shape, deadline)
     }
 
+    /// Adds the requests that look up the entry of `item`, and store the item if there is none: one that
+    /// creates an empty entry where the protocol has it, else a get and an add. Returns the ticket of each.
+    pub(crate) fn push_reserve(
+        &self,
+        item: &WireItem<'_>,
+        deadline: Instant,
+    ) -> (Ticket, Option<Ticket>) {
+        let (extras, key, value) = (item.extras(), item.key, item.value);
+        let mut get = Request { opcode: opcode::GET, key, ..Request::default() };
+        let add =
+            Request { opcode: opcode::ADD, extras: &extras, key, value, ..Request::default() };
+        let mut state = self.state();
+        state.forget_gets();
+        let creates = state.codec() == Codec::Meta;
+        if creates {
+            get.extras = &extras[4..];
+        }
+        let get = state.push(get, deadline);
+        let add = (!creates).then(|| state.push(add, deadline));
+        Self::wake(state);
+        (self.ticket(get), add.map(|add| self.ticket(add)))
+    }
+
     /// Adds quiet requests of one kind and the NOOP that ends them, and sets their opaques.
     pub(crate) fn push_batch<'a>(
         &self,
@@ -108,12 +131,17 @@ impl Pipeline {
 
     fn enter(&self, mut state: MutexGuard<'_, State>, shape: Shape, deadline: Instant) -> Ticket {
         let slot = state.enter(shape, deadline);
+        Self::wake(state);
+        self.ticket(slot)
+    }
+
+    /// Wakes the writing task, if it is idle.
+    fn wake(mut state: MutexGuard<'_, State>) {
         let writer = state.writer.take();
         drop(state);
         if let Some(writer) = writer {
             writer.wake();
         }
-        self.ticket(slot)
     }
 
     fn ticket(&self, slot: usize) -> Ticket {
@@ -140,10 +168,7 @@ impl Pipeline {
 
     /// Wakes the writing task, if it is idle.
     pub(crate) fn wake_writer(&self) {
-        let writer = self.state().writer.take();
-        if let Some(writer) = writer {
-            writer.wake();
-        }
+        Self::wake(self.state());
     }
 
     /// Delivers responses until `next` has no more, then wakes their callers. `woken` is scratch

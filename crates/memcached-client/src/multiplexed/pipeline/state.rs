@@ -107,6 +107,17 @@ impl State {
         self.codec = codec;
     }
 
+    pub(super) fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// Adds a request that has one response, and returns its slot.
+    pub(super) fn push(&mut self, mut request: Request<'_>, deadline: Instant) -> usize {
+        request.opaque = self.next_opaque;
+        self.encode(&request);
+        self.enter(Shape::One { opcode: request.opcode }, deadline)
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         self.entries.len()
     }

@@ -1,5 +1,8 @@
 //! Opens connections: resolves names, connects and sets socket options. Knows no protocol.
 
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+
 use std::{
     io,
     pin::Pin,
@@ -14,8 +17,6 @@ use tokio::{
     time::timeout,
 };
 
-#[cfg(feature = "tls")]
-use crate::tls;
 use crate::{address::ServerAddress, config::Config};
 
 /// The idle time after which TCP checks whether the peer is still reachable.

@@ -1,5 +1,7 @@
 //! Scripted servers, in the process of the tests.
 
+mod bad;
+
 use std::{future::Future, sync::Arc};
 
 use memcached_client::{Config, ServerAddress};
