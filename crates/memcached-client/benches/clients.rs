@@ -6,7 +6,7 @@
 //!
 //! Clients run on one thread, as on one worker of a server. `memcache` is blocking and gets one thread
 //! per operation in flight. Clients that cannot share a connection get one per operation in flight.
-//! pylibmc is included if `python3` can import it.
+//! pylibmc is included if `/usr/bin/python3` can import it, gomemcache if Go and Debian's package of it are there.
 //!
 //! The variable TURNS is the number of turns per client (default 5), MILLISECONDS the length of a turn
 //! (default 400). The figures are medians; on a busy machine only their ratios are meaningful.
@@ -21,9 +21,10 @@
 use std::{
     collections::BTreeMap,
     env,
-    process::Command,
+    path::PathBuf,
+    process::{Command, ExitStatus},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -43,13 +44,14 @@ fn stored_keys(size: usize) -> usize {
     if size > 20_000 { 2 * KEYS } else { 20 * KEYS }
 }
 
-const CLIENTS: [&str; 7] = [
+const CLIENTS: [&str; 8] = [
     "this crate, binary",
     "this crate, meta",
     "this crate, text",
     "memcache-async",
     "async-memcached",
     "memcache (blocking)",
+    "gomemcache",
     "pylibmc, binary",
 ];
 
@@ -157,6 +159,7 @@ fn measure(client: usize, job: Job, address: &str, keys: &Keys, turn: Duration) 
         // It has a connection and a thread for each operation in flight.
         5 if job == Job::Gets(512) => return None,
         5 => memcache_blocking(job, address, keys, turn),
+        6 => return gomemcache(job, address, keys, turn),
         _ => return pylibmc(job, address, turn),
     };
     Some(done as f64 / begun.elapsed().as_secs_f64())
@@ -280,6 +283,28 @@ fn memcache_blocking(job: Job, address: &str, stored: &Keys, turn: Duration) -> 
     (begun, done.into_inner())
 }
 
+/// Runs a Go program that counts operations. Each operation in flight has a connection, and Go uses all cores.
+fn gomemcache(job: Job, address: &str, stored: &Keys, turn: Duration) -> Option<f64> {
+    static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let program = PROGRAM.get_or_init(|| {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/gomemcache.go");
+        let program = env::temp_dir().join(format!("gomemcache-{}", std::process::id()));
+        // Debian's Go packages are not modules.
+        let variables = [("GO111MODULE", "off"), ("GOPATH", "/usr/share/gocode")];
+        let mut build = Command::new("go");
+        build.arg("build").arg("-o").arg(&program).arg(source).envs(variables);
+        build.status().ok().filter(ExitStatus::success).map(|_| program)
+    });
+    let (in_flight, keys) = match job {
+        Job::Gets(in_flight) => (in_flight, 1),
+        Job::Batch => (1, KEYS),
+    };
+    let numbers = [in_flight, keys, stored.0.0.len(), usize::try_from(turn.as_millis()).unwrap()];
+    let arguments = numbers.map(|number| number.to_string());
+    let output = Command::new(program.as_ref()?).arg(address).args(arguments).output().ok()?;
+    String::from_utf8(output.stdout).ok()?.trim().parse().ok()
+}
+
 /// Runs a Python script that counts operations. pylibmc is blocking and has one connection.
 fn pylibmc(job: Job, address: &str, turn: Duration) -> Option<f64> {
     let operation = match job {
@@ -296,7 +321,7 @@ fn pylibmc(job: Job, address: &str, turn: Duration) -> Option<f64> {
          print(done / (time.perf_counter() - begun))",
         turn.as_secs_f64()
     );
-    let output = Command::new("python3").args(["-c", &script]).output().ok()?;
+    let output = Command::new("/usr/bin/python3").args(["-c", &script]).output().ok()?;
     String::from_utf8(output.stdout).ok()?.trim().parse().ok()
 }
 

@@ -9,6 +9,8 @@ mod codec;
 mod connection;
 mod establish;
 mod frame;
+#[cfg(test)]
+mod fuzz;
 mod meta;
 mod operations;
 mod packing;

@@ -255,6 +255,25 @@ mod tests {
         assert!(scan(&[b'1'; MAX_LINE + 1]).is_err());
     }
 
+    /// See [`multiplexed::fuzz`](crate::multiplexed) for how to search longer. A text is scanned in the same
+    /// way in one piece and in many.
+    #[test]
+    fn fuzz() {
+        bolero::check!(name = "text").with_iterations(20_000).for_each(|input| {
+            let Some((size, bytes)) = input.split_first() else { return };
+            let (whole, parts) = (ReplyLog::default(), ReplyLog::default());
+            let is_valid = Scanner::new(4096).scan(bytes, &whole).is_ok();
+            let mut scanner = Scanner::new(4096);
+            let mut pieces = bytes.chunks(usize::from(*size).max(1));
+            let in_parts = pieces.all(|piece| scanner.scan(piece, &parts).is_ok());
+            assert_eq!(is_valid, in_parts);
+            assert!(scanner.line.len() <= MAX_LINE + bytes.len() && scanner.skip <= 4096 + 2);
+            if is_valid {
+                assert_eq!((whole.last(), whole.keys()), (parts.last(), parts.keys()));
+            }
+        });
+    }
+
     proptest! {
         #[test]
         fn a_reply_is_read_however_its_bytes_are_split(
