@@ -13,21 +13,22 @@ use bytes::Bytes;
 
 use super::{
     Backend,
-    frame::{Frame, HEADER, LeaseId, Secret, Stamp},
-    types::{BackendError, CasToken, Delta, FoundOrAdded, StoredBytes, SwapOutcome},
+    frame::{Frame, HEADER, Secret, Stamp},
+    leases::Holder,
+    types::{BackendError, CasToken, Delta, StoredBytes, SwapOutcome},
 };
 use crate::cache::stats::{Counters, Event};
 
 /// The entries of a cache, as seen and counted by one of its layers. Cloning is cheap.
 #[derive(Clone)]
 pub(crate) struct Entries {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     counters: Arc<Counters>,
 }
 
-struct Shared {
-    backend: Backend,
-    secret: Secret,
+pub(super) struct Shared {
+    pub(super) backend: Backend,
+    pub(super) secret: Secret,
     lease_lifetime: Duration,
 }
 
@@ -59,24 +60,6 @@ pub(crate) enum Lookup {
     Leased(Holder, Option<CasToken>),
     /// The backend failed.
     Failed,
-}
-
-/// The outcome of a lookup that reserves a free key.
-#[derive(Debug)]
-pub(crate) enum Reserved {
-    /// The key was free, and this is the token of its lease.
-    By(CasToken),
-    Not(Lookup),
-}
-
-/// The holder of a lease.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Holder {
-    /// The lease says who holds it.
-    Named(LeaseId),
-    /// The lease is an empty entry, which the meta protocol stores for a missing key. Holds the number of
-    /// its token.
-    Unnamed(u64),
 }
 
 /// An entry to be stored.
@@ -287,47 +270,6 @@ impl Entries {
         self.stored(slot.key, self.shared.backend.swap(slot.key, &frame, lifetime, token).await)
     }
 
-    /// Reserves a key by a lease: a free key without a token, else in the state of the token.
-    pub(crate) async fn reserve(
-        &self,
-        key: &str,
-        id: LeaseId,
-        token: Option<CasToken>,
-    ) -> Result<SwapOutcome, BackendError> {
-        let (frame, lifetime) = (self.lease(key, id), Some(self.lease_lifetime()));
-        let backend = &self.shared.backend;
-        let outcome = if let Some(token) = token {
-            backend.swap(key, &frame, lifetime, token).await
-        } else {
-            let added = backend.add(key, &frame, lifetime).await;
-            added.map(|token| {
-                token.map_or(SwapOutcome::Changed, |token| SwapOutcome::Stored(Some(token)))
-            })
-        };
-        self.checked(outcome)
-    }
-
-    /// Reads the state of a slot, or reserves its key by a lease if it is free. Counts neither a hit nor a
-    /// miss.
-    pub(crate) async fn look_up_or_reserve(&self, slot: Slot<'_>, id: LeaseId) -> Reserved {
-        let frame = self.lease(slot.key, id);
-        let lifetime = self.lease_lifetime();
-        match self.checked(self.shared.backend.get_or_add(slot.key, &frame, lifetime).await) {
-            Ok(FoundOrAdded::Found(stored)) => Reserved::Not(self.state(slot, Ok(Some(stored)))),
-            Ok(FoundOrAdded::Added(Some(token))) => Reserved::By(token),
-            // The state, or the token, is not known.
-            Ok(FoundOrAdded::Added(None) | FoundOrAdded::Lost) => {
-                Reserved::Not(self.look_up(slot).await)
-            }
-            Err(_) => Reserved::Not(Lookup::Failed),
-        }
-    }
-
-    fn lease(&self, key: &str, id: LeaseId) -> Bytes {
-        let ends_at = now().saturating_add(milliseconds(self.lease_lifetime()));
-        self.shared.secret.lease(key, id, ends_at)
-    }
-
     /// Gives an entry another lifetime, whatever its stamp, and another body if there is one.
     /// Returns whether it was stored: not if there is no entry, or if it was changed meanwhile.
     ///
@@ -348,15 +290,6 @@ impl Entries {
         };
         let swapped = self.shared.backend.swap(slot.key, &frame, lifetime, token).await;
         Ok(matches!(self.stored(slot.key, swapped)?, SwapOutcome::Stored(_)))
-    }
-
-    /// Deletes an entry or lease if it still is in the state of the token.
-    pub(crate) async fn delete_if_unchanged(
-        &self,
-        key: &str,
-        token: CasToken,
-    ) -> Result<(), BackendError> {
-        self.checked(self.shared.backend.delete_if_unchanged(key, token).await)
     }
 
     /// Deletes entries in one round trip per server. Returns for each whether it is certain to be
@@ -395,10 +328,10 @@ impl Entries {
 }
 
 /// The time of this process's clock, in milliseconds since 1970.
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, milliseconds)
 }
 
-fn milliseconds(duration: Duration) -> u64 {
+pub(super) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

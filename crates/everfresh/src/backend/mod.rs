@@ -7,6 +7,7 @@ pub(crate) mod entries;
 #[cfg(feature = "testing")]
 pub(crate) mod failing;
 pub(crate) mod frame;
+pub(crate) mod leases;
 #[cfg(feature = "memcached")]
 pub(crate) mod memcached;
 pub(crate) mod memory;

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::LEASE_LIFETIME;
-use crate::backend::{entries::Holder, frame::LeaseId};
+use crate::backend::{frame::LeaseId, leases::Holder};
 
 /// The number of entries beyond which no more leases are remembered; forgetting one only costs
 /// another wait.

@@ -13,8 +13,9 @@ use tokio::time::timeout;
 use super::flight::{Flights, JoinOutcome, Leader, Role, StaleLease};
 use crate::{
     backend::{
-        entries::{Entries, Holder, Lookup, Reserved, Slot},
+        entries::{Entries, Lookup, Slot},
         frame::LeaseId,
+        leases::{Holder, Reserved},
         types::{CasToken, SwapOutcome},
     },
     cache::stats::Event,
