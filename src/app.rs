@@ -229,7 +229,8 @@ fn open_cache(config: &Config, db: &Db) -> Cache {
         CacheBackend::Memory(bytes) => Cache::memory(*bytes),
         CacheBackend::None => Cache::null(),
     }
-    .prefix(config.cache.prefix.clone());
+    .prefix(config.cache.prefix.clone())
+    .near(config.cache.near_bytes);
     if let Some(timeout) = config.cache.default_timeout {
         builder = builder.default_lifetime(timeout);
     }

@@ -52,6 +52,8 @@ const PAGES: &str = "task-pages";
 
 /// The name of the fragment that shows one task, for the template and for its key.
 pub(crate) const ROW_FRAGMENT: &str = "task-fragment";
+/// The name of the fragment of all rows of a page.
+pub(crate) const LIST_FRAGMENT: &str = "list-fragment";
 
 /// Any other page than the first one of all tasks: by the path of its list, and its number.
 type OtherPages = Memo<(&'static str, u64), TaskPage>;

@@ -7,7 +7,7 @@ use actix_web::{
 use serde::Serialize;
 
 use super::{
-    ROW_FRAGMENT, Tasks,
+    LIST_FRAGMENT, ROW_FRAGMENT, Tasks,
     place::{Filter, Place},
     table::TaskPage,
 };
@@ -19,6 +19,7 @@ pub(super) struct ListPage {
     #[serde(flatten)]
     pub(super) listed: TaskPage,
     pub(super) row_fragment: &'static str,
+    pub(super) list_fragment: &'static str,
     pub(super) filters: Vec<FilterLink>,
     pub(super) filter: Filter,
     /// The URL of this list, without the page.
@@ -70,8 +71,14 @@ pub(super) async fn list_page(
         is_current: each == filter,
     });
     let path = filter.path();
-    let page =
-        ListPage { row_fragment: ROW_FRAGMENT, filters: filters.into(), filter, path, ..page };
+    let page = ListPage {
+        row_fragment: ROW_FRAGMENT,
+        list_fragment: LIST_FRAGMENT,
+        filters: filters.into(),
+        filter,
+        path,
+        ..page
+    };
     let html = views.render("index.html", &page).await?;
     Ok(HttpResponse::build(status).content_type("text/html; charset=utf-8").body(html))
 }

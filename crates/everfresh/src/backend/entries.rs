@@ -13,9 +13,8 @@ use bytes::Bytes;
 
 use super::{
     Backend,
-    frame::{Frame, HEADER, Secret, Stamp},
-    leases::Holder,
-    types::{BackendError, CasToken, Delta, StoredBytes, SwapOutcome},
+    frame::{FingerprintKey, Frame, HEADER, Secret, Stamp},
+    types::{BackendError, CasToken, Delta, Holder, StoredBytes, SwapOutcome},
 };
 use crate::cache::stats::{Counters, Event};
 
@@ -29,6 +28,7 @@ pub(crate) struct Entries {
 pub(super) struct Shared {
     pub(super) backend: Backend,
     pub(super) secret: Secret,
+    fingerprint_key: FingerprintKey,
     lease_lifetime: Duration,
 }
 
@@ -77,8 +77,12 @@ impl Entries {
         counters: Arc<Counters>,
     ) -> Self {
         // Entries that never leave the process need no seal.
-        let secret = if backend.is_shared() { secret } else { Secret::unneeded() };
-        let shared = Shared { backend, secret, lease_lifetime };
+        let (secret, fingerprint_key) = if backend.is_shared() {
+            (secret, secret.fingerprint_key())
+        } else {
+            (Secret::unneeded(), FingerprintKey(rand::random(), rand::random()))
+        };
+        let shared = Shared { backend, secret, fingerprint_key, lease_lifetime };
         Self { shared: Arc::new(shared), counters }
     }
 
@@ -105,6 +109,10 @@ impl Entries {
     #[cfg(feature = "memcached")]
     pub(crate) fn client(&self) -> Option<&memcached_client::Client> {
         self.shared.backend.client()
+    }
+
+    pub(crate) fn fingerprint_key(&self) -> FingerprintKey {
+        self.shared.fingerprint_key
     }
 
     pub(crate) fn count(&self, event: Event) {

@@ -11,13 +11,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 use siphasher::sip::SipHasher24;
 
 /// The first bytes of every frame, with the version of its layout.
-const MAGIC: [u8; 3] = [0xac, 0xca, 2];
+const MAGIC: [u8; 3] = [0xac, 0xca, 3];
 const ENTRY: u8 = 0;
 const LEASE: u8 = 1;
 
 /// The length of a frame without its body: magic, kind, schema, fingerprint, seal.
 pub(crate) const HEADER: usize = SEAL_AT + 8;
-const SEAL_AT: usize = 3 + 1 + 8 + 8;
+const SEAL_AT: usize = 3 + 1 + 8 + 16;
 
 /// The keys that seal frames.
 #[derive(Clone, Copy)]
@@ -54,13 +54,17 @@ impl SipKey {
     }
 }
 
+/// The key of fingerprints: 128 bits by `SipHash`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FingerprintKey(pub(crate) u64, pub(crate) u64);
+
 /// The conditions under which an entry may be used.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Stamp {
     /// The version of the body's type or template.
     pub(crate) schema: u64,
     /// A fingerprint of the input of the body, where the key does not tell it.
-    pub(crate) fingerprint: u64,
+    pub(crate) fingerprint: u128,
 }
 
 /// Identifies a lease.
@@ -91,6 +95,19 @@ impl Secret {
         Self { current: None, previous: None }
     }
 
+    /// Returns the key of fingerprints, which differs from the one of seals. Without it, somebody who chooses
+    /// values could search for two with one fingerprint.
+    pub(crate) fn fingerprint_key(self) -> FingerprintKey {
+        let sip = self.current.unwrap_or_default();
+        let half = |number| {
+            let mut hasher = SipHasher24::new_with_keys(sip.0, sip.1);
+            hasher.write(b"everfresh fingerprint");
+            hasher.write_u8(number);
+            hasher.finish()
+        };
+        FingerprintKey(half(0), half(1))
+    }
+
     /// Returns the frame of an entry under this key of the backend.
     pub(crate) fn entry(self, key: &str, stamp: Stamp, body: &[u8]) -> Bytes {
         self.frame(key, ENTRY, stamp, body)
@@ -109,7 +126,7 @@ impl Secret {
         frame.put_slice(&MAGIC);
         frame.put_u8(kind);
         frame.put_u64(stamp.schema);
-        frame.put_u64(stamp.fingerprint);
+        frame.put_u128(stamp.fingerprint);
         frame.put_u64(self.current.map_or(0, |sip| sip.seal(key, &frame, body)));
         frame.put_slice(body);
         frame.freeze()
@@ -129,7 +146,8 @@ impl Secret {
         }
         match header[3] {
             ENTRY => {
-                let stamp = Stamp { schema: number(4)?, fingerprint: number(12)? };
+                let fingerprint = header[12..28].try_into().map(u128::from_be_bytes).ok()?;
+                let stamp = Stamp { schema: number(4)?, fingerprint };
                 Some(Frame::Entry { stamp, body: bytes.slice(HEADER..) })
             }
             LEASE => {
@@ -154,7 +172,7 @@ mod tests {
         #[test]
         fn a_frame_is_read_as_it_was_written(
             schema in any::<u64>(),
-            fingerprint in any::<u64>(),
+            fingerprint in any::<u128>(),
             body in prop::collection::vec(any::<u8>(), 0..100),
         ) {
             let stamp = Stamp { schema, fingerprint };

@@ -16,16 +16,6 @@ pub(crate) enum Reserved {
     Not(Lookup),
 }
 
-/// The holder of a lease.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Holder {
-    /// The lease says who holds it.
-    Named(LeaseId),
-    /// The lease is an empty entry, which the meta protocol stores for a missing key. Holds the number of
-    /// its token.
-    Unnamed(u64),
-}
-
 impl Entries {
     /// Reserves a key by a lease: a free key without a token, else in the state of the token.
     pub(crate) async fn reserve(

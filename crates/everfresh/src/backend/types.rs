@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use super::frame::LeaseId;
+
 /// The reason that a backend did not carry out an operation. Callers of the cache see a miss.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum BackendError {
@@ -40,6 +42,16 @@ impl CasToken {
             Self::Memcached(cas) => cas.id(),
         }
     }
+}
+
+/// The holder of a lease.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Holder {
+    /// The lease says who holds it.
+    Named(LeaseId),
+    /// The lease is an empty entry, which the meta protocol stores for a missing key. Holds the number of
+    /// its token.
+    Unnamed(u64),
 }
 
 /// The bytes of an entry, and its token if it was asked for.

@@ -5,6 +5,8 @@ use std::{fmt, time::Duration};
 use sha2::{Digest, Sha256};
 
 use super::Cache;
+#[cfg(feature = "tera")]
+use super::near::{NEAR_BYTES, Near};
 use crate::{
     backend::{Backend, frame::Secret, memory::Memory, null::Null},
     freshness::LEASE_LIFETIME,
@@ -21,6 +23,8 @@ pub struct CacheBuilder {
     secret_context: String,
     default_lifetime: Option<Duration>,
     max_computation: Duration,
+    #[cfg(feature = "tera")]
+    near_bytes: usize,
 }
 
 /// Makes the backend, given the prefix of all keys.
@@ -37,6 +41,8 @@ impl CacheBuilder {
             secret_context: "everfresh cache".to_owned(),
             default_lifetime: None,
             max_computation: LEASE_LIFETIME,
+            #[cfg(feature = "tera")]
+            near_bytes: NEAR_BYTES,
         }
     }
 
@@ -57,7 +63,8 @@ impl CacheBuilder {
     /// Sets a secret text that all processes share, such as the one that protects session cookies: entries
     /// are sealed with a MAC (SipHash-2-4) whose key is derived from it. Without the text, an attacker with
     /// write access to the servers can delete entries and restore older ones, but can neither forge an entry
-    /// nor move one to another key. Default: no secret, and the seal is only a checksum.
+    /// nor move one to another key. The fingerprints of the values that fragments show (`of`) are hashed with
+    /// a key that is derived from it, too. Default: no secret, and the seal is only a checksum.
     ///
     /// The text must have enough entropy (32 random characters, say), for it is hashed only once, with
     /// SHA-256. It cannot be computed back from the key.
@@ -100,6 +107,14 @@ impl CacheBuilder {
         Self { max_computation: time.max(Duration::from_secs(1)), ..self }
     }
 
+    /// Sets how many bytes of fragments each process keeps in addition, so that it need not ask the servers for
+    /// them: those with `of` and without a lifetime, which never become wrong. 0 keeps none. Default: 32 MiB.
+    #[cfg(feature = "tera")]
+    #[must_use]
+    pub fn near(self, bytes: usize) -> Self {
+        Self { near_bytes: bytes, ..self }
+    }
+
     /// Builds the cache.
     #[must_use]
     pub fn build(self) -> Cache {
@@ -110,7 +125,15 @@ impl CacheBuilder {
         let secret = self.secret.as_ref().map_or_else(Secret::default, |text| {
             Secret::new(key(text), self.previous_secret.as_ref().map(key))
         });
-        Cache::new(backend, prefix, secret, self.default_lifetime, self.max_computation)
+        Cache::new(
+            backend,
+            prefix,
+            secret,
+            self.default_lifetime,
+            self.max_computation,
+            #[cfg(feature = "tera")]
+            Near::new(self.near_bytes),
+        )
     }
 }
 

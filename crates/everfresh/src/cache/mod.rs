@@ -2,11 +2,14 @@
 
 pub(crate) mod builder;
 pub(crate) mod codec;
+mod compute;
 mod counters;
 #[cfg(feature = "memcached")]
 pub(crate) mod environment;
 pub(crate) mod key;
 pub(crate) mod lifetime;
+#[cfg(any(feature = "actix", feature = "tera"))]
+pub(crate) mod near;
 #[cfg(feature = "memcached")]
 pub(crate) mod servers;
 pub(crate) mod stats;
@@ -16,6 +19,8 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
+#[cfg(feature = "tera")]
+use self::near::Near;
 use self::{
     codec::{deserialize, serialize},
     key::full_key,
@@ -25,14 +30,11 @@ use self::{
 use crate::{
     backend::{
         Backend,
-        entries::{Entries, Lookup, NewEntry, Slot},
+        entries::{Entries, NewEntry, Slot},
         frame::{Secret, Stamp},
         types::BackendError,
     },
-    freshness::{
-        flight::Flights,
-        lease::{Encoded, FillOutcome, Filler},
-    },
+    freshness::{flight::Flights, lease::Filler},
 };
 
 /// The name of the layer of a cache that was not made by [`Cache::layer`].
@@ -77,6 +79,8 @@ struct Inner {
     default_lifetime: Option<Duration>,
     flights: Flights,
     stats: Registry,
+    #[cfg(feature = "tera")]
+    near: Near,
 }
 
 impl Cache {
@@ -86,12 +90,21 @@ impl Cache {
         secret: Secret,
         default_lifetime: Option<Duration>,
         max_computation: Duration,
+        #[cfg(feature = "tera")] near: Near,
     ) -> Self {
         let stats = Registry::default();
         let counters = stats.layer(DEFAULT_LAYER);
         let entries = Entries::new(backend, secret, max_computation, counters);
         let flights = Flights::default();
-        Self { inner: Arc::new(Inner { prefix, default_lifetime, flights, stats }), entries }
+        let inner = Inner {
+            prefix,
+            default_lifetime,
+            flights,
+            stats,
+            #[cfg(feature = "tera")]
+            near,
+        };
+        Self { inner: Arc::new(inner), entries }
     }
 
     /// Returns the name of the backend: `memory`, `memcached` or `none`.
@@ -138,6 +151,12 @@ impl Cache {
     #[cfg(feature = "tera")]
     pub(crate) fn prefix(&self) -> &str {
         &self.inner.prefix
+    }
+
+    /// Returns the fragments that this process keeps.
+    #[cfg(feature = "tera")]
+    pub(crate) fn near(&self) -> &Near {
+        &self.inner.near
     }
 
     /// Returns the duration of a lifetime; `None` for an unlimited one.
@@ -271,120 +290,9 @@ impl Cache {
     /// Deletes all entries; with memcached those of every server, of other programs too. Returns
     /// whether that is certain.
     pub async fn clear(&self) -> bool {
+        #[cfg(feature = "tera")]
+        self.inner.near.clear();
         self.entries.clear().await
-    }
-
-    /// Returns the value of `key`; if there is none, computes and stores it.
-    ///
-    /// Concurrent calls in this process share one computation. A value is returned but not stored if
-    /// its key is deleted during the computation, or if that takes longer than
-    /// [`CacheBuilder::max_computation`](crate::CacheBuilder::max_computation). `compute` must
-    /// read the value's input when it is called, and not before; it must not ask for `key` itself.
-    pub async fn get_or_compute<T, E>(
-        &self,
-        key: &str,
-        lifetime: Lifetime,
-        compute: impl AsyncFnOnce() -> Result<T, E>,
-    ) -> Result<T, E>
-    where
-        T: Serialize + DeserializeOwned,
-    {
-        self.get_or_compute_if(key, 0, &[], lifetime, |_| true, compute).await
-    }
-
-    /// Like [`Cache::get_or_compute`], for an entry that belongs to groups: it is forgotten also when one
-    /// of them is. Use groups where a write cannot name the keys of all entries that it makes wrong: pages
-    /// of a list, searches.
-    ///
-    /// An entry and the groups of one server take one round trip.
-    ///
-    /// ```
-    /// use everfresh::{Cache, Lifetime, group_key};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() {
-    /// let cache = Cache::memory(1 << 20).build();
-    /// let page = async |number: u32, text: &str| {
-    ///     let compute = async || Ok::<_, ()>(text.to_owned());
-    ///     let key = format!("tasks/page/{number}");
-    ///     cache.get_or_compute_in(&["tasks"], &key, Lifetime::Forever, compute).await
-    /// };
-    /// assert_eq!(page(1, "old").await.as_deref(), Ok("old"));
-    /// assert_eq!(page(1, "new").await.as_deref(), Ok("old"));
-    /// // After a write, whatever pages there are:
-    /// cache.delete(&group_key("tasks")).await;
-    /// assert_eq!(page(1, "new").await.as_deref(), Ok("new"));
-    /// # }
-    /// ```
-    pub async fn get_or_compute_in<T, E>(
-        &self,
-        groups: &[&str],
-        key: &str,
-        lifetime: Lifetime,
-        compute: impl AsyncFnOnce() -> Result<T, E>,
-    ) -> Result<T, E>
-    where
-        T: Serialize + DeserializeOwned,
-    {
-        let groups: Vec<_> = groups.iter().map(|name| self.full_group_key(name)).collect();
-        self.get_or_compute_if(key, 0, &groups, lifetime, |_| true, compute).await
-    }
-
-    /// Like [`Cache::get_or_compute`], with entries of one schema, in groups with these full keys. A value
-    /// for which `is_cacheable` returns `false` is returned but not stored.
-    pub(crate) async fn get_or_compute_if<T, E>(
-        &self,
-        key: &str,
-        schema: u64,
-        groups: &[String],
-        lifetime: Lifetime,
-        is_cacheable: impl Fn(&T) -> bool,
-        compute: impl AsyncFnOnce() -> Result<T, E>,
-    ) -> Result<T, E>
-    where
-        T: Serialize + DeserializeOwned,
-    {
-        if self.entries.is_null() {
-            return compute().await;
-        }
-        let key = self.full_key(key);
-        let lifetime = self.resolve(lifetime);
-        let mut stamp = Stamp { schema, fingerprint: 0 };
-        let found = if groups.is_empty() {
-            self.entries.look_up(Slot { key: &key, stamp }).await
-        } else {
-            let (found, in_groups) = Box::pin(self.entries.look_up_in(&key, schema, groups)).await;
-            let Some(in_groups) = in_groups else {
-                self.entries.count(Event::Misses(1));
-                return compute().await;
-            };
-            stamp = in_groups;
-            found
-        };
-        let slot = Slot { key: &key, stamp };
-        let found = match found {
-            Lookup::Hit(body, token) => match deserialize(&body) {
-                Some(value) => {
-                    self.entries.count(Event::Hits { hits: 1, bytes: body.len() });
-                    return Ok(value);
-                }
-                // A value of another type is replaced like foreign bytes.
-                None => Lookup::Miss(token),
-            },
-            other => other,
-        };
-        self.entries.count(Event::Misses(1));
-        let encode = |value: &T| {
-            let bytes = is_cacheable(value).then(|| serialize(value)).flatten()?;
-            Some(Encoded { size: bytes.len(), bytes, lifetime })
-        };
-        match self.filler().fill(slot, found, encode, compute).await? {
-            FillOutcome::Computed { value, .. } => Ok(value),
-            FillOutcome::Cached(body, compute) => match deserialize(&body) {
-                Some(value) => Ok(value),
-                None => compute().await,
-            },
-        }
     }
 }
 

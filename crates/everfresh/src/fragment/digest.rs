@@ -8,10 +8,14 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-use siphasher::sip::SipHasher13;
-use tera::Value;
+use siphasher::{
+    sip::SipHasher13,
+    sip128::{self, Hasher128},
+};
+use tera::{Map, Value};
 
 use super::lower::Components;
+use crate::backend::frame::{FingerprintKey, Stamp};
 
 /// One template, before it is lowered.
 #[derive(Clone, Copy)]
@@ -79,10 +83,24 @@ pub(super) fn versioned(digest: u64, version: &str) -> u64 {
 /// Returns the fingerprint of a value. Equal values have equal fingerprints, whatever the order of
 /// a map's entries and the width of an integer. A safe text differs from the same unsafe text,
 /// because a page shows them differently.
-pub(super) fn of_value(value: &Value) -> u64 {
-    let mut hasher = SipHasher13::new();
-    feed(value, &mut hasher);
-    hasher.finish()
+pub(super) fn of_value(value: &Value, key: FingerprintKey) -> u128 {
+    let mut hasher = keyed(key);
+    feed(value, key, &mut hasher);
+    hasher.finish128().as_u128()
+}
+
+/// Returns the key of a fragment among those that are kept in this process: it covers everything that the
+/// fragment was made of.
+pub(super) fn of_fragment(entry_key: &str, stamp: Stamp, key: FingerprintKey) -> u128 {
+    let mut hasher = keyed(key);
+    hasher.write_u128(stamp.fingerprint);
+    hasher.write_u64(stamp.schema);
+    hasher.write(entry_key.as_bytes());
+    hasher.finish128().as_u128()
+}
+
+fn keyed(FingerprintKey(first, second): FingerprintKey) -> sip128::SipHasher13 {
+    sip128::SipHasher13::new_with_keys(first, second)
 }
 
 /// The kind of a value, as it is hashed.
@@ -100,7 +118,7 @@ enum Kind {
 /// Hashes a value. Each value begins with its kind and length, so that different values never give
 /// the hasher the same bytes. The calls to the hasher are few, because this runs for each fragment
 /// of a page.
-fn feed(value: &Value, hasher: &mut SipHasher13) {
+fn feed(value: &Value, key: FingerprintKey, hasher: &mut sip128::SipHasher13) {
     if let Some(text) = value.as_str() {
         let kind = if value.is_safe() { Kind::SafeText } else { Kind::Text };
         feed_text(kind, text, hasher);
@@ -110,21 +128,28 @@ fn feed(value: &Value, hasher: &mut SipHasher13) {
     } else if let Some(items) = value.as_array() {
         begin(Kind::Array, items.len(), hasher);
         for item in items {
-            feed(item, hasher);
+            feed(item, key, hasher);
         }
     } else if let Some(map) = value.as_map() {
         begin(Kind::Map, map.len(), hasher);
-        // The sum of the entries' hashes does not depend on their order.
-        let entries = map.iter().map(|(key, value)| {
-            let mut entry = SipHasher13::new();
-            match key.as_str() {
-                Some(text) => feed_text(Kind::Text, text, &mut entry),
-                None => feed(&key.as_value(), &mut entry),
+        if let Some(fields) = sorted_fields(map) {
+            for (name, value) in fields.into_iter().flatten() {
+                feed_text(Kind::Text, name, hasher);
+                feed(value, key, hasher);
             }
-            feed(value, &mut entry);
-            entry.finish()
+            return;
+        }
+        // The sum of the entries' hashes does not depend on their order.
+        let entries = map.iter().map(|(name, value)| {
+            let mut entry = keyed(key);
+            match name.as_str() {
+                Some(text) => feed_text(Kind::Text, text, &mut entry),
+                None => feed(&name.as_value(), key, &mut entry),
+            }
+            feed(value, key, &mut entry);
+            entry.finish128().as_u128()
         });
-        hasher.write_u64(entries.fold(0, u64::wrapping_add));
+        hasher.write_u128(entries.fold(0, u128::wrapping_add));
     } else if let Some(bytes) = value.as_bytes() {
         begin(Kind::Bytes, bytes.len(), hasher);
         hasher.write(bytes);
@@ -134,20 +159,47 @@ fn feed(value: &Value, hasher: &mut SipHasher13) {
     }
 }
 
-fn feed_text(kind: Kind, text: &str, hasher: &mut SipHasher13) {
+/// The number of fields up to which those of a struct are sorted: that takes less than to hash each of them
+/// separately.
+const FEW_FIELDS: usize = 8;
+
+/// Returns the fields of a map with few fields, all named by texts, in the order of their names.
+fn sorted_fields(map: &Map) -> Option<[Option<(&str, &Value)>; FEW_FIELDS]> {
+    if map.len() > FEW_FIELDS {
+        return None;
+    }
+    let mut fields = [None; FEW_FIELDS];
+    for (field, (name, value)) in fields.iter_mut().zip(map) {
+        *field = Some((name.as_str()?, value));
+    }
+    fields[..map.len()].sort_unstable_by_key(|field| field.map(|(name, _)| name));
+    Some(fields)
+}
+
+fn feed_text(kind: Kind, text: &str, hasher: &mut sip128::SipHasher13) {
     begin(kind, text.len(), hasher);
     hasher.write(text.as_bytes());
 }
 
-fn begin(kind: Kind, length: usize, hasher: &mut SipHasher13) {
+fn begin(kind: Kind, length: usize, hasher: &mut sip128::SipHasher13) {
     hasher.write_u64((length as u64) << 8 | kind as u64);
 }
 
 #[cfg(test)]
 mod tests {
-    use tera::{Map, value::Key};
+    use tera::value::Key;
 
     use super::*;
+
+    fn of_value(value: &Value) -> u128 {
+        super::of_value(value, FingerprintKey(1, 2))
+    }
+
+    #[test]
+    fn another_key_gives_other_fingerprints() {
+        let value = Value::from(vec![Value::from("text"), map([("a", Value::from(1))])]);
+        assert_ne!(of_value(&value), super::of_value(&value, FingerprintKey(1, 3)));
+    }
 
     fn map<const N: usize>(entries: [(&'static str, Value); N]) -> Value {
         Value::from(entries.map(|(key, value)| (Key::Str(key), value)).into_iter().collect::<Map>())
@@ -158,6 +210,12 @@ mod tests {
         let (a, b, c) = (("a", Value::from(1)), ("b", Value::from(2)), ("c", Value::from(3)));
         let one = map([a.clone(), b.clone(), c.clone()]);
         assert_eq!(of_value(&one), of_value(&map([c, b, a])));
+        // A map with many entries is hashed in another way.
+        let many = |order: &mut dyn Iterator<Item = i64>| {
+            order.map(|n| (Key::from(n.to_string()), Value::from(n))).collect::<Map>()
+        };
+        let (up, down) = (many(&mut (0..20)), many(&mut (0..20).rev()));
+        assert_eq!(of_value(&Value::from(up)), of_value(&Value::from(down)));
     }
 
     #[test]

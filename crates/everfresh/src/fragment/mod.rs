@@ -16,6 +16,7 @@ mod scan;
 
 use std::{borrow::Borrow, collections::HashMap, fmt, sync::Arc, time::Duration};
 
+use bytestring::ByteString;
 use serde::Serialize;
 use tera::{Context, Tera, TeraResult};
 
@@ -24,7 +25,7 @@ use self::{
     digest::{Digests, Source},
     lower::TagError,
     page::{CachedFragment, FragmentRequest, RenderedFragment, RenderedPage},
-    renderer::{Renderer, Site},
+    renderer::{Renderer, Scope, Site},
     report::WrittenTemplates,
 };
 use crate::{
@@ -68,6 +69,10 @@ const MAX_RUNS: usize = 16;
 ///
 /// With a cache without storage ([`Cache::null`]) the arguments are not evaluated, so a
 /// mistake in them appears only with other caches.
+///
+/// A fragment with `of` and without a lifetime is kept in each process, too
+/// ([`CacheBuilder::near`](crate::CacheBuilder::near)): it is proven by template, key and value, so the
+/// servers are not asked for it, and deleting its key has no effect on it.
 ///
 /// An entry is served only while the template, and all templates that it includes or extends, are
 /// unchanged.
@@ -253,7 +258,7 @@ impl Templates {
         if self.sites.is_empty() || cache.entries().is_null() {
             return self.plain.render(template, context()?.borrow());
         }
-        let mut renderer = Renderer::new(Arc::clone(&self.sites), cache.prefix().to_owned());
+        let mut renderer = Renderer::new(Arc::clone(&self.sites), Scope::of(cache));
         let mut run = 1;
         loop {
             // In the last run no fragment is left for later, so the page is complete.
@@ -305,6 +310,10 @@ async fn look_up(cache: &Cache, requests: &[FragmentRequest]) -> Vec<CachedFragm
         if let Some(content) = fragment.content(request.stamp) {
             hits += 1;
             bytes += content.len();
+            if let (Some(name), CachedFragment::Found(Some((_, body)))) = (request.near, &fragment)
+            {
+                cache.near().insert(name, body.clone());
+            }
         }
         fragments.push(fragment);
     }
@@ -317,13 +326,18 @@ async fn look_up(cache: &Cache, requests: &[FragmentRequest]) -> Vec<CachedFragm
 async fn store(cache: &Cache, rendered: RenderedPage) -> TeraResult<String> {
     let page = rendered.page?;
     let entries = cache.entries();
+    entries.count(Event::Hits { hits: rendered.near_hits, bytes: rendered.near_bytes });
     if !rendered.deleted.is_empty() {
         entries.delete_many(&rendered.deleted).await;
     }
     let mut by_lifetime: HashMap<Option<Duration>, Vec<NewEntry>> = HashMap::new();
     for RenderedFragment { request, body, took } in rendered.fragments {
         entries.count(Event::Computed(took));
-        let entry = NewEntry { key: request.key, stamp: request.stamp, body: body.into() };
+        let body = ByteString::from(body);
+        if let Some(name) = request.near {
+            cache.near().insert(name, body.clone());
+        }
+        let entry = NewEntry { key: request.key, stamp: request.stamp, body: body.into_bytes() };
         by_lifetime.entry(cache.resolve(request.lifetime)).or_default().push(entry);
     }
     for (lifetime, new) in by_lifetime {

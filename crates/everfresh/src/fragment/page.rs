@@ -15,6 +15,8 @@ pub(super) struct FragmentRequest {
     pub(super) key: String,
     pub(super) stamp: Stamp,
     pub(super) lifetime: Lifetime,
+    /// Its name among the fragments that this process keeps, if it may be kept.
+    pub(super) near: Option<u128>,
 }
 
 /// The cache's reply for one key.
@@ -54,6 +56,9 @@ pub(super) struct RenderedPage {
     /// The fragments that the placeholders stand for, in the order of their numbers.
     pub(super) requests: Vec<FragmentRequest>,
     pub(super) fragments: Vec<RenderedFragment>,
+    /// The number and bytes of the fragments that this process has kept.
+    pub(super) near_hits: usize,
+    pub(super) near_bytes: usize,
     /// The keys that the page deletes with the timeout `"del"`.
     pub(super) deleted: Vec<String>,
 }
@@ -107,13 +112,19 @@ mod tests {
 
     /// A page that has requested two fragments. `@` stands for the prefix of its placeholders.
     fn rendered(page: &str) -> RenderedPage {
-        let request =
-            FragmentRequest { key: "k".to_owned(), stamp: STAMP, lifetime: Lifetime::Forever };
+        let request = FragmentRequest {
+            key: "k".to_owned(),
+            stamp: STAMP,
+            lifetime: Lifetime::Forever,
+            near: None,
+        };
         RenderedPage {
             page: Ok(page.replace('@', PREFIX)),
             placeholders: Placeholders::with_prefix(PREFIX),
             requests: vec![request; 2],
             fragments: Vec::new(),
+            near_hits: 0,
+            near_bytes: 0,
             deleted: Vec::new(),
         }
     }
@@ -165,6 +176,7 @@ mod tests {
                 key: "f".to_owned(),
                 stamp: STAMP,
                 lifetime: Lifetime::Forever,
+                near: None,
             },
             body: body.replace('@', PREFIX),
             took: Duration::ZERO,

@@ -26,7 +26,10 @@ use super::{
     page::{CachedFragment, FragmentRequest, RenderedFragment, RenderedPage},
     placeholder::Placeholders,
 };
-use crate::{backend::frame::Stamp, cache::lifetime::Lifetime};
+use crate::{
+    backend::frame::{FingerprintKey, Stamp},
+    cache::{Cache, lifetime::Lifetime, near::Near},
+};
 
 /// A `{% cache %}` tag in a template.
 #[derive(Clone, Debug)]
@@ -53,12 +56,34 @@ impl Site {
     }
 }
 
+/// The cache for which a page is rendered.
+#[derive(Clone, Debug)]
+pub(super) struct Scope {
+    /// The prefix of keys.
+    prefix: String,
+    default_lifetime: Option<Duration>,
+    fingerprint_key: FingerprintKey,
+    near: Near,
+}
+
+impl Scope {
+    pub(super) fn of(cache: &Cache) -> Self {
+        Self {
+            prefix: cache.prefix().to_owned(),
+            default_lifetime: cache.resolve(Lifetime::Default),
+            fingerprint_key: cache.entries().fingerprint_key(),
+            near: cache.near().clone(),
+        }
+    }
+}
+
 /// Renders one page, as often as it takes, and remembers the fragments that it has learned.
 #[derive(Debug)]
 pub(super) struct Renderer {
     sites: Arc<[Site]>,
-    /// The cache's prefix for keys.
-    prefix: String,
+    scope: Scope,
+    near_hits: usize,
+    near_bytes: usize,
     /// The cache's replies so far, by key.
     known: HashMap<String, CachedFragment>,
     placeholders: Placeholders,
@@ -91,10 +116,12 @@ impl Drop for Restore {
 }
 
 impl Renderer {
-    pub(super) fn new(sites: Arc<[Site]>, prefix: String) -> Self {
+    pub(super) fn new(sites: Arc<[Site]>, scope: Scope) -> Self {
         Self {
             sites,
-            prefix,
+            scope,
+            near_hits: 0,
+            near_bytes: 0,
             known: HashMap::new(),
             placeholders: Placeholders::new(),
             may_defer: true,
@@ -113,7 +140,7 @@ impl Renderer {
         render: impl FnOnce() -> TeraResult<String>,
     ) -> RenderedPage {
         // The filters and functions reach this renderer through CURRENT only.
-        let empty = Self::new(Arc::clone(&self.sites), String::new());
+        let empty = Self::new(Arc::clone(&self.sites), self.scope.clone());
         let current = Self { may_defer, ..std::mem::replace(self, empty) };
         let restore = Restore(CURRENT.replace(Some(current)));
         let page = render();
@@ -128,6 +155,8 @@ impl Renderer {
             placeholders: self.placeholders.clone(),
             requests: std::mem::take(&mut self.requests),
             fragments: std::mem::take(&mut self.fragments),
+            near_hits: std::mem::take(&mut self.near_hits),
+            near_bytes: std::mem::take(&mut self.near_bytes),
             deleted: std::mem::take(&mut self.deleted),
         }
     }
@@ -140,8 +169,8 @@ impl Renderer {
     /// Returns the fragment if it is known, a placeholder if it can be fetched later, and an empty
     /// value if its body must be rendered.
     fn look_up(&mut self, arguments: &[Value], state: &State) -> TeraResult<Value> {
-        let TagValues { key, stamp, timeout } =
-            TagValues::read(arguments, &self.sites, &self.prefix, state)?;
+        let TagValues { key, stamp, timeout, has_fingerprint } =
+            TagValues::read(arguments, &self.sites, &self.scope, state)?;
         self.missed = true;
         let lifetime = match timeout {
             Timeout::Lifetime(Lifetime::For(Duration::ZERO)) => return Ok(self.begin_body(None)),
@@ -151,7 +180,16 @@ impl Renderer {
                 return Ok(self.begin_body(None));
             }
         };
-        let request = FragmentRequest { key, stamp, lifetime };
+        let is_proven = has_fingerprint && lifetime.resolve(self.scope.default_lifetime).is_none();
+        let near = (is_proven && !self.scope.near.is_off())
+            .then(|| digest::of_fragment(&key, stamp, self.scope.fingerprint_key));
+        if let Some(body) = near.and_then(|name| self.scope.near.get(name)) {
+            self.missed = false;
+            self.near_hits += 1;
+            self.near_bytes += body.len();
+            return Ok(Value::safe_string(&body));
+        }
+        let request = FragmentRequest { key, stamp, lifetime, near };
         match self.known.get(&request.key) {
             Some(cached @ CachedFragment::Found(_)) => match cached.content(stamp) {
                 Some(content) => {
@@ -192,6 +230,7 @@ struct TagValues {
     key: String,
     stamp: Stamp,
     timeout: Timeout,
+    has_fingerprint: bool,
 }
 
 enum Timeout {
@@ -202,7 +241,7 @@ enum Timeout {
 impl TagValues {
     /// Reads the list that [`lower`](super::lower::lower) passes to the lookup filter: the tag's
     /// number, the timeout, the name, the VARY values and, if the tag has it, the value of `of`.
-    fn read(arguments: &[Value], sites: &[Site], prefix: &str, state: &State) -> TeraResult<Self> {
+    fn read(arguments: &[Value], sites: &[Site], scope: &Scope, state: &State) -> TeraResult<Self> {
         let number = arguments.first().and_then(Value::as_u64);
         let site = number.and_then(|number| sites.get(usize::try_from(number).ok()?));
         let (Some(site), [_, timeout, name, rest @ ..]) = (site, arguments) else {
@@ -229,14 +268,15 @@ impl TagValues {
         }
         let timeout = parse_timeout(timeout).ok_or_else(|| site.error(&not_a_timeout(timeout)))?;
 
-        let mut key = String::with_capacity(prefix.len() + 32);
-        key.push_str(prefix);
+        let mut key = String::with_capacity(scope.prefix.len() + 32);
+        key.push_str(&scope.prefix);
         append_key(&mut key, std::iter::once(name).chain(vary));
         // An escaped fragment is wrong on a page without autoescaping, and an unescaped one on a
         // page with autoescaping would be a hole: the two have different schemas.
         let schema = if state.autoescaping_enabled() { site.schema } else { !site.schema };
-        let fingerprint = of.map_or(0, digest::of_value);
-        Ok(Self { key, stamp: Stamp { schema, fingerprint }, timeout })
+        let fingerprint = of.map_or(0, |of| digest::of_value(of, scope.fingerprint_key));
+        let has_fingerprint = of.is_some();
+        Ok(Self { key, stamp: Stamp { schema, fingerprint }, timeout, has_fingerprint })
     }
 }
 

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::LEASE_LIFETIME;
-use crate::backend::{frame::LeaseId, leases::Holder};
+use crate::backend::{frame::LeaseId, types::Holder};
 
 /// The number of entries beyond which no more leases are remembered; forgetting one only costs
 /// another wait.

@@ -13,12 +13,12 @@
 
 use std::hash::Hasher;
 
-use siphasher::sip::SipHasher24;
+use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::{
     backend::{
         entries::{Entries, Lookup, Slot},
-        frame::Stamp,
+        frame::{FingerprintKey, Stamp},
     },
     cache::{Cache, key::append_escaped},
 };
@@ -59,7 +59,8 @@ impl Entries {
         let keys: Vec<_> = std::iter::once(key).chain(groups.iter().map(String::as_str)).collect();
         let mut found = self.get_each(&keys).await.into_iter();
         let entry = found.next();
-        let mut fingerprint = SipHasher24::new();
+        let FingerprintKey(first, second) = self.fingerprint_key();
+        let mut fingerprint = SipHasher24::new_with_keys(first, second);
         for (group, found) in groups.iter().zip(found) {
             let Ok(found) = found else { return (Lookup::Failed, None) };
             let generation = match found.and_then(|found| self.generation(group, &found)) {
@@ -69,7 +70,7 @@ impl Entries {
             let Some(generation) = generation else { return (Lookup::Failed, None) };
             fingerprint.write_u128(generation);
         }
-        let stamp = Stamp { schema, fingerprint: fingerprint.finish() };
+        let stamp = Stamp { schema, fingerprint: fingerprint.finish128().as_u128() };
         let slot = Slot { key, stamp };
         (entry.map_or(Lookup::Failed, |entry| self.state(slot, entry)), Some(stamp))
     }

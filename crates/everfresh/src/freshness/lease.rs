@@ -15,8 +15,8 @@ use crate::{
     backend::{
         entries::{Entries, Lookup, Slot},
         frame::LeaseId,
-        leases::{Holder, Reserved},
-        types::{CasToken, SwapOutcome},
+        leases::Reserved,
+        types::{CasToken, Holder, SwapOutcome},
     },
     cache::stats::Event,
 };

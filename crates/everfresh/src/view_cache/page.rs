@@ -4,10 +4,7 @@
 //! changes, so each process keeps the pages that it has sent, and reads only the small entry from the
 //! servers.
 
-use std::{
-    hash::{BuildHasherDefault, Hasher},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use actix_web::{
     http::header::{self, HeaderMap, HeaderName, HeaderValue},
@@ -24,7 +21,7 @@ use super::{
 };
 use crate::{
     backend::entries::Slot,
-    cache::{Cache, codec},
+    cache::{Cache, codec, near::DigestHasherBuilder},
 };
 
 /// Identifies a page: the first 16 bytes of the SHA-256 of its content.
@@ -202,29 +199,8 @@ fn etag(id: PageId, form: Form) -> HeaderValue {
 /// The pages of this process, and those on the servers.
 #[derive(Debug)]
 pub(super) struct PageStore {
-    local: moka::sync::Cache<PageId, Arc<Page>, BuildHasherDefault<DigestHasher>>,
+    local: moka::sync::Cache<PageId, Arc<Page>, DigestHasherBuilder>,
     bound: usize,
-}
-
-/// A hasher for digests, which are random already.
-#[derive(Debug, Default)]
-struct DigestHasher(u64);
-
-impl Hasher for DigestHasher {
-    fn write_u128(&mut self, digest: u128) {
-        let [_, _, _, _, _, _, _, _, half @ ..] = digest.to_be_bytes();
-        self.0 = u64::from_be_bytes(half);
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 impl PageStore {
@@ -235,7 +211,7 @@ impl PageStore {
             .max_capacity(bound as u64)
             .weigher(weigh)
             .eviction_policy(EvictionPolicy::lru())
-            .build_with_hasher(BuildHasherDefault::default());
+            .build_with_hasher(DigestHasherBuilder::default());
         Self { local, bound }
     }
 

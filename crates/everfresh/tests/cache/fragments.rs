@@ -1,6 +1,9 @@
 //! Tests of `{% cache %}` in templates.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use super::not_kept::{collect_warnings, warnings_of};
 use everfresh::{Cache, Lifetime, Templates, TemplatesError, fragment_key};
@@ -75,7 +78,7 @@ fn list(rows: &[Row]) -> String {
 #[tokio::test]
 async fn two_hundred_rows_from_the_cache_take_one_round_trip() {
     let proxy = CountingProxy::start();
-    let cache = Cache::memcached(proxy.client()).build();
+    let cache = Cache::memcached(proxy.client()).near(0).build();
     let templates = Templates::new(Trace::default().tera(), [("page.html", LIST)]).unwrap();
     let rows = rows(200);
     let context = context("rows", &rows);
@@ -90,6 +93,58 @@ async fn two_hundred_rows_from_the_cache_take_one_round_trip() {
     assert_eq!(warm, cold);
     assert_eq!(proxy.round_trips(), 1);
     assert_eq!(proxy.server().stat("get_hits"), 200);
+}
+
+#[tokio::test]
+async fn a_fragment_that_its_value_proves_is_fetched_once_for_each_process() {
+    let proxy = CountingProxy::start();
+    let cache = || Cache::memcached(proxy.client()).build();
+    let (one, other) = (cache(), cache());
+    let templates = Templates::new(Trace::default().tera(), [("page.html", LIST)]).unwrap();
+    let mut rows = rows(3);
+    let render = async |cache: &Cache, rows: &[Row]| {
+        let page = templates.render(cache, "page.html", &context("rows", &rows)).await.unwrap();
+        assert_eq!(page, list(rows));
+        proxy.round_trips()
+    };
+    render(&one, &rows).await;
+    assert_eq!(render(&one, &rows).await, 0, "kept when it was rendered");
+    assert_eq!(proxy.server().stat("get_hits"), 0);
+    render(&other, &rows).await;
+    assert_eq!(proxy.server().stat("get_hits"), 3);
+    assert_eq!(render(&other, &rows).await, 0, "kept when it was fetched");
+    assert_eq!(one.stats()["cache"].hits, 3, "a kept fragment counts as a hit");
+
+    rows[1].name = "other".to_owned();
+    render(&one, &rows).await;
+    assert_eq!(proxy.server().stat("get_hits"), 4, "only the changed row is asked for");
+
+    assert!(one.clear().await);
+    assert!(render(&one, &rows).await > 0, "a cleared cache keeps nothing");
+}
+
+#[tokio::test]
+async fn a_fragment_with_a_lifetime_or_without_a_value_is_not_kept_in_the_process() {
+    let proxy = CountingProxy::start();
+    for (arguments, default) in [
+        ("60, \"a\", of=n", None),
+        ("none, \"b\", n", None),
+        ("\"default\", \"c\", of=n", Some(Duration::from_secs(60))),
+    ] {
+        let mut cache = Cache::memcached(proxy.client());
+        if let Some(default) = default {
+            cache = cache.default_lifetime(default);
+        }
+        let cache = cache.build();
+        let source = format!("{{% cache {arguments} %}}{{{{ n }}}}{{% endcache %}}");
+        let templates = one(&source);
+        for _ in 0..2 {
+            templates.render(&cache, "page.html", &context("n", &7)).await.unwrap();
+        }
+        proxy.round_trips();
+        templates.render(&cache, "page.html", &context("n", &7)).await.unwrap();
+        assert_eq!(proxy.round_trips(), 1, "{arguments}");
+    }
 }
 
 #[tokio::test]
@@ -165,17 +220,19 @@ async fn an_outer_fragment_is_stored_with_its_inner_fragments() {
 
 #[tokio::test]
 async fn deleting_a_fragments_key_deletes_only_that_fragment() {
-    on_every_backend(async |cache: &Cache| {
+    let server = Memcached::start(Kind::Plain);
+    let on_server = Cache::memcached(server.client(Protocol::Binary));
+    for cache in [Cache::memory(1 << 20), on_server] {
+        let cache = cache.near(0).build();
         let trace = Trace::default();
         let templates = Templates::new(trace.tera(), [("page.html", LIST)]).unwrap();
         let context = context("rows", &rows(3));
-        templates.render(cache, "page.html", &context).await.unwrap();
+        templates.render(&cache, "page.html", &context).await.unwrap();
         trace.take();
         assert!(cache.delete(&fragment_key("row", [2])).await);
-        templates.render(cache, "page.html", &context).await.unwrap();
+        templates.render(&cache, "page.html", &context).await.unwrap();
         assert_eq!(trace.take(), ["row 2"]);
-    })
-    .await;
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,86 @@
+//! Values that this process keeps under digests, so that it need not ask the servers for them.
+//!
+//! A fragment with `of` and without a lifetime is proven by its name: template, key and the value of `of`
+//! are hashed to 128 bits with a secret key. So it never becomes wrong, and nothing invalidates it; the least
+//! recently used is evicted.
+
+use std::hash::{BuildHasherDefault, Hasher};
+
+#[cfg(feature = "tera")]
+use bytestring::ByteString;
+#[cfg(feature = "tera")]
+use moka::{policy::EvictionPolicy, sync::Cache as Memory};
+
+/// The default bound of the fragments that are kept, in bytes.
+#[cfg(feature = "tera")]
+pub(crate) const NEAR_BYTES: usize = 32 * 1024 * 1024;
+
+/// The memory of a fragment without its bytes: its name, and what moka keeps for each entry.
+#[cfg(feature = "tera")]
+const OVERHEAD: usize = 200;
+
+/// The fragments that a process keeps. Cloning shares them.
+#[cfg(feature = "tera")]
+#[derive(Clone, Debug)]
+pub(crate) struct Near(Option<Memory<u128, ByteString, DigestHasherBuilder>>);
+
+#[cfg(feature = "tera")]
+impl Near {
+    /// Keeps at most `bound` bytes; nothing if that is 0.
+    pub(crate) fn new(bound: usize) -> Self {
+        let weigh =
+            |_: &u128, body: &ByteString| u32::try_from(body.len() + OVERHEAD).unwrap_or(u32::MAX);
+        let memory = || {
+            Memory::builder()
+                .max_capacity(bound as u64)
+                .weigher(weigh)
+                .eviction_policy(EvictionPolicy::lru())
+                .build_with_hasher(DigestHasherBuilder::default())
+        };
+        Self((bound > 0).then(memory))
+    }
+
+    /// Returns whether no fragment is kept.
+    pub(crate) fn is_off(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(crate) fn get(&self, name: u128) -> Option<ByteString> {
+        self.0.as_ref()?.get(&name)
+    }
+
+    pub(crate) fn insert(&self, name: u128, body: ByteString) {
+        if let Some(memory) = &self.0 {
+            memory.insert(name, body);
+        }
+    }
+
+    pub(crate) fn clear(&self) {
+        if let Some(memory) = &self.0 {
+            memory.invalidate_all();
+        }
+    }
+}
+
+pub(crate) type DigestHasherBuilder = BuildHasherDefault<DigestHasher>;
+
+/// A hasher for digests, which are random already.
+#[derive(Debug, Default)]
+pub(crate) struct DigestHasher(u64);
+
+impl Hasher for DigestHasher {
+    fn write_u128(&mut self, digest: u128) {
+        let [_, _, _, _, _, _, _, _, half @ ..] = digest.to_be_bytes();
+        self.0 = u64::from_be_bytes(half);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
