@@ -45,8 +45,12 @@ impl<D: DieselDatabase> Ledger for DieselLedger<D> {
     }
 
     async fn remove(&self, ids: &[RowId]) -> Result<(), D::Error> {
-        let ids = ids.to_vec();
-        self.0.write(move |conn| Ok(table::remove(conn, &ids).map(drop)?)).await
+        let (ids, dialect) = (ids.to_vec(), self.0.dialect());
+        let remove = move |conn: &mut D::Connection| {
+            table::do_not_wait_for_disk(conn, dialect)?;
+            Ok(table::remove(conn, &ids).map(drop)?)
+        };
+        self.0.write(remove).await
     }
 
     async fn merge(&self, ids: &[RowId], into: &Invalidation) -> Result<(), D::Error> {

@@ -135,6 +135,18 @@ pub(super) fn insert(
     Ok(RowId { created_at: 0, id })
 }
 
+/// Lets the present transaction commit without waiting for the disk, where the database can: if it is lost in a
+/// crash, its rows are replayed once more, which does no harm.
+pub(super) fn do_not_wait_for_disk(
+    conn: &mut impl LedgerConnection,
+    dialect: Dialect,
+) -> QueryResult<()> {
+    match dialect {
+        Dialect::Postgres => conn.execute_text("SET LOCAL synchronous_commit = off").map(drop),
+        Dialect::Sqlite | Dialect::Mysql => Ok(()),
+    }
+}
+
 /// Deletes rows and returns how many there were.
 pub(super) fn remove(conn: &mut impl LedgerConnection, rows: &[RowId]) -> QueryResult<usize> {
     if rows.is_empty() {

@@ -6,7 +6,8 @@
 //! - [`group`]: entries carry the generation of their groups, which one deletion ends.
 //! - [`invalidation`]: a write deletes the keys of all entries that it makes wrong, inner levels first.
 //! - [`mod@write`]: a write, its row in the ledger and its invalidation, in one call.
-//! - [`replay`]: the ledger remembers the keys until their deletion has been confirmed.
+//! - [`replay`]: the ledger remembers the keys until their deletion has been confirmed. Of all processes, one
+//!   reads it: `heartbeat`.
 //!
 //! `tests/model` specifies them together.
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 pub(crate) mod flight;
 pub(crate) mod group;
+mod heartbeat;
 pub(crate) mod invalidation;
 pub(crate) mod lease;
 pub(crate) mod replay;

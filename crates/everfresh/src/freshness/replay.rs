@@ -3,7 +3,7 @@
 
 use std::{fmt::Display, future::Future, time::Duration};
 
-use super::invalidation::Invalidation;
+use super::{heartbeat::Heartbeat, invalidation::Invalidation};
 use crate::cache::Cache;
 #[cfg(feature = "memcached")]
 use crate::cache::key::full_key;
@@ -52,7 +52,12 @@ pub trait Ledger: Send + Sync {
 /// Replays the rows that are left in the ledger every [`REPLAY_INTERVAL`], for ever. A process that writes
 /// does so already ([`Cache::writer`]); spawn it in processes that only read.
 ///
-/// The first replay includes rows of any age, because this process may reach a server that the
+/// One of all processes reads the ledger, whatever their number: after each replay that has confirmed all rows
+/// it adds one to a number in the cache, and the others replay when that number has not changed for a while,
+/// or cannot be read. So if that process dies, hangs, or cannot reach a server, another one takes over within
+/// half a second.
+///
+/// The first replay of a process includes rows of any age, because it may reach a server that the
 /// writing process could not. An error of the ledger is logged once until it works again.
 pub async fn replay<L: Ledger>(cache: Cache, ledger: L) {
     replay_for_ever(&cache, &ledger).await;
@@ -60,9 +65,20 @@ pub async fn replay<L: Ledger>(cache: Cache, ledger: L) {
 
 pub(super) async fn replay_for_ever<L: Ledger>(cache: &Cache, ledger: &L) {
     let (mut has_logged, mut age) = (false, Duration::ZERO);
+    let mut heartbeat = Heartbeat::new(cache);
     loop {
+        if age > Duration::ZERO && heartbeat.is_anothers(cache).await {
+            tokio::time::sleep(REPLAY_INTERVAL).await;
+            continue;
+        }
         match replay_once(cache, ledger, std::mem::replace(&mut age, REPLAY_AGE)).await {
-            Ok(_) => has_logged = false,
+            Ok(all_confirmed) => {
+                has_logged = false;
+                // Without a beat the others replay, too: one of them may reach all servers.
+                if all_confirmed {
+                    heartbeat.beat(cache).await;
+                }
+            }
             Err(error) if !has_logged => {
                 has_logged = true;
                 log::warn!("invalidations cannot be replayed: {error}");

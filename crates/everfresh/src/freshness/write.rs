@@ -18,9 +18,10 @@ use super::{
 };
 use crate::cache::Cache;
 
-/// The time for which rows are collected before they are removed: long enough for a busy process, and
-/// far from [`REPLAY_AGE`](super::replay::REPLAY_AGE), after which other processes replay a row.
-const BATCH_WINDOW: Duration = Duration::from_millis(10);
+/// The time for which rows are collected before they are removed: each removal is a transaction, which would
+/// cost a single write as much as its own. Far from [`REPLAY_AGE`](super::replay::REPLAY_AGE), after which
+/// other processes replay a row.
+const BATCH_WINDOW: Duration = Duration::from_millis(100);
 
 /// The largest number of rows removed in one transaction.
 const MAX_BATCH: usize = 1000;

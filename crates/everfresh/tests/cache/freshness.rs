@@ -9,10 +9,10 @@ use std::{
 };
 
 use everfresh::{Attempt, Cache, Invalidation, Ledger, Lifetime, replay, replay_once};
-use memcached_client::Protocol;
+use memcached_client::{Client, Protocol};
 use test_support::{
     counting_proxy::CountingProxy,
-    memcached::{Kind, Memcached},
+    memcached::{Kind, Memcached, config_of},
     wait::eventually,
 };
 use tokio::sync::Notify;
@@ -252,6 +252,79 @@ async fn a_write_deletes_its_entries_and_settles_its_row() {
         cache.clear().await;
     })
     .await;
+}
+
+/// Rows, and how often a process has read them.
+#[derive(Clone, Default)]
+struct CountedRows(Rows, Arc<AtomicUsize>);
+
+impl Ledger for CountedRows {
+    type Error = String;
+    type Id = u32;
+
+    async fn left(
+        &self,
+        after: Option<&u32>,
+        age: Duration,
+        limit: usize,
+    ) -> Result<Vec<(u32, Invalidation)>, String> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.left(after, age, limit).await
+    }
+
+    async fn remove(&self, ids: &[u32]) -> Result<(), String> {
+        self.0.remove(ids).await
+    }
+
+    async fn merge(&self, ids: &[u32], into: &Invalidation) -> Result<(), String> {
+        self.0.merge(ids, into).await
+    }
+}
+
+#[tokio::test]
+async fn of_many_processes_one_reads_the_ledger_and_another_takes_over_when_it_is_gone() {
+    let server = Memcached::start(Kind::Plain);
+    let rows = Rows::default();
+    let start = || {
+        let cache = Cache::memcached(server.client(Protocol::Binary)).build();
+        let ledger = CountedRows(rows.clone(), Arc::default());
+        (ledger.1.clone(), tokio::spawn(replay(cache, ledger)))
+    };
+    let mut processes: Vec<_> = (0..8).map(|_| start()).collect();
+    let reads = |processes: &[(Arc<AtomicUsize>, _)]| -> Vec<usize> {
+        processes.iter().map(|(reads, _)| reads.load(Ordering::Relaxed)).collect()
+    };
+    eventually("each has replayed once", async || reads(&processes).iter().all(|n| *n > 0)).await;
+    let before = reads(&processes);
+    let since = || -> Vec<_> {
+        reads(&processes).iter().zip(&before).map(|(now, before)| now - before).collect()
+    };
+    eventually("one goes on", async || since().iter().any(|reads| *reads >= 6)).await;
+    let since = since();
+    assert!(since.iter().sum::<usize>() < 4 * 6, "each would have read six times: {since:?}");
+
+    let reader = since.iter().position(|reads| *reads >= 6).unwrap();
+    processes.swap_remove(reader).1.abort();
+    rows.0.lock().unwrap().push((1, Invalidation::of(["k"])));
+    eventually("another one replays", async || rows.0.lock().unwrap().is_empty()).await;
+}
+
+#[tokio::test]
+async fn while_rows_are_left_every_process_replays() {
+    let mut servers = [Memcached::start(Kind::Plain), Memcached::start(Kind::Plain)];
+    servers[1].kill();
+    let rows = Rows::default();
+    // Some of the keys are on the server that is away. The process that reads the ledger may be the only one
+    // that cannot reach it.
+    rows.0.lock().unwrap().push((1, Invalidation::of((0..20).map(|n| format!("k{n}")))));
+    let start = || {
+        let cache = Cache::memcached(Client::new(config_of(&servers))).build();
+        let ledger = CountedRows(rows.clone(), Arc::default());
+        (ledger.1.clone(), tokio::spawn(replay(cache, ledger)))
+    };
+    let processes: Vec<_> = (0..3).map(|_| start()).collect();
+    let all_read = async || processes.iter().all(|(reads, _)| reads.load(Ordering::Relaxed) >= 5);
+    eventually("each goes on", all_read).await;
 }
 
 #[tokio::test]
