@@ -31,7 +31,7 @@ use std::sync::Arc;
 use actix_web::rt;
 use diesel::QueryResult;
 use everfresh::{
-    Backlog, Cache, DieselLedger, DieselWriter, Invalidation, Lifetime, Memo, fragment_key,
+    AtHand, Backlog, Cache, DieselLedger, DieselWriter, Invalidation, Lifetime, Memo, fragment_key,
     group_key, view_key,
 };
 use thiserror::Error;
@@ -123,14 +123,14 @@ impl Tasks {
     }
 
     /// Returns a page of a list, oldest tasks first; the last one instead of a page beyond the end.
-    pub(crate) async fn page(&self, place: Place) -> Result<TaskPage, DbError> {
+    pub(crate) async fn page(&self, place: Place) -> Result<AtHand<TaskPage>, DbError> {
         let per_page = self.per_page;
         let read = async || self.db.read(move |conn| table::page(conn, place, per_page)).await;
         if place == Place::default() {
-            return self.first_page.call(&self.queries, &(), read).await;
+            return self.first_page.at_hand(&self.queries, &(), read).await;
         }
         let key = (place.filter.path(), place.page);
-        self.other_pages.call(&self.queries, &key, read).await
+        self.other_pages.at_hand(&self.queries, &key, read).await
     }
 
     /// Returns a task; `None` if there is no task with this id.

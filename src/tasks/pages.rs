@@ -4,20 +4,29 @@ use actix_web::{
     HttpResponse,
     http::{StatusCode, header},
 };
+use everfresh::AtHand;
 use serde::Serialize;
+use tera::Value;
 
 use super::{
     LIST_FRAGMENT, ROW_FRAGMENT, Tasks,
     place::{Filter, Place},
-    table::TaskPage,
+    table::{TaskPage, Totals},
 };
 use crate::{http::error_pages::AppError, session::flash::Words, views::Views};
 
 /// A page of a list, and the form for a new task.
 #[derive(Default, Serialize)]
 pub(super) struct ListPage {
-    #[serde(flatten)]
-    pub(super) listed: TaskPage,
+    #[serde(skip)]
+    pub(super) listed: AtHand<TaskPage>,
+    /// The tasks of `listed`, in the form of templates, which is made once for as long as they are at hand.
+    pub(super) tasks: Option<Value>,
+    /// What differs when the tasks do: their digest, or the tasks themselves.
+    pub(super) tasks_version: Option<Value>,
+    pub(super) totals: Totals,
+    pub(super) page: u64,
+    pub(super) pages: u64,
     pub(super) row_fragment: &'static str,
     pub(super) list_fragment: &'static str,
     pub(super) filters: Vec<FilterLink>,
@@ -71,7 +80,15 @@ pub(super) async fn list_page(
         is_current: each == filter,
     });
     let path = filter.path();
+    let listed = page.listed.clone();
+    let tasks = listed.form(|listed| Value::from_serializable(&listed.tasks)).clone();
+    let tasks_version = listed.digest().map_or_else(|| tasks.clone(), Value::from);
     let page = ListPage {
+        tasks: Some(tasks),
+        tasks_version: Some(tasks_version),
+        totals: listed.totals,
+        page: listed.page,
+        pages: listed.pages,
         row_fragment: ROW_FRAGMENT,
         list_fragment: LIST_FRAGMENT,
         filters: filters.into(),

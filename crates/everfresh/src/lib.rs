@@ -25,6 +25,7 @@ mod view_cache;
 
 pub use cache::{
     Cache,
+    at_hand::AtHand,
     builder::CacheBuilder,
     key::{KeyParts, join_key},
     lifetime::Lifetime,

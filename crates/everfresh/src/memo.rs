@@ -6,6 +6,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::cache::{
     Cache,
+    at_hand::AtHand,
     key::{KeyParts, join_key},
     lifetime::Lifetime,
 };
@@ -209,13 +210,54 @@ impl<A: KeyParts + ?Sized, T: Serialize + DeserializeOwned, G: Grouping> Memo<A,
             // The old result may still be there and would be returned below.
             return compute().await;
         }
+        let (groups, schema, lifetime) = (self.full_groups(cache), self.schema, self.lifetime);
+        cache.get_or_compute_if(&key, schema, &groups, lifetime, is_cacheable, compute).await
+    }
+
+    /// Like [`Memo::call`], for a large result that is used often: this process keeps it, decoded, within
+    /// [`CacheBuilder::near`](crate::CacheBuilder::near), and each call only confirms by one small entry that it is
+    /// still the current one. All calls of a memo must be of this kind, or of the other.
+    ///
+    /// ```
+    /// use everfresh::{Cache, Lifetime, Memo};
+    ///
+    /// const WORDS: Memo<(), Vec<String>> = Memo::new("words", Lifetime::Forever);
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), std::io::Error> {
+    /// let cache = Cache::memory(1 << 20).build();
+    /// let words = async || WORDS.at_hand(&cache, &(), async || Ok(vec!["a".to_owned()])).await;
+    /// let first: Result<_, std::io::Error> = words().await;
+    /// let (first, second) = (first?, words().await?);
+    /// assert!(std::ptr::eq(&first[0], &second[0]), "the same vector");
+    ///
+    /// // A form of it is made once, too.
+    /// let page = second.form(|words| format!("<p>{}", words.join(" ")));
+    /// assert_eq!(page, "<p>a");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn at_hand<E>(
+        &self,
+        cache: &Cache,
+        arguments: &A,
+        compute: impl AsyncFnOnce() -> Result<T, E>,
+    ) -> Result<AtHand<T>, E>
+    where
+        T: Send + Sync + 'static,
+    {
+        let groups = self.full_groups(cache);
+        cache.get_at_hand(&self.key(arguments), self.schema, &groups, self.lifetime, compute).await
+    }
+
+    /// Returns the keys of the groups of all results.
+    fn full_groups(&self, cache: &Cache) -> Vec<String> {
         let mut groups: Vec<_> =
             self.groups.iter().map(|name| cache.full_group_key(name)).collect();
         if G::IS_GROUPED {
             groups.push(cache.full_key(&generation_key(self.name)));
         }
-        let (schema, lifetime) = (self.schema, self.lifetime);
-        cache.get_or_compute_if(&key, schema, &groups, lifetime, is_cacheable, compute).await
+        groups
     }
 
     /// Forgets the result for these arguments. Returns whether that is certain.

@@ -31,7 +31,8 @@ fn a_write_invalidates_all_layers_even_if_its_process_uses_none() {
 #[test]
 fn a_write_invalidates_every_query_and_page_of_all_routes() {
     /// Entries that are checked by their content when they are read, and sessions.
-    const PROVEN: [&str; 4] = ["list-fragment/", "task-fragment/", "view-page/", "session/"];
+    const PROVEN: [&str; 6] =
+        ["%replay", "%value/", "list-fragment/", "task-fragment/", "view-page/", "session/"];
     /// Entries that are in a group.
     const GROUPED: [&str; 4] = ["view//active", "view//completed", "view//?page=", "tasks.page/"];
 

@@ -219,7 +219,6 @@ impl Entries {
     }
 
     /// Stores an entry that another entry names. Does not count as a fill.
-    #[cfg(feature = "actix")]
     pub(crate) async fn put(
         &self,
         slot: Slot<'_>,

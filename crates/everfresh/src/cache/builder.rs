@@ -4,9 +4,10 @@ use std::{fmt, time::Duration};
 
 use sha2::{Digest, Sha256};
 
-use super::Cache;
-#[cfg(feature = "tera")]
-use super::near::{NEAR_BYTES, Near};
+use super::{
+    Cache,
+    near::{NEAR_BYTES, Near},
+};
 use crate::{
     backend::{Backend, frame::Secret, memory::Memory, null::Null},
     freshness::LEASE_LIFETIME,
@@ -23,7 +24,6 @@ pub struct CacheBuilder {
     secret_context: String,
     default_lifetime: Option<Duration>,
     max_computation: Duration,
-    #[cfg(feature = "tera")]
     near_bytes: usize,
 }
 
@@ -41,7 +41,6 @@ impl CacheBuilder {
             secret_context: "everfresh cache".to_owned(),
             default_lifetime: None,
             max_computation: LEASE_LIFETIME,
-            #[cfg(feature = "tera")]
             near_bytes: NEAR_BYTES,
         }
     }
@@ -107,9 +106,9 @@ impl CacheBuilder {
         Self { max_computation: time.max(Duration::from_secs(1)), ..self }
     }
 
-    /// Sets how many bytes of fragments each process keeps in addition, so that it need not ask the servers for
-    /// them: those with `of` and without a lifetime, which never become wrong. 0 keeps none. Default: 32 MiB.
-    #[cfg(feature = "tera")]
+    /// Sets how many bytes of values each process keeps in addition, so that it need not ask the servers for
+    /// them: fragments with `of` and without a lifetime, and the results of [`Memo::at_hand`](crate::Memo::at_hand), of
+    /// which each counts as ten times its serialized size. They never become wrong. 0 keeps none. Default: 32 MiB.
     #[must_use]
     pub fn near(self, bytes: usize) -> Self {
         Self { near_bytes: bytes, ..self }
@@ -131,7 +130,6 @@ impl CacheBuilder {
             secret,
             self.default_lifetime,
             self.max_computation,
-            #[cfg(feature = "tera")]
             Near::new(self.near_bytes),
         )
     }

@@ -1,5 +1,6 @@
 //! Values that are computed if there is no entry.
 
+use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
@@ -15,6 +16,14 @@ use crate::{
     },
     freshness::lease::{Encoded, FillOutcome},
 };
+
+/// What an entry needs to be used, and its lifetime.
+pub(super) struct Stored<'a> {
+    pub(super) schema: u64,
+    /// The full keys of its groups.
+    pub(super) groups: &'a [String],
+    pub(super) lifetime: Lifetime,
+}
 
 impl Cache {
     /// Returns the value of `key`; if there is none, computes and stores it.
@@ -90,6 +99,22 @@ impl Cache {
         if self.entries.is_null() {
             return compute().await;
         }
+        let stored = Stored { schema, groups, lifetime };
+        let decode = async |body: &Bytes| deserialize(body);
+        let encode = |value: &T| is_cacheable(value).then(|| serialize(value)).flatten();
+        self.find_or_fill(key, stored, decode, encode, compute).await
+    }
+
+    /// Returns what `decode` makes of the entry under `key`; if there is none, or it makes nothing of it,
+    /// computes a value and stores what `encode` makes of that.
+    pub(super) async fn find_or_fill<T, E>(
+        &self,
+        key: &str,
+        Stored { schema, groups, lifetime }: Stored<'_>,
+        decode: impl AsyncFn(&Bytes) -> Option<T>,
+        encode: impl Fn(&T) -> Option<Vec<u8>>,
+        compute: impl AsyncFnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
         let key = self.full_key(key);
         let lifetime = self.resolve(lifetime);
         let mut stamp = Stamp { schema, fingerprint: 0 };
@@ -106,7 +131,7 @@ impl Cache {
         };
         let slot = Slot { key: &key, stamp };
         let found = match found {
-            Lookup::Hit(body, token) => match deserialize(&body) {
+            Lookup::Hit(body, token) => match decode(&body).await {
                 Some(value) => {
                     self.entries.count(Event::Hits { hits: 1, bytes: body.len() });
                     return Ok(value);
@@ -118,12 +143,12 @@ impl Cache {
         };
         self.entries.count(Event::Misses(1));
         let encode = |value: &T| {
-            let bytes = is_cacheable(value).then(|| serialize(value)).flatten()?;
+            let bytes = encode(value)?;
             Some(Encoded { size: bytes.len(), bytes, lifetime })
         };
         match self.filler().fill(slot, found, encode, compute).await? {
             FillOutcome::Computed { value, .. } => Ok(value),
-            FillOutcome::Cached(body, compute) => match deserialize(&body) {
+            FillOutcome::Cached(body, compute) => match decode(&body).await {
                 Some(value) => Ok(value),
                 None => compute().await,
             },

@@ -1,5 +1,6 @@
 //! The cache: one handle, whatever backend stores the entries.
 
+pub(crate) mod at_hand;
 pub(crate) mod builder;
 pub(crate) mod codec;
 mod compute;
@@ -8,7 +9,6 @@ mod counters;
 pub(crate) mod environment;
 pub(crate) mod key;
 pub(crate) mod lifetime;
-#[cfg(any(feature = "actix", feature = "tera"))]
 pub(crate) mod near;
 #[cfg(feature = "memcached")]
 pub(crate) mod servers;
@@ -19,12 +19,11 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
-#[cfg(feature = "tera")]
-use self::near::Near;
 use self::{
     codec::{deserialize, serialize},
     key::full_key,
     lifetime::Lifetime,
+    near::Near,
     stats::{Event, LayerStats, Registry},
 };
 use crate::{
@@ -79,7 +78,6 @@ struct Inner {
     default_lifetime: Option<Duration>,
     flights: Flights,
     stats: Registry,
-    #[cfg(feature = "tera")]
     near: Near,
 }
 
@@ -90,20 +88,13 @@ impl Cache {
         secret: Secret,
         default_lifetime: Option<Duration>,
         max_computation: Duration,
-        #[cfg(feature = "tera")] near: Near,
+        near: Near,
     ) -> Self {
         let stats = Registry::default();
         let counters = stats.layer(DEFAULT_LAYER);
         let entries = Entries::new(backend, secret, max_computation, counters);
         let flights = Flights::default();
-        let inner = Inner {
-            prefix,
-            default_lifetime,
-            flights,
-            stats,
-            #[cfg(feature = "tera")]
-            near,
-        };
+        let inner = Inner { prefix, default_lifetime, flights, stats, near };
         Self { inner: Arc::new(inner), entries }
     }
 
@@ -153,8 +144,7 @@ impl Cache {
         &self.inner.prefix
     }
 
-    /// Returns the fragments that this process keeps.
-    #[cfg(feature = "tera")]
+    /// Returns the values that this process keeps.
     pub(crate) fn near(&self) -> &Near {
         &self.inner.near
     }
@@ -290,7 +280,6 @@ impl Cache {
     /// Deletes all entries; with memcached those of every server, of other programs too. Returns
     /// whether that is certain.
     pub async fn clear(&self) -> bool {
-        #[cfg(feature = "tera")]
         self.inner.near.clear();
         self.entries.clear().await
     }

@@ -1,35 +1,56 @@
 //! Values that this process keeps under digests, so that it need not ask the servers for them.
 //!
-//! A fragment with `of` and without a lifetime is proven by its name: template, key and the value of `of`
-//! are hashed to 128 bits with a secret key. So it never becomes wrong, and nothing invalidates it; the least
-//! recently used is evicted.
+//! - A value that is asked for as one at hand is named by an entry of the cache: see [`at_hand`](super::at_hand).
+//! - A fragment with `of` and without a lifetime is proven by its name: template, key and the value of `of`
+//!   are hashed to 128 bits with a secret key.
+//!
+//! So they never become wrong, and nothing invalidates them; the least recently used is evicted.
 
-use std::hash::{BuildHasherDefault, Hasher};
+use std::{
+    any::Any,
+    hash::{BuildHasherDefault, Hasher},
+    sync::Arc,
+};
 
 #[cfg(feature = "tera")]
 use bytestring::ByteString;
-#[cfg(feature = "tera")]
 use moka::{policy::EvictionPolicy, sync::Cache as Memory};
 
-/// The default bound of the fragments that are kept, in bytes.
-#[cfg(feature = "tera")]
+/// The default bound of the values that are kept, in bytes.
 pub(crate) const NEAR_BYTES: usize = 32 * 1024 * 1024;
 
-/// The memory of a fragment without its bytes: its name, and what moka keeps for each entry.
-#[cfg(feature = "tera")]
+/// The memory of a value without its bytes: its name, and what moka keeps for each entry.
 const OVERHEAD: usize = 200;
 
-/// The fragments that a process keeps. Cloning shares them.
-#[cfg(feature = "tera")]
+/// A value that a process keeps.
 #[derive(Clone, Debug)]
-pub(crate) struct Near(Option<Memory<u128, ByteString, DigestHasherBuilder>>);
+pub(crate) enum NearValue {
+    #[cfg(feature = "tera")]
+    Fragment(ByteString),
+    /// A decoded value, and its size in bytes.
+    Value(Arc<dyn Any + Send + Sync>, usize),
+}
 
-#[cfg(feature = "tera")]
+impl NearValue {
+    fn bytes(&self) -> usize {
+        match self {
+            #[cfg(feature = "tera")]
+            Self::Fragment(text) => text.len(),
+            Self::Value(_, bytes) => *bytes,
+        }
+    }
+}
+
+/// The values that a process keeps. Cloning shares them.
+#[derive(Clone, Debug)]
+pub(crate) struct Near(Option<Memory<u128, NearValue, DigestHasherBuilder>>);
+
 impl Near {
     /// Keeps at most `bound` bytes; nothing if that is 0.
     pub(crate) fn new(bound: usize) -> Self {
-        let weigh =
-            |_: &u128, body: &ByteString| u32::try_from(body.len() + OVERHEAD).unwrap_or(u32::MAX);
+        let weigh = |_: &u128, value: &NearValue| {
+            u32::try_from(value.bytes() + OVERHEAD).unwrap_or(u32::MAX)
+        };
         let memory = || {
             Memory::builder()
                 .max_capacity(bound as u64)
@@ -40,18 +61,18 @@ impl Near {
         Self((bound > 0).then(memory))
     }
 
-    /// Returns whether no fragment is kept.
+    /// Returns whether no value is kept.
     pub(crate) fn is_off(&self) -> bool {
         self.0.is_none()
     }
 
-    pub(crate) fn get(&self, name: u128) -> Option<ByteString> {
+    pub(crate) fn get(&self, name: u128) -> Option<NearValue> {
         self.0.as_ref()?.get(&name)
     }
 
-    pub(crate) fn insert(&self, name: u128, body: ByteString) {
+    pub(crate) fn insert(&self, name: u128, value: NearValue) {
         if let Some(memory) = &self.0 {
-            memory.insert(name, body);
+            memory.insert(name, value);
         }
     }
 

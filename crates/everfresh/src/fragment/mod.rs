@@ -30,7 +30,7 @@ use self::{
 };
 use crate::{
     backend::entries::NewEntry,
-    cache::{Cache, stats::Event},
+    cache::{Cache, near::NearValue, stats::Event},
 };
 
 /// The most times that a page may be rendered. It takes one run, and one more for each level of nested
@@ -312,7 +312,7 @@ async fn look_up(cache: &Cache, requests: &[FragmentRequest]) -> Vec<CachedFragm
             bytes += content.len();
             if let (Some(name), CachedFragment::Found(Some((_, body)))) = (request.near, &fragment)
             {
-                cache.near().insert(name, body.clone());
+                cache.near().insert(name, NearValue::Fragment(body.clone()));
             }
         }
         fragments.push(fragment);
@@ -335,7 +335,7 @@ async fn store(cache: &Cache, rendered: RenderedPage) -> TeraResult<String> {
         entries.count(Event::Computed(took));
         let body = ByteString::from(body);
         if let Some(name) = request.near {
-            cache.near().insert(name, body.clone());
+            cache.near().insert(name, NearValue::Fragment(body.clone()));
         }
         let entry = NewEntry { key: request.key, stamp: request.stamp, body: body.into_bytes() };
         by_lifetime.entry(cache.resolve(request.lifetime)).or_default().push(entry);

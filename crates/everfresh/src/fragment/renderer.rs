@@ -28,7 +28,11 @@ use super::{
 };
 use crate::{
     backend::frame::{FingerprintKey, Stamp},
-    cache::{Cache, lifetime::Lifetime, near::Near},
+    cache::{
+        Cache,
+        lifetime::Lifetime,
+        near::{Near, NearValue},
+    },
 };
 
 /// A `{% cache %}` tag in a template.
@@ -183,7 +187,7 @@ impl Renderer {
         let is_proven = has_fingerprint && lifetime.resolve(self.scope.default_lifetime).is_none();
         let near = (is_proven && !self.scope.near.is_off())
             .then(|| digest::of_fragment(&key, stamp, self.scope.fingerprint_key));
-        if let Some(body) = near.and_then(|name| self.scope.near.get(name)) {
+        if let Some(NearValue::Fragment(body)) = near.and_then(|name| self.scope.near.get(name)) {
             self.missed = false;
             self.near_hits += 1;
             self.near_bytes += body.len();
