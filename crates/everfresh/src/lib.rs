@@ -25,10 +25,10 @@ mod view_cache;
 
 pub use cache::{
     Cache,
-    at_hand::AtHand,
     builder::CacheBuilder,
     key::{KeyParts, join_key},
     lifetime::Lifetime,
+    near::at_hand::AtHand,
     stats::LayerStats,
 };
 #[cfg(feature = "memcached")]

@@ -6,9 +6,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::cache::{
     Cache,
-    at_hand::AtHand,
     key::{KeyParts, join_key},
     lifetime::Lifetime,
+    near::at_hand::AtHand,
 };
 
 /// A function whose results are cached: its name, and the types of its arguments and result.

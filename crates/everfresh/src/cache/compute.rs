@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What an entry needs to be used, and its lifetime.
-pub(super) struct Stored<'a> {
+pub(in crate::cache) struct Stored<'a> {
     pub(super) schema: u64,
     /// The full keys of its groups.
     pub(super) groups: &'a [String],
@@ -107,7 +107,7 @@ impl Cache {
 
     /// Returns what `decode` makes of the entry under `key`; if there is none, or it makes nothing of it,
     /// computes a value and stores what `encode` makes of that.
-    pub(super) async fn find_or_fill<T, E>(
+    pub(in crate::cache) async fn find_or_fill<T, E>(
         &self,
         key: &str,
         Stored { schema, groups, lifetime }: Stored<'_>,

@@ -340,12 +340,19 @@ async fn store(cache: &Cache, rendered: RenderedPage) -> TeraResult<String> {
         let entry = NewEntry { key: request.key, stamp: request.stamp, body: body.into_bytes() };
         by_lifetime.entry(cache.resolve(request.lifetime)).or_default().push(entry);
     }
-    for (lifetime, new) in by_lifetime {
-        for outcome in entries.put_many(new, lifetime).await {
-            if outcome.is_err() {
-                entries.count(Event::RefusedFill);
-            }
-        }
+    if !by_lifetime.is_empty() {
+        let entries = entries.clone();
+        cache
+            .store_beside(async move {
+                for (lifetime, new) in by_lifetime {
+                    for outcome in entries.put_many(new, lifetime).await {
+                        if outcome.is_err() {
+                            entries.count(Event::RefusedFill);
+                        }
+                    }
+                }
+            })
+            .await;
     }
     Ok(page)
 }

@@ -13,6 +13,7 @@ use tera::{Context, Kwargs, State, Tera, Value};
 use test_support::{
     counting_proxy::CountingProxy,
     memcached::{Kind, Memcached},
+    wait::eventually,
 };
 
 /// Records the values that pass through the filter `trace`, in the order of rendering.
@@ -75,6 +76,11 @@ fn list(rows: &[Row]) -> String {
     format!("<ul>{}</ul>", items.concat())
 }
 
+/// Waits until fragments are stored, for which no page waits.
+async fn all_are_stored(cache: &Cache, number: u64) {
+    eventually("fragments are stored", async || cache.stats()["cache"].fills == number).await;
+}
+
 #[tokio::test]
 async fn two_hundred_rows_from_the_cache_take_one_round_trip() {
     let proxy = CountingProxy::start();
@@ -87,6 +93,7 @@ async fn two_hundred_rows_from_the_cache_take_one_round_trip() {
     assert_eq!(cold, list(&rows));
     let (hits, misses) = (proxy.server().stat("get_hits"), proxy.server().stat("get_misses"));
     assert_eq!((hits, misses), (0, 200));
+    all_are_stored(&cache, 200).await;
     proxy.round_trips();
 
     let warm = templates.render(&cache, "page.html", &context).await.unwrap();
@@ -108,6 +115,8 @@ async fn a_fragment_that_its_value_proves_is_fetched_once_for_each_process() {
         proxy.round_trips()
     };
     render(&one, &rows).await;
+    all_are_stored(&one, 3).await;
+    proxy.round_trips();
     assert_eq!(render(&one, &rows).await, 0, "kept when it was rendered");
     assert_eq!(proxy.server().stat("get_hits"), 0);
     render(&other, &rows).await;
@@ -679,8 +688,9 @@ async fn each_fragment_of_a_page_is_counted() {
         templates.render(cache, "page.html", &context("rows", &rows(2))).await.unwrap();
         let second = cache.layer("second");
         templates.render(&second, "page.html", &context("rows", &rows(3))).await.unwrap();
+        eventually("it is stored", async || cache.stats()["second"].fills == 1).await;
         let stats = cache.stats()["second"];
-        assert_eq!((stats.hits, stats.misses, stats.fills), (2, 1, 1));
+        assert_eq!((stats.hits, stats.misses), (2, 1));
         assert_eq!(stats.bytes_read, 2 * "<li>row 1</li>".len() as u64);
     })
     .await;

@@ -16,16 +16,18 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use super::{
-    Cache,
-    codec::{deserialize, serialize},
-    compute::Stored,
-    lifetime::Lifetime,
-    near::NearValue,
-};
-use crate::backend::{
-    entries::Slot,
-    frame::{FingerprintKey, Stamp},
+use super::NearValue;
+use crate::{
+    backend::{
+        entries::Slot,
+        frame::{FingerprintKey, Stamp},
+    },
+    cache::{
+        Cache,
+        codec::{deserialize, serialize},
+        compute::Stored,
+        lifetime::Lifetime,
+    },
 };
 
 /// A decoded value is taken to need so many times the memory of its bytes.
@@ -157,8 +159,12 @@ impl Cache {
         self.insert_at_hand(&value, digest, bytes.len());
         if self.is_shared() {
             let (key, lifetime) = (self.bytes_key(digest), self.resolve(lifetime));
-            // Without them, another process computes the value again.
-            let _ = self.entries().put(bytes_slot(&key, schema), &bytes, lifetime).await;
+            let entries = self.entries().clone();
+            self.store_beside(async move {
+                // Without them, another process computes the value again.
+                let _ = entries.put(bytes_slot(&key, schema), &bytes, lifetime).await;
+            })
+            .await;
         }
         value
     }

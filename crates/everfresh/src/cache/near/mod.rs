@@ -1,10 +1,12 @@
 //! Values that this process keeps under digests, so that it need not ask the servers for them.
 //!
-//! - A value that is asked for as one at hand is named by an entry of the cache: see [`at_hand`](super::at_hand).
+//! - A value that is asked for as one at hand is named by an entry of the cache: see [`at_hand`].
 //! - A fragment with `of` and without a lifetime is proven by its name: template, key and the value of `of`
 //!   are hashed to 128 bits with a secret key.
 //!
 //! So they never become wrong, and nothing invalidates them; the least recently used is evicted.
+
+pub(crate) mod at_hand;
 
 use std::{
     any::Any,
