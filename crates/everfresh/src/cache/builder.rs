@@ -61,8 +61,8 @@ impl CacheBuilder {
 
     /// Sets a secret text that all processes share, such as the one that protects session cookies: entries
     /// are sealed with a MAC (SipHash-2-4) whose key is derived from it. Without the text, an attacker with
-    /// write access to the servers can delete entries, restore older ones and hold up the replay, but can neither forge an entry
-    /// nor move one to another key. The fingerprints of the values that fragments show (`of`) are hashed with
+    /// write access to the servers can delete entries, restore older ones and hold up the replay, but can
+    /// neither forge an entry nor move one to another key. The fingerprints of the values that fragments show (`of`) are hashed with
     /// a key that is derived from it, too. Default: no secret, and the seal is only a checksum.
     ///
     /// The text must have enough entropy (32 random characters, say), for it is hashed only once, with

@@ -14,7 +14,7 @@ use crate::{
         entries::{Lookup, Slot},
         frame::Stamp,
     },
-    freshness::lease::{Encoded, FillOutcome},
+    freshness::lease::{Encoded, FillOutcome, is_within_computation},
 };
 
 /// What an entry needs to be used, and its lifetime.
@@ -119,7 +119,12 @@ impl Cache {
         let lifetime = self.resolve(lifetime);
         let mut stamp = Stamp { schema, fingerprint: 0 };
         let found = if groups.is_empty() {
-            self.entries.look_up(Slot { key: &key, stamp }).await
+            if is_within_computation() {
+                // Look up and reserve in one round trip.
+                Lookup::Unknown
+            } else {
+                self.entries.look_up(Slot { key: &key, stamp }).await
+            }
         } else {
             let (found, in_groups) = Box::pin(self.entries.look_up_in(&key, schema, groups)).await;
             let Some(in_groups) = in_groups else {
@@ -141,17 +146,42 @@ impl Cache {
             },
             other => other,
         };
-        self.entries.count(Event::Misses(1));
+        if !matches!(found, Lookup::Unknown) {
+            self.entries.count(Event::Misses(1));
+        }
         let encode = |value: &T| {
             let bytes = encode(value)?;
             Some(Encoded { size: bytes.len(), bytes, lifetime })
         };
-        match self.filler().fill(slot, found, encode, compute).await? {
-            FillOutcome::Computed { value, .. } => Ok(value),
-            FillOutcome::Cached(body, compute) => match decode(&body).await {
-                Some(value) => Ok(value),
-                None => compute().await,
-            },
+        let (mut found, mut compute) = (found, compute);
+        loop {
+            let was_unknown = matches!(found, Lookup::Unknown);
+            match self.filler().fill(slot, found, &encode, compute).await? {
+                FillOutcome::Computed { value, .. } => {
+                    if was_unknown {
+                        self.entries.count(Event::Misses(1));
+                    }
+                    return Ok(value);
+                }
+                FillOutcome::Cached(body, back) => {
+                    if let Some(value) = decode(&body).await {
+                        if was_unknown {
+                            self.entries.count(Event::Hits { hits: 1, bytes: body.len() });
+                        }
+                        return Ok(value);
+                    }
+                    compute = back;
+                    if !was_unknown {
+                        return compute().await;
+                    }
+                    // Such a value is replaced, which takes its token.
+                    found = match self.entries.look_up(slot).await {
+                        Lookup::Hit(_, token) => Lookup::Miss(token),
+                        other => other,
+                    };
+                    self.entries.count(Event::Misses(1));
+                }
+            }
         }
     }
 }

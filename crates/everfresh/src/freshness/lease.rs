@@ -30,6 +30,17 @@ const MAX_WAIT_STEPS: u32 = 20;
 /// Attempts to reserve a key that changes each time.
 const MAX_ATTEMPTS: u32 = 3;
 
+tokio::task_local! {
+    /// Set while a task computes a value that is to be stored.
+    static FILLING: ();
+}
+
+/// Returns whether the task computes a value that is to be stored. What that is made of is likely to be missing,
+/// too: after a write, or in an empty cache.
+pub(crate) fn is_within_computation() -> bool {
+    FILLING.try_with(|()| ()).is_ok()
+}
+
 /// The right to store a value.
 #[derive(Debug)]
 struct Lease {
@@ -189,7 +200,7 @@ impl Filler<'_> {
 
     async fn timed<T, E>(self, compute: impl AsyncFnOnce() -> Result<T, E>) -> Result<T, E> {
         let begun = Instant::now();
-        let value = compute().await?;
+        let value = FILLING.scope((), compute()).await?;
         self.entries.count(Event::Computed(begun.elapsed()));
         Ok(value)
     }

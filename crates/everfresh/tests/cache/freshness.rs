@@ -254,6 +254,34 @@ async fn a_write_deletes_its_entries_and_settles_its_row() {
     .await;
 }
 
+#[tokio::test]
+async fn a_value_within_a_computation_is_looked_up_and_reserved_in_one_round_trip() {
+    let proxy = CountingProxy::start();
+    let cache = Cache::memcached(proxy.client()).build();
+    let inner = async |value: u32| {
+        cache.get_or_compute("inner", Lifetime::Forever, async || Ok::<_, ()>(value)).await
+    };
+    let outer = async |value: u32| {
+        cache.delete("outer").await;
+        proxy.round_trips();
+        let compute = async || inner(value).await;
+        let value = cache.get_or_compute("outer", Lifetime::Forever, compute).await;
+        (value, proxy.round_trips())
+    };
+    cache.get::<u32>("connect").await;
+    // Get, add, and store of the outer value; get with add, which count as two, and store of the inner one.
+    assert_eq!(outer(1).await, (Ok(1), 3 + 3));
+    let stats = cache.stats()["cache"];
+    assert_eq!((stats.hits, stats.misses), (0, 3));
+    assert_eq!(outer(2).await, (Ok(1), 3 + 2), "the inner value is found");
+    assert_eq!(cache.stats()["cache"].hits, 1);
+
+    // A value of another type is replaced.
+    cache.set("inner", &"text", Lifetime::Forever).await;
+    assert_eq!(outer(3).await.0, Ok(3));
+    assert_eq!(inner(4).await, Ok(3));
+}
+
 /// Rows, and how often a process has read them.
 #[derive(Clone, Default)]
 struct CountedRows(Rows, Arc<AtomicUsize>);
