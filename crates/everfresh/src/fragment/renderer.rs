@@ -35,6 +35,9 @@ use crate::{
     },
 };
 
+/// The number of fragments within missing ones that are rendered before others are fetched.
+const MAX_AT_ONCE: usize = 2;
+
 /// A `{% cache %}` tag in a template.
 #[derive(Clone, Debug)]
 pub(super) struct Site {
@@ -88,6 +91,8 @@ pub(super) struct Renderer {
     scope: Scope,
     near_hits: usize,
     near_bytes: usize,
+    /// The number of fragments that were rendered without asking for them, in this run.
+    at_once: usize,
     /// The cache's replies so far, by key.
     known: HashMap<String, CachedFragment>,
     placeholders: Placeholders,
@@ -126,6 +131,7 @@ impl Renderer {
             scope,
             near_hits: 0,
             near_bytes: 0,
+            at_once: 0,
             known: HashMap::new(),
             placeholders: Placeholders::new(),
             may_defer: true,
@@ -145,7 +151,7 @@ impl Renderer {
     ) -> RenderedPage {
         // The filters and functions reach this renderer through CURRENT only.
         let empty = Self::new(Arc::clone(&self.sites), self.scope.clone());
-        let current = Self { may_defer, ..std::mem::replace(self, empty) };
+        let current = Self { may_defer, at_once: 0, ..std::mem::replace(self, empty) };
         let restore = Restore(CURRENT.replace(Some(current)));
         let page = render();
         if let Some(current) = CURRENT.take() {
@@ -202,16 +208,27 @@ impl Renderer {
                 }
                 None => Ok(self.begin_body(Some(request))),
             },
-            None if self.may_defer => {
+            None if self.may_defer && !self.is_rendered_at_once(request.near) => {
                 self.missed = false;
                 let placeholder = self.placeholders.numbered(self.requests.len());
                 self.requests.push(request);
                 Ok(placeholder)
             }
+            None if self.may_defer => {
+                self.at_once += 1;
+                Ok(self.begin_body(Some(request)))
+            }
             // The backend failed, or this is the last run, after which no more fragments are
             // fetched: the fragment is rendered and not stored.
             None | Some(CachedFragment::Unavailable) => Ok(self.begin_body(None)),
         }
+    }
+
+    /// Returns whether a fragment that this process does not have is rendered rather than fetched: one of the first
+    /// within a missing fragment, if this process would otherwise have it. After a write, it is the one that
+    /// has changed; fetching it would take a round trip, in vain, and another run.
+    fn is_rendered_at_once(&self, near: Option<u128>) -> bool {
+        near.is_some() && !self.in_progress.is_empty() && self.at_once < MAX_AT_ONCE
     }
 
     /// Notes that the body of a fragment is rendered next, and returns the empty value that

@@ -133,6 +133,28 @@ async fn a_fragment_that_its_value_proves_is_fetched_once_for_each_process() {
 }
 
 #[tokio::test]
+async fn a_row_that_has_changed_is_rendered_with_the_list_around_it_in_one_round_trip() {
+    let proxy = CountingProxy::start();
+    let cache = Cache::memcached(proxy.client()).build();
+    let source = format!("{{% cache none, \"list\", of=rows %}}{LIST}{{% endcache %}}");
+    let trace = Trace::default();
+    let templates = Templates::new(trace.tera(), [("page.html", &source)]).unwrap();
+    let mut rows = rows(10);
+    let render = async |rows: &[Row]| {
+        let page = templates.render(&cache, "page.html", &context("rows", &rows)).await.unwrap();
+        assert_eq!(page, list(rows));
+        trace.take()
+    };
+    render(&rows).await;
+    all_are_stored(&cache, 11).await;
+    rows[4].name = "other".to_owned();
+    proxy.round_trips();
+    assert_eq!(render(&rows).await, ["other"]);
+    all_are_stored(&cache, 13).await;
+    assert_eq!(proxy.round_trips(), 2, "the lookup of the list, and the store of both");
+}
+
+#[tokio::test]
 async fn a_fragment_with_a_lifetime_or_without_a_value_is_not_kept_in_the_process() {
     let proxy = CountingProxy::start();
     for (arguments, default) in [
