@@ -60,7 +60,7 @@ impl DatabaseServer {
                 init
             }
         };
-        run(init.stdout(Stdio::null()).stderr(Stdio::null()));
+        run(&mut init);
         server.run(None);
         let name = match kind {
             ServerKind::Postgres => server.url("postgres"),
@@ -214,6 +214,7 @@ fn is_root() -> bool {
 }
 
 fn run(command: &mut Command) {
-    let status = command.status().unwrap();
-    assert!(status.success(), "{command:?}: {status}");
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{said}", output.status);
 }
