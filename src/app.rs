@@ -229,8 +229,10 @@ fn open_cache(config: &Config, db: &Db) -> Cache {
         CacheBackend::Memory(bytes) => Cache::memory(*bytes),
         CacheBackend::None => Cache::null(),
     }
-    .prefix(config.cache.prefix.clone())
-    .near(config.cache.near_bytes);
+    .prefix(config.cache.prefix.clone());
+    if let Some(bytes) = config.cache.near_bytes {
+        builder = builder.near(bytes);
+    }
     if let Some(timeout) = config.cache.default_timeout {
         builder = builder.default_lifetime(timeout);
     }

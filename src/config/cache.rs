@@ -17,9 +17,6 @@ const MIN_MEMORY: ByteSize = ByteSize::mib(1);
 /// The smallest useful limit of an item.
 const MIN_ITEM: ByteSize = ByteSize::kib(1);
 
-/// The default of `CACHE_NEAR_BYTES`.
-const NEAR: usize = 32 * 1024 * 1024;
-
 /// The size from which values are compressed, in bytes.
 const COMPRESS_FROM: usize = 4096;
 
@@ -39,8 +36,8 @@ pub struct CacheConfig {
     pub layers: Layers,
     /// `CACHE_DEFAULT_TIMEOUT`: the lifetime of entries, such as `5min`. Default: for ever.
     pub default_timeout: Option<Duration>,
-    /// `CACHE_NEAR_BYTES`: how many bytes of fragments each process keeps in addition. Default: 32 MiB.
-    pub near_bytes: usize,
+    /// `CACHE_NEAR_BYTES`: how many bytes of fragments and lists each process keeps in addition. Default: 32 MiB.
+    pub near_bytes: Option<usize>,
     /// `CACHE_KEY_PREFIX`: the prefix of every key; may be empty. Default: `tasklist:`.
     pub prefix: String,
 }
@@ -79,7 +76,7 @@ impl CacheConfig {
             backend: backend(env, production)?,
             layers: layers(env)?,
             default_timeout: default_timeout(env)?,
-            near_bytes: size(env, "CACHE_NEAR_BYTES", ByteSize::b(0))?.unwrap_or(NEAR),
+            near_bytes: size(env, "CACHE_NEAR_BYTES", ByteSize::b(0))?,
             prefix: prefix(env)?,
         })
     }

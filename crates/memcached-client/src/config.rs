@@ -10,7 +10,9 @@ use crate::compression::Compression;
 use crate::stream::tls::TlsSettings;
 use crate::{
     address::{AddressError, ServerAddress},
+    error::Error,
     events::Observer,
+    key::shown,
     protocol::Protocol,
 };
 
@@ -172,6 +174,15 @@ impl Config {
             if is_unprintable(c) { shown.extend(c.escape_unicode()) } else { shown.push(c) }
         }
         shown
+    }
+
+    /// Fails if an item is longer than [`Config::max_item_bytes`]. `length` is that of its value.
+    pub(crate) fn check_size(&self, key: &[u8], length: usize) -> Result<(), Error> {
+        let (bytes, limit) = (key.len() + length, self.max_item_bytes);
+        if bytes > limit {
+            return Err(Error::TooLarge { key: shown(key), bytes, limit, is_servers: false });
+        }
+        Ok(())
     }
 
     /// The longest body of a response, in bytes: that of the largest item, with its flags.

@@ -8,7 +8,7 @@
 use std::hash::Hasher;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use siphasher::sip::SipHasher24;
+use siphasher::{sip::SipHasher24, sip128};
 
 /// The first bytes of every frame, with the version of its layout.
 const MAGIC: [u8; 3] = [0xac, 0xca, 3];
@@ -58,6 +58,12 @@ impl SipKey {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FingerprintKey(pub(crate) u64, pub(crate) u64);
 
+impl FingerprintKey {
+    pub(crate) fn hasher(self) -> sip128::SipHasher24 {
+        sip128::SipHasher24::new_with_keys(self.0, self.1)
+    }
+}
+
 /// The conditions under which an entry may be used.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Stamp {
@@ -95,8 +101,8 @@ impl Secret {
         Self { current: None, previous: None }
     }
 
-    /// Returns the key of fingerprints, which differs from the one of seals. Without it, somebody who chooses
-    /// values could search for two with one fingerprint.
+    /// Derives the key for fingerprints from the key for seals. Fingerprints are keyed because an attacker who
+    /// chooses values could otherwise search for two values with the same fingerprint.
     pub(crate) fn fingerprint_key(self) -> FingerprintKey {
         let sip = self.current.unwrap_or_default();
         let half = |number| {

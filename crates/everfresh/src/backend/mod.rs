@@ -91,7 +91,7 @@ operations! {
         lifetime: Option<Duration>
     ) -> Result<Option<CasToken>, BackendError>;
     /// Reads an entry with its token, or stores bytes if there is none, in one round trip where the backend
-    /// can. What is stored may be empty instead.
+    /// can. The meta protocol of memcached stores an empty value instead.
     get_or_add(
         key: &str,
         bytes: &Bytes,

@@ -17,8 +17,8 @@ use crate::{
     freshness::lease::{Encoded, FillOutcome, is_within_computation},
 };
 
-/// What an entry needs to be used, and its lifetime.
-pub(in crate::cache) struct Stored<'a> {
+/// The schema, groups and lifetime of an entry.
+pub(super) struct Stored<'a> {
     pub(super) schema: u64,
     /// The full keys of its groups.
     pub(super) groups: &'a [String],
@@ -107,7 +107,7 @@ impl Cache {
 
     /// Returns what `decode` makes of the entry under `key`; if there is none, or it makes nothing of it,
     /// computes a value and stores what `encode` makes of that.
-    pub(in crate::cache) async fn find_or_fill<T, E>(
+    pub(super) async fn find_or_fill<T, E>(
         &self,
         key: &str,
         Stored { schema, groups, lifetime }: Stored<'_>,
@@ -135,27 +135,25 @@ impl Cache {
             found
         };
         let slot = Slot { key: &key, stamp };
-        let found = match found {
-            Lookup::Hit(body, token) => match decode(&body).await {
-                Some(value) => {
-                    self.entries.count(Event::Hits { hits: 1, bytes: body.len() });
-                    return Ok(value);
-                }
-                // A value of another type is replaced like foreign bytes.
-                None => Lookup::Miss(token),
-            },
-            other => other,
-        };
-        if !matches!(found, Lookup::Unknown) {
-            self.entries.count(Event::Misses(1));
-        }
+        let hit = |body: &Bytes| self.entries.count(Event::Hits { hits: 1, bytes: body.len() });
         let encode = |value: &T| {
             let bytes = encode(value)?;
             Some(Encoded { size: bytes.len(), bytes, lifetime })
         };
         let (mut found, mut compute) = (found, compute);
         loop {
+            if let Lookup::Hit(body, token) = found {
+                if let Some(value) = decode(&body).await {
+                    hit(&body);
+                    return Ok(value);
+                }
+                // A value of another type is replaced like foreign bytes.
+                found = Lookup::Miss(token);
+            }
             let was_unknown = matches!(found, Lookup::Unknown);
+            if !was_unknown {
+                self.entries.count(Event::Misses(1));
+            }
             match self.filler().fill(slot, found, &encode, compute).await? {
                 FillOutcome::Computed { value, .. } => {
                     if was_unknown {
@@ -166,20 +164,15 @@ impl Cache {
                 FillOutcome::Cached(body, back) => {
                     if let Some(value) = decode(&body).await {
                         if was_unknown {
-                            self.entries.count(Event::Hits { hits: 1, bytes: body.len() });
+                            hit(&body);
                         }
                         return Ok(value);
                     }
-                    compute = back;
                     if !was_unknown {
-                        return compute().await;
+                        return back().await;
                     }
-                    // Such a value is replaced, which takes its token.
-                    found = match self.entries.look_up(slot).await {
-                        Lookup::Hit(_, token) => Lookup::Miss(token),
-                        other => other,
-                    };
-                    self.entries.count(Event::Misses(1));
+                    // The bytes are replaced, which requires their token.
+                    (found, compute) = (self.entries.look_up(slot).await, back);
                 }
             }
         }

@@ -154,7 +154,7 @@ impl Cache {
     /// the runtime ends first, the value is only not stored.
     pub(crate) async fn store_beside(&self, store: impl Future<Output = ()> + Send + 'static) {
         let mut store = Box::pin(store);
-        // Its requests are sent before those of whoever sees the answer.
+        // The first poll sends the requests, so they precede those of later callers on this connection.
         let is_done = poll_fn(|cx| Poll::Ready(store.as_mut().poll(cx).is_ready())).await;
         if !is_done {
             tokio::spawn(store);

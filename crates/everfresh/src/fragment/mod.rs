@@ -258,7 +258,7 @@ impl Templates {
         if self.sites.is_empty() || cache.entries().is_null() {
             return self.plain.render(template, context()?.borrow());
         }
-        let mut renderer = Renderer::new(Arc::clone(&self.sites), Scope::of(cache));
+        let mut renderer = Renderer::new(Arc::clone(&self.sites), Arc::new(Scope::of(cache)));
         let mut run = 1;
         loop {
             // In the last run no fragment is left for later, so the page is complete.

@@ -64,7 +64,7 @@ impl Site {
 }
 
 /// The cache for which a page is rendered.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Scope {
     /// The prefix of keys.
     prefix: String,
@@ -88,7 +88,7 @@ impl Scope {
 #[derive(Debug)]
 pub(super) struct Renderer {
     sites: Arc<[Site]>,
-    scope: Scope,
+    scope: Arc<Scope>,
     near_hits: usize,
     near_bytes: usize,
     /// The number of fragments that were rendered without asking for them, in this run.
@@ -125,7 +125,7 @@ impl Drop for Restore {
 }
 
 impl Renderer {
-    pub(super) fn new(sites: Arc<[Site]>, scope: Scope) -> Self {
+    pub(super) fn new(sites: Arc<[Site]>, scope: Arc<Scope>) -> Self {
         Self {
             sites,
             scope,
@@ -150,7 +150,7 @@ impl Renderer {
         render: impl FnOnce() -> TeraResult<String>,
     ) -> RenderedPage {
         // The filters and functions reach this renderer through CURRENT only.
-        let empty = Self::new(Arc::clone(&self.sites), self.scope.clone());
+        let empty = Self::new(Arc::clone(&self.sites), Arc::clone(&self.scope));
         let current = Self { may_defer, at_once: 0, ..std::mem::replace(self, empty) };
         let restore = Restore(CURRENT.replace(Some(current)));
         let page = render();

@@ -49,14 +49,14 @@ pub(crate) enum StaleLease {
 }
 
 impl StaleLease {
-    /// Returns whether the next leader may take over the lease of `holder`. If that is wrong, the holder
-    /// computes in vain: what it stores is refused.
+    /// Returns whether the next leader may take over the lease of `holder`. If its holder is still
+    /// computing, the holder's store fails, and that computation is wasted.
     pub(crate) fn is_free(self, holder: Holder, lease_lifetime: Duration) -> bool {
         match (self, holder) {
             (Self::Abandoned(id), Holder::Named(holder)) => id == holder,
             // Perhaps that of the leader in this process that is gone.
             (Self::Abandoned(_), Holder::Unnamed(_)) => true,
-            // An empty entry does not tell when it ends: somebody else may have stored it for ever.
+            // An empty entry has no end time, and another program may have stored it without a lifetime.
             (Self::WaitedFor(known, since), Holder::Unnamed(_)) => {
                 known == holder && since.elapsed() >= lease_lifetime
             }

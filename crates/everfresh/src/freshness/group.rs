@@ -13,12 +13,12 @@
 
 use std::hash::Hasher;
 
-use siphasher::sip128::{Hasher128, SipHasher24};
+use siphasher::sip128::Hasher128;
 
 use crate::{
     backend::{
         entries::{Entries, Lookup, Slot},
-        frame::{FingerprintKey, Stamp},
+        frame::Stamp,
     },
     cache::{Cache, key::append_escaped},
 };
@@ -59,8 +59,7 @@ impl Entries {
         let keys: Vec<_> = std::iter::once(key).chain(groups.iter().map(String::as_str)).collect();
         let mut found = self.get_each(&keys).await.into_iter();
         let entry = found.next();
-        let FingerprintKey(first, second) = self.fingerprint_key();
-        let mut fingerprint = SipHasher24::new_with_keys(first, second);
+        let mut fingerprint = self.fingerprint_key().hasher();
         for (group, found) in groups.iter().zip(found) {
             let Ok(found) = found else { return (Lookup::Failed, None) };
             let generation = match found.and_then(|found| self.generation(group, &found)) {

@@ -190,8 +190,9 @@ async fn bytes_that_are_not_an_entry_are_replaced() {
     }
 }
 
+/// Rows, and how often they were read.
 #[derive(Clone, Default)]
-struct Rows(Arc<Mutex<Vec<(u32, Invalidation)>>>);
+struct Rows(Arc<Mutex<Vec<(u32, Invalidation)>>>, Arc<AtomicUsize>);
 
 impl Ledger for Rows {
     type Error = String;
@@ -203,6 +204,7 @@ impl Ledger for Rows {
         _: Duration,
         limit: usize,
     ) -> Result<Vec<(u32, Invalidation)>, String> {
+        self.1.fetch_add(1, Ordering::Relaxed);
         let rows = self.0.lock().unwrap();
         let rows = rows.iter().filter(|(row, _)| after.is_none_or(|after| row > after));
         Ok(rows.take(limit).cloned().collect())
@@ -282,40 +284,13 @@ async fn a_value_within_a_computation_is_looked_up_and_reserved_in_one_round_tri
     assert_eq!(inner(4).await, Ok(3));
 }
 
-/// Rows, and how often a process has read them.
-#[derive(Clone, Default)]
-struct CountedRows(Rows, Arc<AtomicUsize>);
-
-impl Ledger for CountedRows {
-    type Error = String;
-    type Id = u32;
-
-    async fn left(
-        &self,
-        after: Option<&u32>,
-        age: Duration,
-        limit: usize,
-    ) -> Result<Vec<(u32, Invalidation)>, String> {
-        self.1.fetch_add(1, Ordering::Relaxed);
-        self.0.left(after, age, limit).await
-    }
-
-    async fn remove(&self, ids: &[u32]) -> Result<(), String> {
-        self.0.remove(ids).await
-    }
-
-    async fn merge(&self, ids: &[u32], into: &Invalidation) -> Result<(), String> {
-        self.0.merge(ids, into).await
-    }
-}
-
 #[tokio::test]
 async fn of_many_processes_one_reads_the_ledger_and_another_takes_over_when_it_is_gone() {
     let server = Memcached::start(Kind::Plain);
     let rows = Rows::default();
     let start = || {
         let cache = Cache::memcached(server.client(Protocol::Binary)).build();
-        let ledger = CountedRows(rows.clone(), Arc::default());
+        let ledger = Rows(rows.0.clone(), Arc::default());
         (ledger.1.clone(), tokio::spawn(replay(cache, ledger)))
     };
     let mut processes: Vec<_> = (0..8).map(|_| start()).collect();
@@ -347,7 +322,7 @@ async fn while_rows_are_left_every_process_replays() {
     rows.0.lock().unwrap().push((1, Invalidation::of((0..20).map(|n| format!("k{n}")))));
     let start = || {
         let cache = Cache::memcached(Client::new(config_of(&servers))).build();
-        let ledger = CountedRows(rows.clone(), Arc::default());
+        let ledger = Rows(rows.0.clone(), Arc::default());
         (ledger.1.clone(), tokio::spawn(replay(cache, ledger)))
     };
     let processes: Vec<_> = (0..3).map(|_| start()).collect();

@@ -350,13 +350,12 @@ impl Client {
         stand_in: bool,
     ) -> Result<WireItem<'a>, Error> {
         let config = &self.cluster.config;
-        let (bytes, limit) = (key.len() + item.value.len(), config.max_item_bytes);
         #[cfg(feature = "compression")]
         let may_shrink = config.compression.is_wanted(item.value.len());
         #[cfg(not(feature = "compression"))]
         let may_shrink = false;
-        if bytes > limit && !may_shrink {
-            return Err(Error::TooLarge { key: key::shown(key), bytes, limit, is_servers: false });
+        if !may_shrink {
+            config.check_size(key, item.value.len())?;
         }
         let expiration = item.expiration.on_server(stand_in);
         Ok(WireItem { key, value: item.value, flags: item.flags, expiration })

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{Link, frame::Response};
 #[cfg(feature = "compression")]
-use crate::{compression::COMPRESSED, key::shown};
+use crate::compression::COMPRESSED;
 use crate::{
     error::Error,
     types::{Cas, Value, WireItem},
@@ -32,12 +32,7 @@ impl Link {
         let is_packed = if packed.is_some() { COMPRESSED } else { 0 };
         let value = packed.map_or(Cow::Borrowed(item.value), Cow::Owned);
         // The client leaves the check to the transport if the value may become shorter.
-        let bytes = item.key.len() + value.len();
-        let limit = config.max_item_bytes;
-        if bytes > limit {
-            let key = shown(item.key);
-            return Err(Error::TooLarge { key, bytes, limit, is_servers: false });
-        }
+        config.check_size(item.key, value.len())?;
         Ok((value, item.flags | is_packed))
     }
 

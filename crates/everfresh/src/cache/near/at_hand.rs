@@ -14,14 +14,11 @@ use std::{
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
-use siphasher::sip128::{Hasher128, SipHasher24};
+use siphasher::sip128::Hasher128;
 
 use super::NearValue;
 use crate::{
-    backend::{
-        entries::Slot,
-        frame::{FingerprintKey, Stamp},
-    },
+    backend::{entries::Slot, frame::Stamp},
     cache::{
         Cache,
         codec::{deserialize, serialize},
@@ -30,7 +27,7 @@ use crate::{
     },
 };
 
-/// A decoded value is taken to need so many times the memory of its bytes.
+/// The assumed ratio of the memory of a decoded value to its serialized size.
 const EXPANSION: usize = 10;
 
 /// Makes the schema of an entry that names its value another one than that of an entry that holds it.
@@ -134,7 +131,7 @@ impl Cache {
         T: DeserializeOwned + Send + Sync + 'static,
     {
         if let Some(NearValue::Value(kept, _)) = self.near().get(digest) {
-            return kept.downcast::<AtHand<T>>().ok().map(|kept| (*kept).clone());
+            return kept.downcast::<Inner<T>>().ok().map(AtHand);
         }
         let key = self.bytes_key(digest);
         let bytes = self.entries().get(bytes_slot(&key, schema)).await.ok()??;
@@ -149,8 +146,7 @@ impl Cache {
         T: Serialize + Send + Sync + 'static,
     {
         let Some(bytes) = serialize(&value) else { return AtHand::new(value, None) };
-        let FingerprintKey(first, second) = self.entries().fingerprint_key();
-        let mut hasher = SipHasher24::new_with_keys(first, second);
+        let mut hasher = self.entries().fingerprint_key().hasher();
         hasher.write_u64(schema);
         hasher.write(std::any::type_name::<T>().as_bytes());
         hasher.write(&bytes);
@@ -175,7 +171,8 @@ impl Cache {
         digest: u128,
         bytes: usize,
     ) {
-        self.near().insert(digest, NearValue::Value(Arc::new(value.clone()), bytes * EXPANSION));
+        let kept: Arc<Inner<T>> = Arc::clone(&value.0);
+        self.near().insert(digest, NearValue::Value(kept, bytes * EXPANSION));
     }
 
     fn bytes_key(&self, digest: u128) -> String {

@@ -65,11 +65,7 @@ impl Pipeline {
     }
 
     /// Adds a request that has one response, or a list of statistics.
-    pub(crate) fn push(&self, mut request: Request<'_>, deadline: Instant) -> Ticket {
-        let shape = match request.opcode {
-            opcode::STAT => Shape::List { opcode: opcode::STAT },
-            opcode => Shape::One { opcode },
-        };
+    pub(crate) fn push(&self, request: Request<'_>, deadline: Instant) -> Ticket {
         let mut state = self.state();
         if request.opcode == opcode::GET {
             if let Some(slot) = state.share_get(request.key) {
@@ -79,9 +75,9 @@ impl Pipeline {
         } else {
             state.forget_gets();
         }
-        request.opaque = state.next_opaque;
-        state.encode(&request);
-        self.enter(state, shape, deadline)
+        let slot = state.push(request, deadline);
+        Self::wake(state);
+        self.ticket(slot)
     }
 
     /// Adds the requests that look up the entry of `item`, and store the item if there is none: one that
@@ -126,11 +122,7 @@ impl Pipeline {
         }
         let opaque = state.next_opaque.wrapping_add(quiet);
         state.encode(&Request { opcode: opcode::NOOP, opaque, ..Request::default() });
-        self.enter(state, Shape::Batch { opcode, quiet }, deadline)
-    }
-
-    fn enter(&self, mut state: MutexGuard<'_, State>, shape: Shape, deadline: Instant) -> Ticket {
-        let slot = state.enter(shape, deadline);
+        let slot = state.enter(Shape::Batch { opcode, quiet }, deadline);
         Self::wake(state);
         self.ticket(slot)
     }

@@ -111,11 +111,15 @@ impl State {
         self.codec
     }
 
-    /// Adds a request that has one response, and returns its slot.
+    /// Adds a request that has one response, or a list of statistics, and returns its slot.
     pub(super) fn push(&mut self, mut request: Request<'_>, deadline: Instant) -> usize {
+        let shape = match request.opcode {
+            opcode::STAT => Shape::List { opcode: opcode::STAT },
+            opcode => Shape::One { opcode },
+        };
         request.opaque = self.next_opaque;
         self.encode(&request);
-        self.enter(Shape::One { opcode: request.opcode }, deadline)
+        self.enter(shape, deadline)
     }
 
     pub(super) fn in_flight(&self) -> usize {
