@@ -75,7 +75,7 @@ pub enum Distribution {
 /// The treatment of keys on a server that is down.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Failover {
-    /// Operations fail at once with [`Error::ServerDown`](crate::Error::ServerDown), which a cache
+    /// Operations fail at once with [`Error::ServerDown`], which a cache
     /// treats as a miss. A key never lives on two servers.
     #[default]
     Miss,
