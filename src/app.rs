@@ -32,7 +32,7 @@ use crate::{
     server::{self, listen::ListenError, shutdown::Draining, turns},
     session::{
         Sessions,
-        flash::{self, FlashMarker},
+        flash::{self, Messages},
     },
     tasks::Tasks,
     views::Views,
@@ -132,7 +132,7 @@ struct Parts {
     history: Data<History>,
     hosts: Data<AllowedHosts>,
     limits: Data<Limits>,
-    marker: Data<FlashMarker>,
+    messages: Data<Messages>,
     metrics: Data<Metrics>,
     origins: Data<PublicOrigins>,
     pages: ViewCache,
@@ -164,9 +164,7 @@ impl Parts {
             .version(views.version() ^ headers::version(production) ^ limits.tasks_per_page)
             .query_number("page")
             .groups_of(Tasks::groups_of_pages())
-            .bypass_cookie(flash::MARKER)
-            // Only messages show anything of a session: they bypass the cache, and are not stored.
-            .allow_sessions()
+            .bypass_cookie(flash::COOKIE)
             .unless(move |req| {
                 request_body::is_announced(req)
                     || !allowed_hosts::allow(&hosts, req)
@@ -185,7 +183,7 @@ impl Parts {
             history,
             hosts: Data::new(config.allowed_hosts.clone()),
             limits: Data::new(limits),
-            marker: Data::new(FlashMarker::new(production)),
+            messages: Data::new(sessions.messages()),
             metrics,
             origins: Data::new(PublicOrigins(config.public_origins.clone())),
             pages,
@@ -208,7 +206,7 @@ impl Parts {
             .app_data(self.history.clone())
             .app_data(self.hosts.clone())
             .app_data(self.limits.clone())
-            .app_data(self.marker.clone())
+            .app_data(self.messages.clone())
             .app_data(self.metrics.clone())
             .app_data(self.origins.clone())
             .app_data(self.proxies.clone())

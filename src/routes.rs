@@ -17,24 +17,19 @@ use crate::{
 
 pub(crate) const ROUTES: &[Route] = &[
     route!(GetAndPost "/" => |r| read(r, handlers::list).route(web::post().to(changes::add)))
-        .cached()
-        .with_session(),
-    route!(Get "/active" => |r| read(r, handlers::list)).cached().with_session(),
-    route!(Get "/completed" => |r| read(r, handlers::list)).cached().with_session(),
-    route!(Post "/complete-all" => |r| r.route(web::post().to(changes::complete_all)))
-        .with_session(),
+        .cached(),
+    route!(Get "/active" => |r| read(r, handlers::list)).cached(),
+    route!(Get "/completed" => |r| read(r, handlers::list)).cached(),
+    route!(Post "/complete-all" => |r| r.route(web::post().to(changes::complete_all))),
     route!(Post "/clear-completed" => |r| r.route(web::post().to(changes::clear_completed)))
         .with_session(),
     route!(Post "/undo" => |r| r.route(web::post().to(changes::undo))).with_session(),
-    route!(Post "/{id}" matching "/{id:[0-9]+}" => |r| r.route(web::post().to(changes::rename)))
-        .with_session(),
+    route!(Post "/{id}" matching "/{id:[0-9]+}" => |r| r.route(web::post().to(changes::rename))),
     route!(Get "/{id}/edit" matching "/{id:[0-9]+}/edit" => |r| read(r, handlers::edit)),
     route!(Post "/{id}/complete" matching "/{id:[0-9]+}/complete" =>
-        |r| r.route(web::post().to(changes::complete)))
-    .with_session(),
+        |r| r.route(web::post().to(changes::complete))),
     route!(Post "/{id}/reopen" matching "/{id:[0-9]+}/reopen" =>
-        |r| r.route(web::post().to(changes::reopen)))
-    .with_session(),
+        |r| r.route(web::post().to(changes::reopen))),
     route!(Post "/{id}/delete" matching "/{id:[0-9]+}/delete" =>
         |r| r.route(web::post().to(changes::delete)))
     .with_session(),

@@ -1,30 +1,25 @@
-//! Messages that the next page shows once, stored in the session.
+//! Messages that the next page shows once, in a signed cookie.
 //!
-//! A visitor with a message also has a marker cookie. With the cookie a request bypasses the view cache;
-//! without it, no session is loaded for a cached page. The page that shows the messages removes the
-//! cookie. A message about something that was not done is in the marker alone, and starts no session.
+//! So a message needs no session and no cache: a write waits for neither, and a message survives the loss of
+//! both. With the cookie a request bypasses the view cache, and the page that shows the messages removes it.
 
-use actix_session::{Session, SessionInsertError};
 use actix_web::{
     HttpRequest, HttpResponse,
-    cookie::{Cookie, SameSite},
+    cookie::{Cookie, CookieJar, SameSite},
 };
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
-/// The session entry.
-const KEY: &str = "flash";
+use super::key_rotation::KeyRotation;
 
-/// The name of the marker cookie.
-pub(crate) const MARKER: &str = "flash";
+/// The name of the cookie.
+pub(crate) const COOKIE: &str = "flash";
 
-/// The values of the marker for messages that are in no session; those of the session are shown with them.
-const IN_MARKER: [(&str, Flash); 2] =
-    [("gone", Flash::AlreadyGone), ("nothing", Flash::NothingToUndo)];
-
-/// The largest number of messages, so that a client that never loads a page cannot fill its session.
+/// The largest number of messages, for a client that never loads a page.
 const MAX_MESSAGES: usize = 5;
 
-/// The longest part of a task's name in a message, in characters.
+/// The longest part of a task's name in a message, in characters: at four bytes each, in Base64,
+/// [`MAX_MESSAGES`] of them fit into a cookie of 4 KB.
 const MAX_NAME_LENGTH: usize = 80;
 
 /// A message about the last action.
@@ -116,72 +111,60 @@ impl From<&str> for ShortName {
     }
 }
 
-/// Stores a message for the next page.
-pub(crate) fn push(session: &Session, message: Flash) -> Result<(), SessionInsertError> {
-    let mut messages = peek(session);
-    messages.push(message);
-    let surplus = messages.len().saturating_sub(MAX_MESSAGES);
-    session.insert(KEY, &messages[surplus..])
+/// Reads and writes the cookie with the messages.
+#[derive(Clone)]
+pub(crate) struct Messages {
+    keys: KeyRotation,
+    secure: bool,
 }
 
-/// Returns the messages, oldest first.
-pub(crate) fn peek(session: &Session) -> Vec<Flash> {
-    // Messages of another version that cannot be parsed are dropped.
-    session.get(KEY).ok().flatten().unwrap_or_default()
-}
-
-/// Removes the messages and returns them, oldest first. Ends a session without other entries.
-pub(crate) fn take(session: &Session) -> Vec<Flash> {
-    let messages = peek(session);
-    if session.remove(KEY).is_some() && session.entries().is_empty() {
-        session.purge();
-    }
-    messages
-}
-
-/// The marker cookie.
-#[derive(Clone, Debug)]
-pub(crate) struct FlashMarker(Cookie<'static>);
-
-impl FlashMarker {
-    /// Creates the cookie; with `secure`, for HTTPS only.
-    pub(crate) fn new(secure: bool) -> Self {
-        let cookie = Cookie::build(MARKER, "1").path("/").http_only(true);
-        Self(cookie.same_site(SameSite::Lax).secure(secure).finish())
+impl Messages {
+    /// Signs with `keys`; with `secure`, the cookie is for HTTPS only.
+    pub(super) fn new(keys: KeyRotation, secure: bool) -> Self {
+        Self { keys, secure }
     }
 
-    pub(crate) fn set(&self, response: &mut HttpResponse) {
-        // It can fail only for a cookie with invalid characters.
-        let _ = response.add_cookie(&self.0);
+    /// Returns the messages that the visitor has not seen, oldest first. A cookie that this app has not
+    /// signed, or that another version wrote differently, has none.
+    pub(crate) fn read(&self, request: &HttpRequest) -> Vec<Flash> {
+        let Some(cookie) = request.cookie(COOKIE) else { return Vec::new() };
+        let verified =
+            self.keys.all().find_map(|key| CookieJar::new().signed(key).verify(cookie.clone()));
+        let json = verified.and_then(|cookie| URL_SAFE_NO_PAD.decode(cookie.value()).ok());
+        json.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()
     }
 
-    /// Sets the cookie so that the next page shows a message without data of its own, unless another message
-    /// follows before it.
-    pub(crate) fn set_message(&self, response: &mut HttpResponse, message: &Flash) {
-        let mut cookie = self.0.clone();
-        if let Some((value, _)) = IN_MARKER.iter().find(|(_, known)| known == message) {
-            cookie.set_value(*value);
+    /// Adds a message to those that the visitor has not seen.
+    pub(crate) fn add(&self, message: Flash, request: &HttpRequest, response: &mut HttpResponse) {
+        let mut messages = self.read(request);
+        messages.push(message);
+        let surplus = messages.len().saturating_sub(MAX_MESSAGES);
+        let json = serde_json::to_vec(&messages[surplus..]).unwrap_or_default();
+        let mut jar = CookieJar::new();
+        jar.signed_mut(&self.keys.current).add(self.cookie(URL_SAFE_NO_PAD.encode(json)));
+        for cookie in jar.delta() {
+            // It can fail only for a cookie with invalid characters.
+            let _ = response.add_cookie(cookie);
         }
-        let _ = response.add_cookie(&cookie);
-    }
-
-    /// Returns the message of the marker itself.
-    pub(crate) fn message(request: &HttpRequest) -> Option<Flash> {
-        let marker = request.cookie(MARKER)?;
-        let message = IN_MARKER.iter().find(|(value, _)| *value == marker.value());
-        message.map(|(_, message)| message.clone())
     }
 
     /// Removes the cookie, if the request carries it.
     pub(crate) fn remove(&self, request: &HttpRequest, response: &mut HttpResponse) {
-        if request.cookie(MARKER).is_some() {
-            let _ = response.add_removal_cookie(&self.0);
+        if request.cookie(COOKIE).is_some() {
+            let _ = response.add_removal_cookie(&self.cookie(String::new()));
         }
+    }
+
+    fn cookie(&self, value: String) -> Cookie<'static> {
+        let cookie = Cookie::build(COOKIE, value).path("/").http_only(true);
+        cookie.same_site(SameSite::Lax).secure(self.secure).finish()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use actix_web::{cookie::Key, test::TestRequest};
+
     use super::*;
 
     #[test]
@@ -189,5 +172,47 @@ mod tests {
         let shortened = |length| ShortName::from(&*"🦀".repeat(length)).0;
         assert_eq!(shortened(80), "🦀".repeat(80));
         assert_eq!(shortened(81), format!("{}…", "🦀".repeat(80)));
+    }
+
+    fn messages(current: &Key, previous: Option<&Key>) -> Messages {
+        let (current, previous) = (current.clone(), previous.cloned());
+        Messages::new(KeyRotation { cookie: "id", current, previous }, true)
+    }
+
+    /// The cookie after `added` were added one by one, without a page in between.
+    fn cookie(messages: &Messages, added: &[Flash]) -> Option<Cookie<'static>> {
+        added.iter().fold(None, |cookie, message| {
+            let request = cookie.into_iter().fold(TestRequest::default(), TestRequest::cookie);
+            let mut response = HttpResponse::Ok().finish();
+            messages.add(message.clone(), &request.to_http_request(), &mut response);
+            response.cookies().next().map(Cookie::into_owned)
+        })
+    }
+
+    fn read(messages: &Messages, cookie: Cookie<'static>) -> Vec<Flash> {
+        messages.read(&TestRequest::default().cookie(cookie).to_http_request())
+    }
+
+    #[test]
+    fn the_last_five_messages_fit_into_a_cookie() {
+        let messages = messages(&Key::generate(), None);
+        let longest = Flash::Renamed { name: (&*"🦀".repeat(500)).into() };
+        let cookie = cookie(&messages, &vec![longest.clone(); 7]).unwrap();
+        assert!(cookie.to_string().len() < 4096, "{}", cookie.to_string().len());
+        assert_eq!(read(&messages, cookie), vec![longest; 5]);
+    }
+
+    #[test]
+    fn a_cookie_that_the_app_has_not_signed_has_no_messages() {
+        let (ours, theirs) = (Key::generate(), Key::generate());
+        let added = [Flash::Added { name: "Milk".into() }];
+        let cookie = cookie(&messages(&ours, None), &added).unwrap();
+        assert_eq!(read(&messages(&ours, None), cookie.clone()), added);
+        assert_eq!(read(&messages(&theirs, Some(&ours)), cookie.clone()), added);
+        assert_eq!(read(&messages(&theirs, None), cookie.clone()), []);
+        let mut changed = cookie.clone();
+        changed.set_value(cookie.value().replace('W', "X"));
+        assert_ne!(changed.value(), cookie.value());
+        assert_eq!(read(&messages(&ours, None), changed), []);
     }
 }

@@ -37,6 +37,11 @@ pub(crate) async fn accept_previous_key(
 }
 
 impl KeyRotation {
+    /// Returns the keys that may have protected a cookie.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Key> {
+        [&self.current].into_iter().chain(&self.previous)
+    }
+
     /// Returns the cookies of a request with the session cookie encrypted by the current key; `None`
     /// if nothing has to change.
     fn rotated(&self, headers: &HeaderMap) -> Option<String> {

@@ -1,4 +1,5 @@
-//! Sessions: their store, cookie and middleware, made from the settings.
+//! Sessions: their store, cookie and middleware, made from the settings. They hold what can be undone;
+//! messages for the next page are in a cookie of their own.
 
 pub(crate) mod flash;
 pub(crate) mod key_rotation;
@@ -14,6 +15,7 @@ use everfresh::{Cache, CacheSessionStore};
 use secrecy::{ExposeSecret, SecretString};
 
 use self::{
+    flash::Messages,
     key_rotation::KeyRotation,
     store::{DbSessions, Store},
     undo::UndoRoom,
@@ -53,11 +55,16 @@ impl Sessions {
         Self { store, keys: key_rotation(config, production), lifetime, secure: production }
     }
 
+    /// Returns the messages for visitors, signed with the keys of the sessions.
+    pub(crate) fn messages(&self) -> Messages {
+        Messages::new(self.keys.clone(), self.secure)
+    }
+
     pub(crate) fn keys(&self) -> KeyRotation {
         self.keys.clone()
     }
 
-    /// Returns the room for deleted tasks: a cookie takes 4 KB, encrypted and with the messages.
+    /// Returns the room for deleted tasks: a cookie takes 4 KB, encrypted.
     pub(crate) fn undo_room(&self) -> UndoRoom {
         match self.store {
             Store::Cookie => UndoRoom(900),

@@ -11,14 +11,14 @@ use super::{
     AddError, Tasks,
     pages::{EditPage, edit_page, reject},
     place::{Filter, Place},
-    redirect::{already_gone, at_row, back, tell, tell_in_marker},
+    redirect::{at_row, back, tell},
     table::Renamed,
     task::{Task, TaskId, TaskName},
 };
 use crate::{
     http::error_pages::AppError,
     session::{
-        flash::{Flash, FlashMarker},
+        flash::{Flash, Messages},
         undo::{self, UndoRoom},
     },
     views::Views,
@@ -29,8 +29,7 @@ pub(crate) async fn add(
     req: HttpRequest,
     tasks: Data<Tasks>,
     views: Data<Views>,
-    marker: Data<FlashMarker>,
-    session: Session,
+    messages: Data<Messages>,
     form: Bytes,
 ) -> Result<HttpResponse, AppError> {
     let (place, typed) = (back(&req), field(&form, "name"));
@@ -51,54 +50,51 @@ pub(crate) async fn add(
             return reject(&tasks, &views, StatusCode::CONFLICT, place, typed, &problem).await;
         }
     };
-    tell(&session, &marker, message, &shown.to_string())
+    Ok(tell(&req, &messages, message, shown))
 }
 
 /// `POST /{id}/complete`
 pub(crate) async fn complete(
     req: HttpRequest,
     tasks: Data<Tasks>,
-    marker: Data<FlashMarker>,
-    session: Session,
+    messages: Data<Messages>,
     id: Path<TaskId>,
 ) -> Result<HttpResponse, AppError> {
-    set_completed(&req, &tasks, &marker, &session, *id, true).await
+    set_completed(&req, &tasks, &messages, *id, true).await
 }
 
 /// `POST /{id}/reopen`
 pub(crate) async fn reopen(
     req: HttpRequest,
     tasks: Data<Tasks>,
-    marker: Data<FlashMarker>,
-    session: Session,
+    messages: Data<Messages>,
     id: Path<TaskId>,
 ) -> Result<HttpResponse, AppError> {
-    set_completed(&req, &tasks, &marker, &session, *id, false).await
+    set_completed(&req, &tasks, &messages, *id, false).await
 }
 
 async fn set_completed(
     req: &HttpRequest,
     tasks: &Tasks,
-    marker: &FlashMarker,
-    session: &Session,
+    messages: &Messages,
     id: TaskId,
     completed: bool,
 ) -> Result<HttpResponse, AppError> {
     let place = back(req);
     let Some(task) = tasks.set_completed(id, completed).await? else {
-        return Ok(already_gone(marker, place));
+        return Ok(tell(req, messages, Flash::AlreadyGone, place));
     };
     let name = task.name.as_str().into();
     let message = if completed { Flash::Completed { name } } else { Flash::Reopened { name } };
-    tell(session, marker, message, &at_row(place, id))
+    Ok(tell(req, messages, message, at_row(place, id)))
 }
 
 /// `POST /{id}`
 pub(crate) async fn rename(
+    req: HttpRequest,
     tasks: Data<Tasks>,
     views: Data<Views>,
-    marker: Data<FlashMarker>,
-    session: Session,
+    messages: Data<Messages>,
     id: Path<TaskId>,
     form: Bytes,
 ) -> Result<HttpResponse, AppError> {
@@ -115,8 +111,8 @@ pub(crate) async fn rename(
     };
     let message = Flash::Renamed { name: name.as_str().into() };
     match tasks.rename(*id, page.original.clone(), name).await? {
-        Renamed::Done => tell(&session, &marker, message, &at_row(place, *id)),
-        Renamed::Gone => Ok(already_gone(&marker, place)),
+        Renamed::Done => Ok(tell(&req, &messages, message, at_row(place, *id))),
+        Renamed::Gone => Ok(tell(&req, &messages, Flash::AlreadyGone, place)),
         Renamed::Conflict(Task { name: original, .. }) => {
             let page = EditPage { original, has_conflict: true, ..page };
             edit_page(&views, StatusCode::CONFLICT, &page).await
@@ -128,36 +124,35 @@ pub(crate) async fn rename(
 pub(crate) async fn delete(
     req: HttpRequest,
     tasks: Data<Tasks>,
-    marker: Data<FlashMarker>,
+    messages: Data<Messages>,
     session: Session,
     undo_room: Data<UndoRoom>,
     id: Path<TaskId>,
 ) -> Result<HttpResponse, AppError> {
     let place = back(&req);
     let Some(deleted) = tasks.delete(*id).await? else {
-        return Ok(already_gone(&marker, place));
+        return Ok(tell(&req, &messages, Flash::AlreadyGone, place));
     };
     let name = deleted.name.as_str().into();
     let can_undo = undo_room.keep(&session, &[deleted])?;
-    tell(&session, &marker, Flash::Deleted { name, can_undo }, &place.to_string())
+    Ok(tell(&req, &messages, Flash::Deleted { name, can_undo }, place))
 }
 
 /// `POST /complete-all`
 pub(crate) async fn complete_all(
     req: HttpRequest,
     tasks: Data<Tasks>,
-    marker: Data<FlashMarker>,
-    session: Session,
+    messages: Data<Messages>,
 ) -> Result<HttpResponse, AppError> {
     let number = tasks.complete_all().await?;
-    tell(&session, &marker, Flash::CompletedAll { number }, &back(&req).to_string())
+    Ok(tell(&req, &messages, Flash::CompletedAll { number }, back(&req)))
 }
 
 /// `POST /clear-completed`
 pub(crate) async fn clear_completed(
     req: HttpRequest,
     tasks: Data<Tasks>,
-    marker: Data<FlashMarker>,
+    messages: Data<Messages>,
     session: Session,
     undo_room: Data<UndoRoom>,
 ) -> Result<HttpResponse, AppError> {
@@ -165,25 +160,25 @@ pub(crate) async fn clear_completed(
     let number = cleared.number;
     let all_known = number > 0 && number == cleared.tasks.len();
     let can_undo = all_known && undo_room.keep(&session, &cleared.tasks)?;
-    tell(&session, &marker, Flash::Cleared { number, can_undo }, &back(&req).to_string())
+    Ok(tell(&req, &messages, Flash::Cleared { number, can_undo }, back(&req)))
 }
 
 /// `POST /undo`
 pub(crate) async fn undo(
     req: HttpRequest,
     tasks: Data<Tasks>,
-    marker: Data<FlashMarker>,
+    messages: Data<Messages>,
     session: Session,
 ) -> Result<HttpResponse, AppError> {
     let place = back(&req);
     let Some(deleted) = undo::kept::<Vec<Task>>(&session) else {
-        return Ok(tell_in_marker(&marker, &Flash::NothingToUndo, place));
+        return Ok(tell(&req, &messages, Flash::NothingToUndo, place));
     };
     let number = deleted.len();
     tasks.restore(deleted).await?;
     // Only now: if the database had failed, the visitor could try again.
     undo::forget(&session);
-    tell(&session, &marker, Flash::Restored { number }, &place.to_string())
+    Ok(tell(&req, &messages, Flash::Restored { number }, place))
 }
 
 /// Returns the first field of a form with this name; an empty text if there is none.

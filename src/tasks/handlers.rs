@@ -1,6 +1,5 @@
 //! The pages: each handler parses the request, calls one method of [`Tasks`], and renders.
 
-use actix_session::Session;
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{Method, StatusCode, header, uri::PathAndQuery},
@@ -11,12 +10,12 @@ use super::{
     Tasks,
     pages::{EditPage, ListPage, edit_page, list_page},
     place::Place,
-    redirect::{already_gone, back},
+    redirect::{back, tell},
     task::{Task, TaskId},
 };
 use crate::{
     http::error_pages::AppError,
-    session::flash::{self, Flash, FlashMarker},
+    session::flash::{Flash, Messages},
     views::Views,
 };
 
@@ -25,21 +24,19 @@ pub(crate) async fn list(
     req: HttpRequest,
     tasks: Data<Tasks>,
     views: Data<Views>,
-    marker: Data<FlashMarker>,
-    session: Session,
+    messages: Data<Messages>,
 ) -> Result<HttpResponse, AppError> {
     let is_head = req.method() == Method::HEAD;
     let place = place_of(&req);
     let listed = tasks.page(place).await?;
-    let mut flashes = if is_head { flash::peek(&session) } else { flash::take(&session) };
-    flashes.extend(FlashMarker::message(&req));
+    let flashes = messages.read(&req);
     let focus = flashes.iter().any(|flash| matches!(flash, Flash::Added { .. }));
     let has_messages = !flashes.is_empty();
     let flashes = flashes.iter().map(Flash::words).collect();
     let page = ListPage { listed, flashes, focus, ..ListPage::default() };
     let mut response = list_page(&views, StatusCode::OK, place.filter, page).await?;
     if !is_head {
-        marker.remove(&req, &mut response);
+        messages.remove(&req, &mut response);
     }
     if has_messages {
         let no_store = header::HeaderValue::from_static("no-store");
@@ -53,12 +50,12 @@ pub(crate) async fn edit(
     req: HttpRequest,
     tasks: Data<Tasks>,
     views: Data<Views>,
-    marker: Data<FlashMarker>,
+    messages: Data<Messages>,
     id: Path<TaskId>,
 ) -> Result<HttpResponse, AppError> {
     let place = back(&req);
     let Some(Task { id, name, .. }) = tasks.find(*id).await? else {
-        return Ok(already_gone(&marker, place));
+        return Ok(tell(&req, &messages, Flash::AlreadyGone, place));
     };
     let page = EditPage {
         id,

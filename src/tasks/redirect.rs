@@ -1,16 +1,12 @@
 //! Redirects after a change: back to the list, with a message.
 
-use actix_session::Session;
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{Uri, header},
 };
 
 use super::{place::Place, task::TaskId};
-use crate::{
-    http::error_pages::AppError,
-    session::flash::{self, Flash, FlashMarker},
-};
+use crate::session::flash::{Flash, Messages};
 
 /// Returns the list from which a form was sent: that of the `Referer`, or else the first page. Only the paths
 /// of lists count, so it leads to no other site.
@@ -26,32 +22,17 @@ pub(super) fn at_row(place: Place, id: TaskId) -> String {
     format!("{place}#toggle-{}", id.get())
 }
 
-/// Stores a message, and redirects to the page that shows it.
+/// Redirects to the page that shows the message.
 pub(super) fn tell(
-    session: &Session,
-    marker: &FlashMarker,
+    req: &HttpRequest,
+    messages: &Messages,
     message: Flash,
-    location: &str,
-) -> Result<HttpResponse, AppError> {
-    flash::push(session, message)?;
-    let mut response = see(location);
-    marker.set(&mut response);
-    Ok(response)
-}
-
-pub(super) fn already_gone(marker: &FlashMarker, place: Place) -> HttpResponse {
-    tell_in_marker(marker, &Flash::AlreadyGone, place)
-}
-
-/// Redirects with a message that starts no session.
-pub(super) fn tell_in_marker(marker: &FlashMarker, message: &Flash, place: Place) -> HttpResponse {
-    let mut response = see(&place.to_string());
-    marker.set_message(&mut response, message);
+    location: impl ToString,
+) -> HttpResponse {
+    let location = (header::LOCATION, location.to_string());
+    let mut response = HttpResponse::SeeOther().insert_header(location).finish();
+    messages.add(message, req, &mut response);
     response
-}
-
-fn see(location: &str) -> HttpResponse {
-    HttpResponse::SeeOther().insert_header((header::LOCATION, location)).finish()
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! Sessions and their messages, in the cache and in the database.
+//! Sessions, in the cache and in the database, and the messages in a cookie of their own.
 
 use tempfile::tempdir;
 use test_support::{
     app::TestApp,
     database::TestDatabase,
-    http::{Browser, Reply},
+    http::Browser,
     memcached::{Kind, Memcached},
     on_every_database_url,
     program::{Program, command},
@@ -28,16 +28,38 @@ fn a_visitor_with_a_message_leaves_no_trace_of_it_for_others() {
         assert_eq!(app.browser().get("/").flashes(), [""; 0]);
         assert_eq!(author.get("/").flashes(), [""; 0]);
     }
-    // The marker cookie without a session shows no message and is removed.
-    let marked = app.browser().send("GET", "/", &[("cookie", "flash=1")], "");
-    assert_eq!(marked.flashes(), [""; 0]);
-    assert!(marked.cookie("flash").contains("Max-Age=0"));
+    // A cookie that the app has not signed shows no message and is removed.
+    let forged = app.browser().send("GET", "/", &[("cookie", "flash=1")], "");
+    assert_eq!(forged.flashes(), [""; 0]);
+    assert!(forged.cookie("flash").contains("Max-Age=0"));
 }
 
-/// Returns the `name=value` parts of a reply's session and marker cookies, as a `Cookie` header.
-fn session_cookies(reply: &Reply) -> String {
-    ["id", "flash"].map(|name| reply.cookie(name).split(';').next().unwrap()).join("; ")
+#[test]
+fn only_what_can_be_undone_starts_a_session() {
+    let (app, _server) = cached_app(TestDatabase::sqlite(), &[]);
+    let browser = app.with_tasks(&["Milk"]);
+    for change in ["/1/complete", "/1/reopen", "/complete-all"] {
+        let changed = browser.post(change);
+        assert_eq!((changed.status, changed.cookie("id")), (303, ""), "{change}");
+    }
+    assert_ne!(browser.post("/1/delete").cookie("id"), "");
+    assert!(browser.post("/undo").cookie("id").contains("Max-Age=0"), "the session is empty");
 }
+
+/// Deletes the first task. Returns the cookies of the reply, as a `Cookie` header.
+fn delete_first(browser: &Browser) -> String {
+    let deleted = browser.post("/1/delete");
+    ["id", "flash"].map(|name| deleted.cookie(name).split(';').next().unwrap()).join("; ")
+}
+
+/// Undoes the deletion of a visitor with these cookies. Returns the last message that the next page shows.
+fn undo(browser: impl Fn() -> Browser, cookies: &str) -> String {
+    let undone = browser().send("POST", "/undo", &[("cookie", cookies)], "");
+    let messages = undone.cookie("flash").split(';').next().unwrap();
+    browser().get_with("/", &[("cookie", messages)]).flashes().pop().unwrap()
+}
+
+const BROUGHT_BACK: &str = "Brought back 1 task.";
 
 #[test]
 fn a_session_in_the_cache_survives_a_restart_of_the_app() {
@@ -51,28 +73,27 @@ fn a_session_in_the_cache_survives_a_restart_of_the_app() {
         ("MEMCACHE_TIMEOUT", "10s"),
     ];
     let first = Program::start(command(folder.path(), &settings));
-    let added = Browser::new(first.address()).post_form("/", &[("name", "Milk")]);
+    let browser = Browser::new(first.address());
+    browser.post_form("/", &[("name", "Milk")]);
+    let cookies = delete_first(&browser);
     drop(first);
     let second = Program::start(command(folder.path(), &settings));
-    let headers = [("cookie", &*session_cookies(&added))];
-    let page = Browser::new(second.address()).send("GET", "/", &headers, "");
-    assert_eq!(page.flashes(), ["Added “Milk”."]);
+    assert_eq!(undo(|| Browser::new(second.address()), &cookies), BROUGHT_BACK);
 }
 
 #[test]
 fn a_session_in_a_cookie_ends_with_its_lifetime_whoever_keeps_the_cookie() {
     let settings = [("SESSION_STORE", "cookie"), ("SESSION_LIFETIME", "3s")];
     let app = TestApp::with(TestDatabase::sqlite(), &settings);
-    let cookies = session_cookies(&app.browser().post_form("/", &[("name", "Milk")]));
-    let flashes = || app.browser().get_with("/", &[("cookie", &cookies)]).flashes();
-    assert_eq!(flashes(), ["Added “Milk”."]);
-    wait_until("the session has ended", || flashes().is_empty());
+    let cookies = delete_first(&app.with_tasks(&["Milk"]));
+    assert_eq!(undo(|| app.browser(), &cookies), BROUGHT_BACK);
+    wait_until("the session has ended", || undo(|| app.browser(), &cookies) != BROUGHT_BACK);
 }
 
 #[test]
-fn a_session_survives_a_new_secret_key_only_if_the_previous_one_is_set() {
+fn messages_and_a_session_survive_a_new_secret_key_only_if_the_previous_one_is_set() {
     let new_key = SECRET_KEY.to_uppercase();
-    for (previous, flashes) in [(SECRET_KEY, 1), ("", 0), (new_key.as_str(), 0)] {
+    for (previous, is_kept) in [(SECRET_KEY, true), ("", false), (new_key.as_str(), false)] {
         let (folder, server) = (tempdir().unwrap(), Memcached::start(Kind::Plain));
         let address = server.address().to_string();
         let start = |settings: &[(&str, &str)]| {
@@ -85,12 +106,16 @@ fn a_session_survives_a_new_secret_key_only_if_the_previous_one_is_set() {
             Program::start(command(folder.path(), &[&common, settings].concat()))
         };
         let first = start(&[("SECRET_KEY", SECRET_KEY)]);
-        let added = Browser::new(first.address()).post_form("/", &[("name", "Milk")]);
+        let browser = Browser::new(first.address());
+        browser.post_form("/", &[("name", "Milk")]);
+        browser.get("/");
+        let cookies = format!("a=b; {}; c=d", delete_first(&browser));
         drop(first);
         let second = start(&[("SECRET_KEY", &new_key), ("SECRET_KEY_PREVIOUS", previous)]);
-        let headers = [("cookie", &*format!("a=b; {}; c=d", session_cookies(&added)))];
-        let page = Browser::new(second.address()).send("GET", "/", &headers, "");
-        assert_eq!(page.flashes().len(), flashes, "{previous}");
+        let browser = || Browser::new(second.address());
+        let page = browser().get_with("/", &[("cookie", &cookies)]);
+        assert_eq!(page.flashes().is_empty(), !is_kept, "{previous}");
+        assert_eq!(undo(browser, &cookies) == BROUGHT_BACK, is_kept, "{previous}");
     }
 }
 
@@ -113,11 +138,10 @@ fn what_does_not_fit_into_the_session_is_deleted_without_undo() {
 fn a_session_in_the_database_survives_the_loss_of_the_cache(database: &TestDatabase) {
     let (app, server) =
         cached_app(TestDatabase::at(&database.url), &[("SESSION_STORE", "cached_db")]);
-    let browser = app.browser();
-    browser.post_form("/", &[("name", "Milk")]);
-    flush(&server);
-    assert_eq!(browser.get("/").flashes(), ["Added “Milk”."]);
-    assert_eq!(browser.get("/").flashes(), [""; 0]);
+    let browser = app.with_tasks(&["Milk"]);
     browser.post("/1/delete");
-    assert_eq!(browser.get("/").flashes(), ["Deleted “Milk”."]);
+    flush(&server);
+    browser.post("/undo");
+    assert_eq!(browser.get("/").flashes().pop().unwrap(), BROUGHT_BACK);
+    assert_eq!(browser.get("/").task_names(), ["Milk"]);
 }

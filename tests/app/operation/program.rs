@@ -144,7 +144,9 @@ fn in_production_cookies_are_secure_and_responses_have_hsts() {
     let settings =
         [("PORT", "0"), ("HOST", "127.0.0.1"), ("APP_ENV", "production"), ("SECRET_KEY", KEY)];
     let program = Program::start(command(folder.path(), &settings));
-    let reply = Browser::new(program.address()).post_form("/", &[("name", "Milk")]);
+    let browser = Browser::new(program.address());
+    browser.post_form("/", &[("name", "Milk")]);
+    let reply = browser.post("/1/delete");
     assert!(reply.header("strict-transport-security").starts_with("max-age="));
     for name in ["__Host-id", "flash"] {
         let cookie = reply.cookie(name);
