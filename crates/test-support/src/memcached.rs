@@ -39,12 +39,24 @@ pub enum Kind {
     Tls,
     /// TLS, and log-in by SASL.
     TlsSasl,
+    /// TLS, and log-in by the text protocol.
+    TlsAuthFile,
     /// TLS, and the certificate of a client is required.
     TlsForClients,
     /// `-B ascii`: no binary protocol.
     Ascii,
     /// `-B binary`: only the binary protocol.
     OnlyBinary,
+}
+
+impl Kind {
+    fn has_log_in(self) -> bool {
+        matches!(self, Self::Sasl | Self::TlsSasl | Self::AuthFile | Self::TlsAuthFile)
+    }
+
+    fn has_tls(self) -> bool {
+        matches!(self, Self::Tls | Self::TlsSasl | Self::TlsAuthFile | Self::TlsForClients)
+    }
 }
 
 /// A memcached process. It is killed when the value is dropped.
@@ -65,7 +77,7 @@ impl Memcached {
         if matches!(kind, Kind::Sasl | Kind::TlsSasl) {
             server.write_sasl_files();
         }
-        if matches!(kind, Kind::Tls | Kind::TlsSasl | Kind::TlsForClients) {
+        if kind.has_tls() {
             server.use_certificate(&Certificate::valid());
         }
         fs::write(server.path("users"), format!("{USER}:{PASSWORD}\n")).unwrap();
@@ -136,6 +148,7 @@ impl Memcached {
             Kind::TlsForClients => vec!["-l", &host, "-p", &port, "-Z", "-o", &for_clients],
             Kind::Ascii => vec!["-l", &host, "-p", &port, "-B", "ascii"],
             Kind::OnlyBinary => vec!["-l", &host, "-p", &port, "-B", "binary"],
+            Kind::TlsAuthFile => vec!["-l", &host, "-p", &port, "-Y", &users, "-Z", "-o", &tls],
             Kind::AuthFile => vec!["-l", &host, "-p", &port, "-Y", &users],
         });
         command.env("SASL_CONF_PATH", self.folder.path());
@@ -165,9 +178,7 @@ impl Memcached {
     pub fn address(&self) -> ServerAddress {
         match self.kind {
             Kind::UnixSocket => self.path("s").parse().unwrap(),
-            Kind::Tls | Kind::TlsSasl | Kind::TlsForClients => {
-                format!("tls://{}:{}", self.host, self.port).parse().unwrap()
-            }
+            kind if kind.has_tls() => format!("tls://{}:{}", self.host, self.port).parse().unwrap(),
             _ => format!("{}:{}", self.host, self.port).parse().unwrap(),
         }
     }
@@ -178,7 +189,7 @@ impl Memcached {
         config.protocol = protocol;
         config.tls.ca_file = Some(self.ca_file());
         config.tls.server_name = Some(TLS_NAME.to_owned());
-        if matches!(self.kind, Kind::Sasl | Kind::TlsSasl | Kind::AuthFile) {
+        if self.kind.has_log_in() {
             config.credentials = Some(credentials(PASSWORD));
         }
         config

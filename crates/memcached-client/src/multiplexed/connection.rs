@@ -23,7 +23,7 @@ use super::{
     codec::{Codec, DecodeError},
     establish::{Opened, connection_failed, establish},
     frame::Frame,
-    pipeline::{Pipeline, Records, UnexpectedResponse},
+    pipeline::{Pipeline, UnexpectedResponse, Writes},
 };
 use crate::{
     address::ServerAddress,
@@ -89,7 +89,7 @@ impl Connection {
         let is_tls = matches!(address, ServerAddress::Tls { .. });
         Arc::new(Self {
             number: next_connection(),
-            pipeline: Pipeline::new(Records::new(is_tls)),
+            pipeline: Pipeline::new(Writes::new(is_tls)),
             returns_at_start: health.returns(),
             outages_at_opening: AtomicU64::new(STILL_OPENING),
             retired: AtomicBool::new(false),
@@ -215,7 +215,7 @@ struct IoLoop<'a> {
     /// Requests that are not yet written.
     writing: BytesMut,
     /// Where `writing` is divided.
-    records: Records,
+    writes: Writes,
     /// Number of bytes written since `writing` was last filled.
     written: usize,
     /// Bytes that are not yet decoded.
@@ -235,7 +235,7 @@ impl<'a> IoLoop<'a> {
             stream,
             codec,
             writing: BytesMut::new(),
-            records: Records::default(),
+            writes: Writes::default(),
             written: 0,
             reading: BytesMut::with_capacity(READ_BLOCK),
             woken: Vec::new(),
@@ -255,16 +255,16 @@ impl<'a> IoLoop<'a> {
             if std::mem::take(&mut self.written) > MAX_IDLE_BUFFER {
                 self.writing = BytesMut::new();
             }
-            self.pipeline().take_bytes(&mut self.writing, &mut self.records, cx.waker());
+            self.pipeline().take_bytes(&mut self.writing, &mut self.writes, cx.waker());
         }
         let mut progress = false;
         while !self.writing.is_empty() {
-            let together = self.records.next(self.writing.len());
+            let together = self.writes.next(self.writing.len());
             match Pin::new(&mut self.stream).poll_write(cx, &self.writing[..together]) {
                 Poll::Ready(Ok(0)) => return Err(self.closed()),
                 Poll::Ready(Ok(written)) => {
                     self.writing.advance(written);
-                    self.records.written(written);
+                    self.writes.written(written);
                     self.written += written;
                 }
                 Poll::Ready(Err(error)) => {

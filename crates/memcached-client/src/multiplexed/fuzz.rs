@@ -15,7 +15,7 @@ use bytes::BytesMut;
 use super::{
     codec::{Codec, DecodeError},
     frame::{Frame, Request, opcode},
-    pipeline::{Pipeline, Records, UnexpectedResponse},
+    pipeline::{Pipeline, UnexpectedResponse, Writes},
 };
 
 const ITERATIONS: usize = 20_000;
@@ -79,7 +79,7 @@ impl From<UnexpectedResponse> for DeliverError {
 
 /// Delivers the responses in `bytes` to requests of every shape.
 fn deliver(codec: Codec, bytes: &[u8]) {
-    let pipeline = Pipeline::new(Records::new(false));
+    let pipeline = Pipeline::new(Writes::new(false));
     pipeline.speak(codec);
     let deadline = Instant::now() + Duration::from_secs(60);
     let request = |opcode| Request { opcode, key: b"k", ..Request::default() };
@@ -94,7 +94,7 @@ fn deliver(codec: Codec, bytes: &[u8]) {
     // Some callers are gone.
     tickets.truncate(3);
     let waker = std::task::Waker::noop();
-    pipeline.take_bytes(&mut BytesMut::new(), &mut Records::new(false), waker);
+    pipeline.take_bytes(&mut BytesMut::new(), &mut Writes::new(false), waker);
     let mut buffer = BytesMut::from(bytes);
     let next = || match codec.decode(&mut buffer, MAX_BODY)? {
         Frame::Response(response) => Ok(Some(response)),

@@ -25,6 +25,7 @@ macro_rules! on_every_transport {
         on_every_transport!(@ binary_tls, Binary, Tls, $($test),+);
         on_every_transport!(@ binary_tls_sasl, Binary, TlsSasl, $($test),+);
         on_every_transport!(@ meta_tls, Meta, Tls, $($test),+);
+        on_every_transport!(@ meta_tls_auth_file, Meta, TlsAuthFile, $($test),+);
         on_every_transport!(@ auto_tls_sasl, Auto, TlsSasl, $($test),+);
         on_every_transport!(@ text_plain, Text, Plain, $($test),+);
         on_every_transport!(@ text_auth_file, Text, AuthFile, $($test),+);

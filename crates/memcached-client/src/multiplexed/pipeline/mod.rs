@@ -5,8 +5,8 @@
 //! slot stays until the response has arrived, and the response is discarded.
 
 mod entry;
-mod records;
 mod state;
+mod writes;
 
 use std::{
     future::Future,
@@ -18,7 +18,7 @@ use std::{
 
 use bytes::BytesMut;
 
-pub(crate) use self::{entry::Reply, records::Records, state::UnexpectedResponse};
+pub(crate) use self::{entry::Reply, state::UnexpectedResponse, writes::Writes};
 use self::{
     entry::Shape,
     state::{Slot, State},
@@ -37,9 +37,9 @@ const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 pub(crate) struct Pipeline(Arc<Mutex<State>>);
 
 impl Pipeline {
-    /// Creates a pipeline whose bytes are divided into `records`.
-    pub(crate) fn new(records: Records) -> Self {
-        Self(Arc::new(Mutex::new(State::new(records))))
+    /// Creates a pipeline whose bytes are divided into `writes`.
+    pub(crate) fn new(writes: Writes) -> Self {
+        Self(Arc::new(Mutex::new(State::new(writes))))
     }
 
     /// Locks the state. A poisoned lock is harmless, because code that holds it does not panic between
@@ -127,8 +127,9 @@ impl Pipeline {
         self.ticket(slot)
     }
 
-    /// Wakes the writing task, if it is idle.
+    /// Ends an operation that has been encoded, and wakes the writing task, if it is idle.
     fn wake(mut state: MutexGuard<'_, State>) {
+        state.end_operation();
         let writer = state.writer.take();
         drop(state);
         if let Some(writer) = writer {
@@ -140,15 +141,15 @@ impl Pipeline {
         Ticket { pipeline: self.clone(), slot: Some(slot) }
     }
 
-    /// Swaps the bytes to write with the empty buffer `spare`, and moves their `records`. If there are no
+    /// Swaps the bytes to write with the empty buffer `spare`, and moves the writes into `divided`. If there are no
     /// bytes, `writer` is woken at the next push.
-    pub(crate) fn take_bytes(&self, spare: &mut BytesMut, records: &mut Records, writer: &Waker) {
+    pub(crate) fn take_bytes(&self, spare: &mut BytesMut, divided: &mut Writes, writer: &Waker) {
         let mut state = self.state();
         if state.out.is_empty() {
             state.wake_on_push(writer);
         } else {
             std::mem::swap(&mut state.out, spare);
-            state.records.move_to(records);
+            state.writes.move_to(divided);
             state.forget_gets();
         }
     }

@@ -13,7 +13,7 @@ use super::{
         frame::{Request, Response, opcode, status},
     },
     entry::{Entry, Reply, Shape},
-    records::Records,
+    writes::Writes,
 };
 use crate::error::Error;
 
@@ -71,8 +71,8 @@ pub(super) struct State {
     pub(super) out: BytesMut,
     /// The protocol of the requests in `out`. The binary one until the connection is open.
     codec: Codec,
-    /// Where `out` is to be divided between two writes: see [`Records`].
-    pub(super) records: Records,
+    /// Where `out` is to be divided between two writes: see [`Writes`].
+    pub(super) writes: Writes,
     pub(super) slots: Slab<Slot>,
     pub(super) next_opaque: u32,
     /// Wakes the writing task, while that is idle.
@@ -84,21 +84,26 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(records: Records) -> Self {
-        Self { records, ..Self::default() }
+    pub(super) fn new(writes: Writes) -> Self {
+        Self { writes, ..Self::default() }
     }
 
     pub(super) fn encode(&mut self, request: &Request<'_>) {
         let start = self.out.len();
         self.codec.encode(request, &mut self.out);
-        self.records.add(start, self.out.len());
+        self.writes.add(start, self.out.len());
+    }
+
+    /// Ends the operation that has been encoded last.
+    pub(super) fn end_operation(&mut self) {
+        self.writes.end_operation(self.out.len());
     }
 
     /// Changes the protocol of the requests that are not yet written.
     pub(super) fn speak(&mut self, codec: Codec) {
         if self.codec == Codec::Binary && codec != Codec::Binary {
             let encoded = std::mem::take(&mut self.out);
-            self.records.clear();
+            self.writes.clear();
             self.codec = codec;
             for request in binary::encoded_requests(&encoded) {
                 self.encode(&request);
@@ -184,7 +189,7 @@ impl State {
 
     pub(super) fn fail_all(&mut self, error: &Error, woken: &mut Vec<Waker>) {
         self.out = BytesMut::new();
-        self.records.clear();
+        self.writes.clear();
         self.forget_gets();
         while let Some(entry) = self.entries.pop_front() {
             if !entry.done {
