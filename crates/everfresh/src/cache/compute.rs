@@ -138,7 +138,7 @@ impl Cache {
         let hit = |body: &Bytes| self.entries.count(Event::Hits { hits: 1, bytes: body.len() });
         let encode = |value: &T| {
             let bytes = encode(value)?;
-            Some(Encoded { size: bytes.len(), bytes, lifetime })
+            Some(Encoded { size: bytes.len(), bytes, lifetime, named: None })
         };
         let (mut found, mut compute) = (found, compute);
         loop {

@@ -13,14 +13,7 @@ pub(crate) mod near;
 pub(crate) mod servers;
 pub(crate) mod stats;
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    future::{Future, poll_fn},
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -148,17 +141,6 @@ impl Cache {
     #[cfg(feature = "tera")]
     pub(crate) fn prefix(&self) -> &str {
         &self.inner.prefix
-    }
-
-    /// Sends the requests of a store, and leaves the rest of it to a task of its own: no answer waits for it. If
-    /// the runtime ends first, the value is only not stored.
-    pub(crate) async fn store_beside(&self, store: impl Future<Output = ()> + Send + 'static) {
-        let mut store = Box::pin(store);
-        // The first poll sends the requests, so they precede those of later callers on this connection.
-        let is_done = poll_fn(|cx| Poll::Ready(store.as_mut().poll(cx).is_ready())).await;
-        if !is_done {
-            tokio::spawn(store);
-        }
     }
 
     /// Returns the values that this process keeps.

@@ -31,6 +31,7 @@ use self::{
 use crate::{
     backend::entries::NewEntry,
     cache::{Cache, near::NearValue, stats::Event},
+    freshness::beside::beside,
 };
 
 /// The most times that a page may be rendered. It takes one run, and one more for each level of nested
@@ -342,17 +343,16 @@ async fn store(cache: &Cache, rendered: RenderedPage) -> TeraResult<String> {
     }
     if !by_lifetime.is_empty() {
         let entries = entries.clone();
-        cache
-            .store_beside(async move {
-                for (lifetime, new) in by_lifetime {
-                    for outcome in entries.put_many(new, lifetime).await {
-                        if outcome.is_err() {
-                            entries.count(Event::RefusedFill);
-                        }
+        beside(async move {
+            for (lifetime, new) in by_lifetime {
+                for outcome in entries.put_many(new, lifetime).await {
+                    if outcome.is_err() {
+                        entries.count(Event::RefusedFill);
                     }
                 }
-            })
-            .await;
+            }
+        })
+        .await;
     }
     Ok(page)
 }

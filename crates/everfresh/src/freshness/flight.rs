@@ -13,7 +13,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -77,12 +77,13 @@ enum Flight {
 }
 
 /// The computations that are under way in this process.
-#[derive(Debug, Default)]
-pub(crate) struct Flights(Mutex<HashMap<String, Flight>>);
+/// Cloning shares them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Flights(Arc<Mutex<HashMap<String, Flight>>>);
 
 /// The part of a task that has missed a key.
-pub(crate) enum Role<'a> {
-    Leader(Leader<'a>),
+pub(crate) enum Role {
+    Leader(Leader),
     Joiner(Joiner),
 }
 
@@ -92,7 +93,7 @@ impl Flights {
     }
 
     /// Joins the flight of `key`, or starts it.
-    pub(crate) fn enter(&self, key: &str) -> Role<'_> {
+    pub(crate) fn enter(&self, key: &str) -> Role {
         let mut flights = self.flights();
         let stale_lease = match flights.get(key) {
             Some(Flight::Running { begun, outcome }) => {
@@ -104,7 +105,13 @@ impl Flights {
         let (sender, outcome) = watch::channel(Outcome::Pending);
         flights.insert(key.to_owned(), Flight::Running { begun: false, outcome });
         let key = key.to_owned();
-        Role::Leader(Leader { flights: self, key, sender, stale_lease, takes_joiners: true })
+        Role::Leader(Leader {
+            flights: self.clone(),
+            key,
+            sender,
+            stale_lease,
+            takes_joiners: true,
+        })
     }
 
     /// Removes a leader's flight, unless another leader may have replaced it, and remembers a lease
@@ -135,8 +142,8 @@ fn remember(flights: &mut HashMap<String, Flight>, key: &str, lease: StaleLease,
 }
 
 /// The right to compute. If it is dropped, its joiners lead or join again.
-pub(crate) struct Leader<'a> {
-    flights: &'a Flights,
+pub(crate) struct Leader {
+    flights: Flights,
     key: String,
     sender: watch::Sender<Outcome>,
     /// A lease that the next leader must know of.
@@ -144,7 +151,7 @@ pub(crate) struct Leader<'a> {
     takes_joiners: bool,
 }
 
-impl Leader<'_> {
+impl Leader {
     /// The lease that the leader before this one has left.
     pub(crate) fn stale_lease(&self) -> Option<StaleLease> {
         self.stale_lease
@@ -192,7 +199,7 @@ impl Leader<'_> {
     }
 }
 
-impl Drop for Leader<'_> {
+impl Drop for Leader {
     fn drop(&mut self) {
         self.flights.end(&self.key, self.takes_joiners, self.stale_lease);
     }
@@ -233,7 +240,7 @@ impl Joiner {
 mod tests {
     use super::*;
 
-    fn leader<'a>(flights: &'a Flights, key: &str) -> Leader<'a> {
+    fn leader(flights: &Flights, key: &str) -> Leader {
         match flights.enter(key) {
             Role::Leader(leader) => leader,
             Role::Joiner(_) => panic!("the flight has a leader already"),

@@ -10,11 +10,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::flight::{Flights, JoinOutcome, Leader, Role, StaleLease};
+use super::{
+    beside::beside,
+    flight::{Flights, JoinOutcome, Leader, Role, StaleLease},
+};
 use crate::{
     backend::{
         entries::{Entries, Lookup, Slot},
-        frame::LeaseId,
+        frame::{LeaseId, Stamp},
         leases::Reserved,
         types::{CasToken, Holder, SwapOutcome},
     },
@@ -63,6 +66,7 @@ pub(crate) enum FillOutcome<T, F> {
     Cached(Bytes, F),
     Computed {
         value: T,
+        /// Whether it is known to be stored: an answer does not wait for servers.
         #[cfg_attr(not(feature = "actix"), expect(dead_code, reason = "told to visitors"))]
         is_stored: bool,
     },
@@ -74,6 +78,8 @@ pub(crate) struct Encoded {
     pub(crate) lifetime: Option<Duration>,
     /// Its size in bytes, for the statistics.
     pub(crate) size: usize,
+    /// The key and body of an entry without a stamp that it names, and that is stored with it.
+    pub(crate) named: Option<(String, Bytes)>,
 }
 
 /// Fills slots of `entries`, one computation per key at a time.
@@ -133,7 +139,7 @@ impl Filler<'_> {
     async fn lead<T, E, F: AsyncFnOnce() -> Result<T, E>>(
         self,
         slot: Slot<'_>,
-        mut leader: Leader<'_>,
+        mut leader: Leader,
         found: Lookup,
         encode: impl Fn(&T) -> Option<Encoded>,
         compute: F,
@@ -162,18 +168,8 @@ impl Filler<'_> {
         }
         // No joiner may come between the computation and the store.
         leader.close();
-        let mut is_stored = false;
-        if let Some(encoded) = computed.as_ref().ok().and_then(&encode) {
-            let (stored, lease) = self.store(slot, lease, &encoded).await;
-            is_stored = stored;
-            leader.settle(lease);
-            leader.finish(encoded.bytes.into(), stored);
-        } else {
-            // The next computation need not wait until the lease expires.
-            let lease = self.release(slot, lease).await;
-            leader.settle(lease);
-            leader.finish_without_result();
-        }
+        let encoded = computed.as_ref().ok().and_then(&encode);
+        let is_stored = self.land(slot, lease, Some(leader), encoded).await;
         computed.map(|value| FillOutcome::Computed { value, is_stored })
     }
 
@@ -190,11 +186,8 @@ impl Filler<'_> {
             LeaseAttempt::Taken(_) | LeaseAttempt::Failed => None,
         };
         let computed = self.timed(compute).await;
-        let mut is_stored = false;
-        match computed.as_ref().ok().and_then(&encode) {
-            Some(encoded) => (is_stored, _) = self.store(slot, lease, &encoded).await,
-            None => drop(self.release(slot, lease).await),
-        }
+        let encoded = computed.as_ref().ok().and_then(&encode);
+        let is_stored = self.land(slot, lease, None, encoded).await;
         computed.map(|value| FillOutcome::Computed { value, is_stored })
     }
 
@@ -210,7 +203,7 @@ impl Filler<'_> {
     async fn acquire_or_wait(
         self,
         slot: Slot<'_>,
-        leader: &mut Leader<'_>,
+        leader: &mut Leader,
         mut found: Lookup,
     ) -> LeaseAttempt {
         let stale_lease = leader.stale_lease();
@@ -285,32 +278,88 @@ impl Filler<'_> {
         LeaseAttempt::Failed
     }
 
-    /// Stores the value if the lease has not been touched. Returns whether it was stored, and the
-    /// lease if it may still be there.
-    async fn store(
+    /// Stores the value, or gives the lease up if there is none to be stored, without waiting for it. Returns
+    /// whether the value is known to be stored.
+    async fn land(
         self,
         slot: Slot<'_>,
         lease: Option<Lease>,
-        Encoded { bytes, lifetime, size }: &Encoded,
-    ) -> (bool, Option<LeaseId>) {
-        let Some(lease) = lease.filter(|_| *lifetime != Some(Duration::ZERO)) else {
+        leader: Option<Leader>,
+        encoded: Option<Encoded>,
+    ) -> bool {
+        let entries = self.entries.clone();
+        let landing = Landing { entries, key: slot.key.to_owned(), stamp: slot.stamp };
+        beside(landing.land(lease, leader, encoded)).await.unwrap_or(false)
+    }
+}
+
+async fn store_named(entries: Entries, (key, body): (String, Bytes), lifetime: Option<Duration>) {
+    // Without it, another process computes it again.
+    let _ = entries.put(Slot::unstamped(&key), &body, lifetime).await;
+}
+
+/// The end of a computation, which its caller need not wait for.
+struct Landing {
+    entries: Entries,
+    key: String,
+    stamp: Stamp,
+}
+
+impl Landing {
+    /// Returns whether the value was stored.
+    async fn land(
+        self,
+        lease: Option<Lease>,
+        leader: Option<Leader>,
+        encoded: Option<Encoded>,
+    ) -> bool {
+        let Some(mut encoded) = encoded else {
+            // The next computation need not wait until the lease expires.
+            let lease = self.release(lease).await;
+            if let Some(mut leader) = leader {
+                leader.settle(lease);
+                leader.finish_without_result();
+            }
+            return false;
+        };
+        if let Some(named) = encoded.named.take() {
+            // In one flight. The entry is the later one: where the server is the same, whoever reads it finds
+            // what it names. Elsewhere it may be computed once more.
+            beside(store_named(self.entries.clone(), named, encoded.lifetime)).await;
+        }
+        let (is_stored, lease) = self.store(lease, &encoded).await;
+        if let Some(mut leader) = leader {
+            leader.settle(lease);
+            leader.finish(encoded.bytes.into(), is_stored);
+        }
+        is_stored
+    }
+
+    /// Stores the value if the lease has not been touched. Returns whether it was stored, and the
+    /// lease if it may still be there.
+    async fn store(&self, lease: Option<Lease>, encoded: &Encoded) -> (bool, Option<LeaseId>) {
+        let Some(lease) = lease.filter(|_| encoded.lifetime != Some(Duration::ZERO)) else {
             self.entries.count(Event::RefusedFill);
             return (false, None);
         };
-        let outcome = self.entries.swap(slot, bytes, *lifetime, lease.token).await;
-        let stored = matches!(outcome, Ok(SwapOutcome::Stored(_)));
-        self.entries.count(if stored { Event::Fill { bytes: *size } } else { Event::RefusedFill });
+        let slot = Slot { key: &self.key, stamp: self.stamp };
+        let swap = self.entries.swap(slot, &encoded.bytes, encoded.lifetime, lease.token);
+        let outcome = swap.await;
+        let is_stored = matches!(outcome, Ok(SwapOutcome::Stored(_)));
+        let event =
+            if is_stored { Event::Fill { bytes: encoded.size } } else { Event::RefusedFill };
+        self.entries.count(event);
         match outcome {
-            Ok(_) => (stored, None),
-            Err(_) => (false, self.release(slot, Some(lease)).await),
+            Ok(_) => (is_stored, None),
+            Err(_) => (false, self.release(Some(lease)).await),
         }
     }
 
     /// Gives the lease up, so that other processes can compute at once. Returns the lease if it may
     /// still be there; it then expires by itself.
-    async fn release(self, slot: Slot<'_>, lease: Option<Lease>) -> Option<LeaseId> {
+    async fn release(&self, lease: Option<Lease>) -> Option<LeaseId> {
         let lease = lease?;
-        let released = self.entries.delete_if_unchanged(slot.key, lease.token).await;
+        let released = self.entries.delete_if_unchanged(&self.key, lease.token).await;
         released.err().map(|_| lease.id)
     }
 }

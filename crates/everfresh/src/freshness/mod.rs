@@ -9,10 +9,13 @@
 //! - [`replay`]: the ledger remembers the keys until their deletion has been confirmed. Of all processes, one
 //!   reads it: `heartbeat`.
 //!
+//! Answers do not wait for stores: `beside`.
+//!
 //! `tests/model` specifies them together.
 
 use std::time::Duration;
 
+pub(crate) mod beside;
 pub(crate) mod flight;
 pub(crate) mod group;
 mod heartbeat;

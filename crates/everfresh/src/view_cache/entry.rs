@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ResponseLifetime, Settings,
     answer::now,
-    page::{Page, PageId},
+    page::{Page, PageId, PageStore},
     policy::{self, Refusal},
     vary::Variation,
 };
@@ -49,11 +49,19 @@ pub(super) enum HandlerOutcome<B> {
     Page {
         req: HttpRequest,
         page: Arc<Page>,
-        /// The entry to be stored under the reserved key and its lifetime, if it may be stored.
-        entry: Result<(PageEntry, Option<Duration>), Refusal>,
+        /// The entry to be stored under the reserved key, if it may be stored.
+        entry: Result<NewPageEntry, Refusal>,
     },
     /// A response that is not a page.
     Other(ServiceResponse<EitherBody<B, Bytes>>, Refusal),
+}
+
+/// An entry to be stored.
+pub(super) struct NewPageEntry {
+    pub(super) entry: PageEntry,
+    pub(super) lifetime: Option<Duration>,
+    /// The key of its page on the servers and the bytes there, if they are still to be stored.
+    pub(super) page_bytes: Option<(String, Bytes)>,
 }
 
 /// The outcome of a lookup.
@@ -208,13 +216,26 @@ impl Settings {
             return Ok(HandlerOutcome::Other(res, Refusal::TooLarge));
         };
         let page = Arc::new(page);
-        // The page comes first: an entry must never name a page that cannot be found.
-        let entry = if self.pages.put(&self.cache, &page, &stored, lifetime).await {
+        let is_kept = self.pages.keep(&page);
+        let on_servers =
+            self.cache.is_shared().then(|| (PageStore::key(&self.cache, page.id), stored));
+        // An entry must never name a page that cannot be found: one that this process does not keep is stored
+        // first.
+        let can_be_found = match &on_servers {
+            Some((key, stored)) if !is_kept => {
+                let slot = Slot::unstamped(key);
+                self.cache.entries().put(slot, stored, lifetime).await.is_ok()
+            }
+            _ => is_kept,
+        };
+        let entry = if can_be_found {
             self.new_entry(key, &req, page.id, names, lifetime).await
         } else {
             Err(Refusal::TooLarge)
         };
-        Ok(HandlerOutcome::Page { req, page, entry: entry.map(|entry| (entry, lifetime)) })
+        let page_bytes = on_servers.filter(|_| is_kept);
+        let entry = entry.map(|entry| NewPageEntry { entry, lifetime, page_bytes });
+        Ok(HandlerOutcome::Page { req, page, entry })
     }
 
     /// Returns the lifetime of a response and the request headers that it depends on, if it may be

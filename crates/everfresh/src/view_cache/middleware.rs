@@ -282,10 +282,11 @@ impl<B> HandlerOutcome<B> {
 
 fn encode<B>(outcome: &HandlerOutcome<B>) -> Option<Encoded> {
     match outcome {
-        HandlerOutcome::Page { entry: Ok((entry, lifetime)), page, .. } => Some(Encoded {
-            bytes: codec::serialize(entry)?,
-            lifetime: *lifetime,
+        HandlerOutcome::Page { entry: Ok(new), page, .. } => Some(Encoded {
+            bytes: codec::serialize(&new.entry)?,
+            lifetime: new.lifetime,
             size: page.length(),
+            named: new.page_bytes.clone(),
         }),
         _ => None,
     }

@@ -215,24 +215,18 @@ impl PageStore {
         Self { local, bound }
     }
 
-    /// Stores a page in this process and, if `cache` is on servers, there. Returns whether it can be
-    /// found again.
-    pub(super) async fn put(
-        &self,
-        cache: &Cache,
-        page: &Arc<Page>,
-        stored: &[u8],
-        lifetime: Option<std::time::Duration>,
-    ) -> bool {
+    /// Keeps a page in this process. Returns `false` if it is too large.
+    pub(super) fn keep(&self, page: &Arc<Page>) -> bool {
         let fits = page.weight() <= self.bound;
         if fits {
             self.local.insert(page.id, Arc::clone(page));
         }
-        if !cache.is_shared() {
-            return fits;
-        }
-        let key = key(cache, page.id);
-        cache.entries().put(Slot::unstamped(&key), stored, lifetime).await.is_ok() || fits
+        fits
+    }
+
+    /// Returns the key of a page on the servers.
+    pub(super) fn key(cache: &Cache, id: PageId) -> String {
+        cache.full_key(&format!("view-page/{id:032x}"))
     }
 
     /// Finds a page, here or on the servers.
@@ -245,7 +239,7 @@ impl PageStore {
 
     /// Fetches a page from the servers, and keeps it in this process from now on.
     async fn fetch(&self, cache: &Cache, id: PageId) -> Option<Arc<Page>> {
-        let key = key(cache, id);
+        let key = Self::key(cache, id);
         let body = cache.entries().get(Slot::unstamped(&key)).await.ok()??;
         let page = Arc::new(Page::of_stored(&body)?);
         // A page with another digest was damaged, or stored by another program.
@@ -255,8 +249,4 @@ impl PageStore {
         }
         is_valid.then_some(page)
     }
-}
-
-fn key(cache: &Cache, id: PageId) -> String {
-    cache.full_key(&format!("view-page/{id:032x}"))
 }

@@ -268,13 +268,15 @@ async fn a_value_within_a_computation_is_looked_up_and_reserved_in_one_round_tri
         proxy.round_trips();
         let compute = async || inner(value).await;
         let value = cache.get_or_compute("outer", Lifetime::Forever, compute).await;
-        (value, proxy.round_trips())
+        // Its answer comes after those of the stores, which nothing waits for.
+        cache.get::<u32>("another").await;
+        (value, proxy.round_trips() - 1)
     };
     cache.get::<u32>("connect").await;
     // Get, add, and store of the outer value; get with add, which count as two, and store of the inner one.
     assert_eq!(outer(1).await, (Ok(1), 3 + 3));
     let stats = cache.stats()["cache"];
-    assert_eq!((stats.hits, stats.misses), (0, 3));
+    assert_eq!((stats.hits, stats.misses), (0, 4));
     assert_eq!(outer(2).await, (Ok(1), 3 + 2), "the inner value is found");
     assert_eq!(cache.stats()["cache"].hits, 1);
 

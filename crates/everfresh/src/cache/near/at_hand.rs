@@ -25,6 +25,7 @@ use crate::{
         compute::Stored,
         lifetime::Lifetime,
     },
+    freshness::beside::beside,
 };
 
 /// The assumed ratio of the memory of a decoded value to its serialized size.
@@ -156,7 +157,7 @@ impl Cache {
         if self.is_shared() {
             let (key, lifetime) = (self.bytes_key(digest), self.resolve(lifetime));
             let entries = self.entries().clone();
-            self.store_beside(async move {
+            beside(async move {
                 // Without them, another process computes the value again.
                 let _ = entries.put(bytes_slot(&key, schema), &bytes, lifetime).await;
             })
