@@ -35,16 +35,29 @@ const VALUE_LENGTH: usize = 300;
 const ROWS: u32 = 100;
 const MEMO: Memo<u64, String> = Memo::new("memo", Lifetime::Forever);
 
-const CACHED: &str = "{% for row in rows %}\
-    {% cache none, \"row\", row.id, of=row %}<li id=\"row-{{ row.id }}\">{{ row.name }}</li>\
-    {% endcache %}{% endfor %}";
-const PLAIN: &str =
-    "{% for row in rows %}<li id=\"row-{{ row.id }}\">{{ row.name }}</li>{% endfor %}";
+/// A row, and how dear it is: each tag of it is another loop, condition, filter and two values.
+const ROW: &str = "<li id=\"row-{{ row.id }}\">{{ row.name }}{% for tag in row.tags %}\
+    {% if tag.is_new %}<b>{{ tag.name | upper }}</b>{% else %}<i>{{ tag.name }}</i>{% endif %}\
+    {% endfor %}</li>";
 
 #[derive(Serialize)]
 struct Row {
     id: u32,
     name: String,
+    tags: Vec<Tag>,
+}
+
+#[derive(Serialize)]
+struct Tag {
+    name: String,
+    is_new: bool,
+}
+
+impl Row {
+    fn new(id: u32, tags: u32) -> Self {
+        let tag = |n| Tag { name: format!("tag number {n}"), is_new: n % 2 == 0 };
+        Self { id, name: format!("row number {id}"), tags: (0..tags).map(tag).collect() }
+    }
 }
 
 /// An operation to measure.
@@ -107,7 +120,8 @@ fn main() {
     let memory = Cache::memory(64 << 20).build();
     let memcached = Cache::memcached(client.clone()).build();
     values(&runtime, &client, &memory, &memcached);
-    fragments(&runtime, &memory, &memcached);
+    let without_near = Cache::memcached(client.clone()).near(0).build();
+    fragments(&runtime, &memory, &memcached, &without_near);
     pages(&runtime, &memory, &memcached);
 }
 
@@ -152,25 +166,36 @@ fn values(runtime: &Runtime, client: &Client, memory: &Cache, memcached: &Cache)
     );
 }
 
-fn fragments(runtime: &Runtime, memory: &Cache, memcached: &Cache) {
-    let rows: Vec<_> = (0..ROWS).map(|id| Row { id, name: format!("row number {id}") }).collect();
-    let mut context = Context::new();
-    context.insert("rows", &rows);
-    let cached = Templates::new(Tera::default(), [("page.html", CACHED)]).unwrap();
-    let plain = Templates::new(Tera::default(), [("page.html", PLAIN)]).unwrap();
-    let render = |cache: &Cache, templates: &Templates| {
-        let (cache, templates, context) = (cache.clone(), templates.clone(), context.clone());
-        async move || drop(templates.render(&cache, "page.html", &context).await.unwrap())
-    };
-    compare(
-        "a fragment, on a page of 100",
-        ROWS,
-        &[
-            Candidate::new("rendered without the tag", runtime, render(memory, &plain)),
-            Candidate::new("from this process", runtime, render(memory, &cached)),
-            Candidate::new("from memcached", runtime, render(memcached, &cached)),
-        ],
+fn fragments(runtime: &Runtime, memory: &Cache, memcached: &Cache, without_near: &Cache) {
+    let plain = format!("{{% for row in rows %}}{ROW}{{% endfor %}}");
+    let rows = format!(
+        "{{% for row in rows %}}{{% cache none, \"row\", row.id, of=row %}}{ROW}{{% endcache %}}\
+         {{% endfor %}}"
     );
+    let list = format!("{{% cache none, \"list\", of=version %}}{rows}{{% endcache %}}");
+    let templates = |text: &str| Templates::new(Tera::default(), [("page.html", text)]).unwrap();
+    let [plain, rows, list] = [&plain, &rows, &list].map(|text| templates(text));
+    for tags in [0, 1, 3, 8, 20] {
+        let mut context = Context::new();
+        context.insert("rows", &(0..ROWS).map(|id| Row::new(id, tags)).collect::<Vec<_>>());
+        // As if the rows were a value at hand: its digest.
+        context.insert("version", &format!("{tags:032x}"));
+        let render = |cache: &Cache, templates: &Templates| {
+            let (cache, templates, context) = (cache.clone(), templates.clone(), context.clone());
+            async move || drop(templates.render(&cache, "page.html", &context).await.unwrap())
+        };
+        compare(
+            &format!("a row with {tags} tags, on a page of 100"),
+            ROWS,
+            &[
+                Candidate::new("rendered without the tag", runtime, render(memory, &plain)),
+                Candidate::new("rows from this process", runtime, render(memory, &rows)),
+                Candidate::new("rows from memcached", runtime, render(without_near, &rows)),
+                Candidate::new("rows near, shared by memcached", runtime, render(memcached, &rows)),
+                Candidate::new("the list around them, near", runtime, render(memcached, &list)),
+            ],
+        );
+    }
 }
 
 fn pages(runtime: &Runtime, memory: &Cache, memcached: &Cache) {

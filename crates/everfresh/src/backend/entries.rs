@@ -219,6 +219,7 @@ impl Entries {
     }
 
     /// Stores an entry that another entry names. Does not count as a fill.
+    #[cfg(feature = "actix")]
     pub(crate) async fn put(
         &self,
         slot: Slot<'_>,
@@ -229,6 +230,26 @@ impl Entries {
         let entries = [(slot.key.to_owned(), frame)];
         let outcome = self.shared.backend.set_many(&entries, lifetime).await.pop();
         self.stored(slot.key, outcome.unwrap_or(Err(BackendError::Refused)))
+    }
+
+    /// Stores bytes under a key that names them by a digest. They are neither stamped nor sealed: who reads them
+    /// checks the digest. Does not count as a fill.
+    pub(crate) async fn put_named(
+        &self,
+        key: &str,
+        bytes: Bytes,
+        lifetime: Option<Duration>,
+    ) -> Result<(), BackendError> {
+        let entries = [(key.to_owned(), bytes)];
+        let outcome = self.shared.backend.set_many(&entries, lifetime).await.pop();
+        self.stored(key, outcome.unwrap_or(Err(BackendError::Refused)))
+    }
+
+    /// Reads bytes of [`put_named`](Self::put_named), which may be those of anybody. Counts neither a hit nor a
+    /// miss.
+    pub(crate) async fn get_named(&self, key: &str) -> Result<Option<Bytes>, BackendError> {
+        let stored = self.checked(self.shared.backend.get(key, false).await)?;
+        Ok(stored.map(|stored| stored.bytes))
     }
 
     /// Stores entries in one round trip per server. Counts each stored entry as a fill.

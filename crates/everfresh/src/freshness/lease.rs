@@ -78,7 +78,7 @@ pub(crate) struct Encoded {
     pub(crate) lifetime: Option<Duration>,
     /// Its size in bytes, for the statistics.
     pub(crate) size: usize,
-    /// The key and body of an entry without a stamp that it names, and that is stored with it.
+    /// The key and bytes of what it names by a digest, which is stored with it.
     pub(crate) named: Option<(String, Bytes)>,
 }
 
@@ -295,7 +295,7 @@ impl Filler<'_> {
 
 async fn store_named(entries: Entries, (key, body): (String, Bytes), lifetime: Option<Duration>) {
     // Without it, another process computes it again.
-    let _ = entries.put(Slot::unstamped(&key), &body, lifetime).await;
+    let _ = entries.put_named(&key, body, lifetime).await;
 }
 
 /// The end of a computation, which its caller need not wait for.

@@ -223,8 +223,7 @@ impl Settings {
         // first.
         let can_be_found = match &on_servers {
             Some((key, stored)) if !is_kept => {
-                let slot = Slot::unstamped(key);
-                self.cache.entries().put(slot, stored, lifetime).await.is_ok()
+                self.cache.entries().put_named(key, stored.clone(), lifetime).await.is_ok()
             }
             _ => is_kept,
         };

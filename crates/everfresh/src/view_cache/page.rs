@@ -19,10 +19,7 @@ use super::{
     compression::{Form, is_compressible},
     policy::may_be_transformed,
 };
-use crate::{
-    backend::entries::Slot,
-    cache::{Cache, codec, near::DigestHasherBuilder},
-};
+use crate::cache::{Cache, codec, near::DigestHasherBuilder};
 
 /// Identifies a page: the first 16 bytes of the SHA-256 of its content.
 pub(super) type PageId = u128;
@@ -240,9 +237,9 @@ impl PageStore {
     /// Fetches a page from the servers, and keeps it in this process from now on.
     async fn fetch(&self, cache: &Cache, id: PageId) -> Option<Arc<Page>> {
         let key = Self::key(cache, id);
-        let body = cache.entries().get(Slot::unstamped(&key)).await.ok()??;
-        let page = Arc::new(Page::of_stored(&body)?);
-        // A page with another digest was damaged, or stored by another program.
+        let stored = cache.entries().get_named(&key).await.ok()??;
+        let page = Arc::new(Page::of_stored(&stored)?);
+        // A page with another digest was damaged, or stored by another program: nothing else protects it.
         let is_valid = page.id == id;
         if is_valid {
             self.local.insert(id, Arc::clone(&page));

@@ -18,7 +18,6 @@ use siphasher::sip128::Hasher128;
 
 use super::NearValue;
 use crate::{
-    backend::{entries::Slot, frame::Stamp},
     cache::{
         Cache,
         codec::{deserialize, serialize},
@@ -134,8 +133,11 @@ impl Cache {
         if let Some(NearValue::Value(kept, _)) = self.near().get(digest) {
             return kept.downcast::<Inner<T>>().ok().map(AtHand);
         }
-        let key = self.bytes_key(digest);
-        let bytes = self.entries().get(bytes_slot(&key, schema)).await.ok()??;
+        let bytes = self.entries().get_named(&self.bytes_key(digest)).await.ok()??;
+        // Bytes with another digest were damaged, or stored by another program: nothing else protects them.
+        if self.digest_of::<T>(schema, &bytes) != digest {
+            return None;
+        }
         let value = AtHand::new(deserialize(&bytes)?, Some(digest));
         self.insert_at_hand(&value, digest, bytes.len());
         Some(value)
@@ -147,11 +149,7 @@ impl Cache {
         T: Serialize + Send + Sync + 'static,
     {
         let Some(bytes) = serialize(&value) else { return AtHand::new(value, None) };
-        let mut hasher = self.entries().fingerprint_key().hasher();
-        hasher.write_u64(schema);
-        hasher.write(std::any::type_name::<T>().as_bytes());
-        hasher.write(&bytes);
-        let digest = hasher.finish128().as_u128();
+        let digest = self.digest_of::<T>(schema, &bytes);
         let value = AtHand::new(value, Some(digest));
         self.insert_at_hand(&value, digest, bytes.len());
         if self.is_shared() {
@@ -159,11 +157,20 @@ impl Cache {
             let entries = self.entries().clone();
             beside(async move {
                 // Without them, another process computes the value again.
-                let _ = entries.put(bytes_slot(&key, schema), &bytes, lifetime).await;
+                let _ = entries.put_named(&key, bytes.into(), lifetime).await;
             })
             .await;
         }
         value
+    }
+
+    /// Returns the digest of a serialized value, which only those who share the cache's secret can compute.
+    fn digest_of<T>(&self, schema: u64, bytes: &[u8]) -> u128 {
+        let mut hasher = self.entries().fingerprint_key().hasher();
+        hasher.write_u64(schema);
+        hasher.write(std::any::type_name::<T>().as_bytes());
+        hasher.write(bytes);
+        hasher.finish128().as_u128()
     }
 
     fn insert_at_hand<T: Send + Sync + 'static>(
@@ -180,9 +187,4 @@ impl Cache {
         // No other key begins like this: elsewhere `%` is always followed by two digits.
         self.full_key(&format!("%value/{digest:032x}"))
     }
-}
-
-/// The slot of the bytes of a value.
-fn bytes_slot(key: &str, schema: u64) -> Slot<'_> {
-    Slot { key, stamp: Stamp { schema, fingerprint: 0 } }
 }
