@@ -245,7 +245,7 @@ impl Entries {
         self.stored(key, outcome.unwrap_or(Err(BackendError::Refused)))
     }
 
-    /// Reads bytes of [`put_named`](Self::put_named), which may be those of anybody. Counts neither a hit nor a
+    /// Reads bytes of [`put_named`](Self::put_named), which may have been changed. Counts neither a hit nor a
     /// miss.
     pub(crate) async fn get_named(&self, key: &str) -> Result<Option<Bytes>, BackendError> {
         let stored = self.checked(self.shared.backend.get(key, false).await)?;

@@ -239,7 +239,7 @@ impl PageStore {
         let key = Self::key(cache, id);
         let stored = cache.entries().get_named(&key).await.ok()??;
         let page = Arc::new(Page::of_stored(&stored)?);
-        // A page with another digest was damaged, or stored by another program: nothing else protects it.
+        // A page with another digest was damaged, or stored by another program. It has no seal.
         let is_valid = page.id == id;
         if is_valid {
             self.local.insert(id, Arc::clone(&page));

@@ -134,7 +134,7 @@ impl Cache {
             return kept.downcast::<Inner<T>>().ok().map(AtHand);
         }
         let bytes = self.entries().get_named(&self.bytes_key(digest)).await.ok()??;
-        // Bytes with another digest were damaged, or stored by another program: nothing else protects them.
+        // Bytes with another digest were damaged, or stored by another program. They have no seal.
         if self.digest_of::<T>(schema, &bytes) != digest {
             return None;
         }
