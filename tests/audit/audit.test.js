@@ -127,7 +127,7 @@ async function send(path, { form, cookie, password } = {}) {
 async function add(name) {
   const { status, cookies } = await send("/", { form: { name } });
   assert.equal(status, 303);
-  assert.match(cookies, /\b__Host-id=/);
+  assert.match(cookies, /\bflash=/);
   return cookies;
 }
 

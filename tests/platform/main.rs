@@ -107,7 +107,7 @@ fn the_slug_migrates_starts_and_stores_tasks_with_tls_and_log_in() {
     let browser = Browser::new(&format!("http://127.0.0.1:{port}"));
     let added = browser.post_form("/", &[("name", "Milk")]);
     assert_eq!(added.status, 303);
-    let cookie = added.cookie("__Host-id");
+    let cookie = added.cookie("flash");
     assert!(cookie.contains("Secure") && cookie.contains("HttpOnly"), "{cookie}");
     for _ in 0..2 {
         let page = browser.get("/");
