@@ -1,5 +1,5 @@
-//! Sessions: their store, cookie and middleware, made from the settings. They hold what can be undone;
-//! messages for the next page are in a cookie of their own.
+//! Sessions: their store, cookie and middleware, made from the settings. They hold deleted tasks that can be
+//! restored. Messages for the next page are in a cookie of their own.
 
 pub(crate) mod flash;
 pub(crate) mod key_rotation;

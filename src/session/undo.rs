@@ -35,7 +35,7 @@ pub(crate) fn kept<T: DeserializeOwned>(session: &Session) -> Option<T> {
     session.get(KEY).ok().flatten()
 }
 
-/// Forgets what was deleted last, and ends a session without other entries.
+/// Removes the deleted tasks from the session, and ends a session without other entries.
 pub(crate) fn forget(session: &Session) {
     session.remove(KEY);
     if session.entries().is_empty() {

@@ -227,9 +227,7 @@ impl Entries {
         lifetime: Option<Duration>,
     ) -> Result<(), BackendError> {
         let frame = self.shared.secret.entry(slot.key, slot.stamp, body);
-        let entries = [(slot.key.to_owned(), frame)];
-        let outcome = self.shared.backend.set_many(&entries, lifetime).await.pop();
-        self.stored(slot.key, outcome.unwrap_or(Err(BackendError::Refused)))
+        self.put_named(slot.key, frame, lifetime).await
     }
 
     /// Stores bytes under a key that names them by a digest. They are neither stamped nor sealed: who reads them

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::{
-    beside::beside,
+    beside::{beside, store_named},
     flight::{Flights, JoinOutcome, Leader, Role, StaleLease},
 };
 use crate::{
@@ -78,7 +78,7 @@ pub(crate) struct Encoded {
     pub(crate) lifetime: Option<Duration>,
     /// Its size in bytes, for the statistics.
     pub(crate) size: usize,
-    /// The key and bytes of what it names by a digest, which is stored with it.
+    /// The key and bytes of a value that the entry names by a digest. They are stored together.
     pub(crate) named: Option<(String, Bytes)>,
 }
 
@@ -293,11 +293,6 @@ impl Filler<'_> {
     }
 }
 
-async fn store_named(entries: Entries, (key, body): (String, Bytes), lifetime: Option<Duration>) {
-    // Without it, another process computes it again.
-    let _ = entries.put_named(&key, body, lifetime).await;
-}
-
 /// The end of a computation, which its caller need not wait for.
 struct Landing {
     entries: Entries,
@@ -322,10 +317,10 @@ impl Landing {
             }
             return false;
         };
-        if let Some(named) = encoded.named.take() {
-            // In one flight. The entry is the later one: where the server is the same, whoever reads it finds
-            // what it names. Elsewhere it may be computed once more.
-            beside(store_named(self.entries.clone(), named, encoded.lifetime)).await;
+        if let Some((key, bytes)) = encoded.named.take() {
+            // Both requests are sent in one round trip, the entry last: on the same server, a reader of the
+            // entry finds the value. On another server a reader may miss the value, and compute it again.
+            store_named(&self.entries, key, bytes, encoded.lifetime).await;
         }
         let (is_stored, lease) = self.store(lease, &encoded).await;
         if let Some(mut leader) = leader {

@@ -24,7 +24,7 @@ use crate::{
         compute::Stored,
         lifetime::Lifetime,
     },
-    freshness::beside::beside,
+    freshness::beside::store_named,
 };
 
 /// The assumed ratio of the memory of a decoded value to its serialized size.
@@ -154,12 +154,7 @@ impl Cache {
         self.insert_at_hand(&value, digest, bytes.len());
         if self.is_shared() {
             let (key, lifetime) = (self.bytes_key(digest), self.resolve(lifetime));
-            let entries = self.entries().clone();
-            beside(async move {
-                // Without them, another process computes the value again.
-                let _ = entries.put_named(&key, bytes.into(), lifetime).await;
-            })
-            .await;
+            store_named(self.entries(), key, bytes.into(), lifetime).await;
         }
         value
     }
