@@ -11,15 +11,20 @@
 //! The property `fresh` must hold in every state: a reader that begins after the invalidation of a
 //! write has been confirmed gets a page that contains that write or a later one.
 //!
+//! A second model is about time: how long a row of the ledger can be left when one process replays it for all
+//! ([`takeover`]).
+//!
 //! Each rule can be switched off. Then the search must find a violation; otherwise the property
 //! would not depend on the rule, and the other results would be no proof.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::unwrap_used)]
 
 mod system;
+mod takeover;
 
 use stateright::{Checker, Model};
 use system::{Rule, System};
+use takeover::Takeover;
 
 /// Searches all states of a system. If there is a violation, panics with the steps that lead to it.
 /// Prints how often each kind of step was taken, and panics if one of `expected` was never taken,
@@ -143,6 +148,44 @@ fn pages_of_a_group_are_fresh_despite_a_fault() {
     }
 }
 
+/// The steps that occur with values at hand, without faults.
+const AT_HAND: [&str; 3] = ["store bytes", "get bytes", "replace query"];
+
+#[test]
+fn pages_made_of_values_at_hand_are_fresh_in_two_processes() {
+    let system = System { writers: 2, readers: 2, at_hand: true, ..System::default() };
+    assert_always_fresh("at hand, two processes", system, &AT_HAND);
+}
+
+#[test]
+fn pages_made_of_values_at_hand_are_fresh_in_one_process() {
+    let system =
+        System { writers: 2, readers: 2, at_hand: true, one_process: true, ..System::default() };
+    assert_always_fresh("at hand, one process", system, &["use at hand"]);
+}
+
+#[test]
+fn pages_made_of_values_at_hand_are_fresh_despite_a_fault() {
+    let system = System { at_hand: true, ..with_faults(1) };
+    let expected = ["bytes are evicted", "replace query", "server restarts", "lease expires"];
+    assert_always_fresh("at hand, two processes and a fault", system, &expected);
+    let system = System { at_hand: true, one_process: true, drainers: 1, ..with_faults(1) };
+    assert_always_fresh("at hand, one process and a fault", system, &FAULTS);
+}
+
+#[test]
+fn if_a_value_at_hand_is_used_without_reading_its_entry_a_page_can_be_stale() {
+    let without = Some(Rule::Confirmation);
+    let system = System { without, at_hand: true, one_process: true, ..with_faults(0) };
+    assert!(finds_a_violation(system));
+}
+
+#[test]
+fn if_a_value_at_hand_is_named_by_its_key_a_page_can_be_stale() {
+    let without = Some(Rule::Digest);
+    assert!(finds_a_violation(System { without, at_hand: true, readers: 3, ..with_faults(0) }));
+}
+
 #[test]
 fn if_the_generation_is_read_after_the_data_a_page_can_be_stale() {
     let without = Some(Rule::GenerationFirst);
@@ -202,4 +245,56 @@ fn if_joiners_accept_every_result_a_page_can_be_stale() {
 fn without_fingerprints_of_fragments_a_page_can_be_stale() {
     let without = Some(Rule::Fingerprint);
     assert!(finds_a_violation(System { without, fragments: true, ..with_faults(0) }));
+}
+
+/// Three processes of which one replays for all, with at most this many faults.
+fn replays(faults: u8, bound: u8) -> Takeover {
+    Takeover { processes: 3, faults, bound, is_first_cut_off: false, without: None }
+}
+
+/// Searches all states of a system for a row that is left longer than its bound.
+fn assert_in_time(system: Takeover) {
+    system.checker().threads(2).spawn_bfs().join().assert_properties();
+}
+
+fn finds_a_row_that_is_left(system: Takeover) -> bool {
+    system.checker().threads(2).spawn_bfs().join().discovery("in time").is_some()
+}
+
+// The ages are in ticks of 50 ms.
+
+#[test]
+fn a_row_is_replayed_within_half_a_second_if_the_replaying_process_lives() {
+    assert_in_time(replays(0, 9));
+    assert!(finds_a_row_that_is_left(replays(0, 8)), "the bound is as low as it can be");
+}
+
+#[test]
+fn a_row_is_replayed_within_a_second_if_the_replaying_process_dies_or_the_number_is_lost() {
+    assert_in_time(replays(1, 19));
+    assert!(finds_a_row_that_is_left(replays(1, 18)), "the bound is as low as it can be");
+}
+
+#[test]
+fn a_row_is_replayed_by_a_process_that_can_reach_its_server() {
+    assert_in_time(Takeover { is_first_cut_off: true, ..replays(0, 19) });
+}
+
+#[test]
+fn if_a_number_never_goes_out_of_date_a_row_can_be_left() {
+    let without = Some(takeover::Rule::Patience);
+    assert!(finds_a_row_that_is_left(Takeover { without, ..replays(1, 30) }));
+}
+
+#[test]
+fn if_a_process_adds_to_the_number_without_confirmation_a_row_can_be_left() {
+    let without = Some(takeover::Rule::BeatAfterConfirmation);
+    let system = Takeover { is_first_cut_off: true, without, ..replays(0, 30) };
+    assert!(finds_a_row_that_is_left(system));
+}
+
+#[test]
+fn if_processes_wait_for_a_number_that_they_cannot_read_a_row_can_be_left() {
+    let without = Some(takeover::Rule::UnknownIsSilence);
+    assert!(finds_a_row_that_is_left(Takeover { without, ..replays(1, 30) }));
 }

@@ -29,6 +29,10 @@ pub(crate) enum Rule {
     GenerationFirst,
     /// Computations are shared only among readers of the same generation.
     SameGeneration,
+    /// A value at hand is used only after its entry has been read.
+    Confirmation,
+    /// A value at hand, and its bytes in the cache, are used only if the entry names them by their digest.
+    Digest,
 }
 
 /// The size of a system, and its rules.
@@ -44,6 +48,9 @@ pub(crate) struct System {
     pub(crate) fragments: bool,
     /// Whether the page belongs to a group, which writes forget instead of the page's key.
     pub(crate) grouped: bool,
+    /// Whether processes keep the query's value at hand. The query's entry then names the value, whose bytes
+    /// are stored in an entry of their own.
+    pub(crate) at_hand: bool,
     pub(crate) drainers: usize,
     /// The largest number of faults on one path of the search.
     pub(crate) faults: u8,
@@ -114,6 +121,17 @@ enum Reader {
     },
     LeaseQuery {
         page: Option<HeldLease>,
+    },
+    /// The query's entry, with this CAS token, names a value that the process does not have at hand.
+    GetBytes {
+        page: Option<HeldLease>,
+        cas: u8,
+        version: Version,
+    },
+    /// The bytes are missing: the reader takes a lease in place of the entry with this CAS token.
+    ReplaceQuery {
+        page: Option<HeldLease>,
+        cas: u8,
     },
     ReadDatabase {
         page: Option<HeldLease>,
@@ -189,6 +207,12 @@ pub(crate) struct State {
     required: Vec<Version>,
     /// For each reader, the generation of the group that it has read.
     generations: Vec<Generation>,
+    /// For each process, the values of the query that it keeps at hand, the latest last.
+    kept: Vec<Vec<Version>>,
+    /// The values whose bytes are on their way to the server.
+    sent: Vec<Version>,
+    /// The values whose bytes are on the server.
+    bytes: Vec<Version>,
     next_generation: Generation,
     /// The reader that leads the shared computation of the page, and whether the computation has
     /// begun.
@@ -220,10 +244,13 @@ pub(crate) enum Step {
     Read(usize),
     /// A reader that finds the lease of another reader stops waiting.
     GiveUpWaiting(usize),
+    /// The server stores the first of the bytes that are on their way.
+    StoreBytes,
     Write(usize, Delete),
     Drain(usize, Delete),
     Restart,
     Evict(usize),
+    EvictBytes,
     Expire(usize),
     KillReader(usize),
     KillWriter(usize),
@@ -244,6 +271,9 @@ impl Model for System {
             readers: vec![Reader::Idle; self.readers],
             required: vec![0; self.readers],
             generations: vec![0; self.readers],
+            kept: vec![Vec::new(); self.readers],
+            sent: Vec::new(),
+            bytes: Vec::new(),
             next_generation: 1,
             flight: None,
             writers: vec![Writer::Idle; self.writers],
@@ -285,6 +315,9 @@ impl Model for System {
                 _ => steps.push(Step::Drain(n, Delete::Confirmed)),
             }
         }
+        if !state.sent.is_empty() {
+            steps.push(Step::StoreBytes);
+        }
         if state.faults > 0 {
             self.faults(state, steps);
         }
@@ -295,6 +328,7 @@ impl Model for System {
         let kind = match step {
             Step::Read(n) => self.read(&mut next, n, true)?,
             Step::GiveUpWaiting(n) => self.read(&mut next, n, false)?,
+            Step::StoreBytes => next.store_bytes(),
             Step::Write(n, outcome) => self.write(&mut next, n, outcome),
             Step::Drain(n, outcome) => self.drain(&mut next, n, outcome),
             fault => apply_fault(&mut next, fault),
@@ -316,6 +350,9 @@ impl System {
     /// Adds all faults that can occur in a state, except those of deletes.
     fn faults(&self, state: &State, steps: &mut Vec<Step>) {
         steps.push(Step::Restart);
+        if !state.bytes.is_empty() {
+            steps.push(Step::EvictBytes);
+        }
         for (n, slot) in state.slots.iter().enumerate() {
             match slot.content {
                 Content::Empty => {}
@@ -357,7 +394,16 @@ impl System {
                 }
                 (Reader::GetQuery { page }, "lease page")
             }
-            Reader::GetQuery { page } => (self.get_query(state, page, may_wait), "get query"),
+            Reader::GetQuery { page } => (self.get_query(state, n, page, may_wait), "get query"),
+            Reader::GetBytes { page, cas, version } => {
+                (self.get_bytes(state, n, page, cas, version), "get bytes")
+            }
+            Reader::ReplaceQuery { page, cas } => {
+                if state.slots[QUERY].cas == cas {
+                    state.change(QUERY, Content::Empty);
+                }
+                (Reader::ReadDatabase { page, query: state.lease(QUERY) }, "replace query")
+            }
             Reader::LeaseQuery { page } => {
                 (Reader::ReadDatabase { page, query: state.lease(QUERY) }, "lease query")
             }
@@ -365,6 +411,10 @@ impl System {
                 (Reader::StoreQuery { page, query, version: state.database }, "read database")
             }
             Reader::StoreQuery { page, query, version } => {
+                if self.at_hand {
+                    self.keep(state, n, version);
+                    state.sent.push(version);
+                }
                 self.store(state, QUERY, query, Content::Value(version));
                 (self.after_query(page, version), "store query")
             }
@@ -443,14 +493,69 @@ impl System {
         Content::Page { version, generation }
     }
 
-    fn get_query(&self, state: &State, page: Option<HeldLease>, may_wait: bool) -> Reader {
+    fn get_query(
+        &self,
+        state: &State,
+        n: usize,
+        page: Option<HeldLease>,
+        may_wait: bool,
+    ) -> Reader {
+        let kept = &state.kept[self.process(n)];
+        if !self.has(Rule::Confirmation)
+            && let Some(version) = kept.last()
+        {
+            return self.after_query(page, *version);
+        }
         match state.slots[QUERY].content {
+            Content::Value(version) if self.at_hand => match self.named(kept, version) {
+                Some(found) => {
+                    self.note("use at hand");
+                    self.after_query(page, found)
+                }
+                None => Reader::GetBytes { page, cas: state.slots[QUERY].cas, version },
+            },
             Content::Value(version) => self.after_query(page, version),
             // The lease of another reader. The wait for it is bounded and not a step of the model;
             // afterwards the reader computes without a lease and stores no query.
             Content::Lease if may_wait => Reader::ReadDatabase { page, query: None },
             _ => Reader::LeaseQuery { page },
         }
+    }
+
+    /// Gets the bytes that the query's entry names.
+    fn get_bytes(
+        &self,
+        state: &mut State,
+        n: usize,
+        page: Option<HeldLease>,
+        cas: u8,
+        version: Version,
+    ) -> Reader {
+        let Some(found) = self.named(&state.bytes, version) else {
+            return Reader::ReplaceQuery { page, cas };
+        };
+        self.keep(state, n, found);
+        self.after_query(page, found)
+    }
+
+    /// Returns which of these values is used for an entry that names `version`.
+    fn named(&self, values: &[Version], version: Version) -> Option<Version> {
+        if self.has(Rule::Digest) {
+            values.contains(&version).then_some(version)
+        } else {
+            values.last().copied()
+        }
+    }
+
+    fn keep(&self, state: &mut State, n: usize, version: Version) {
+        let kept = &mut state.kept[self.process(n)];
+        kept.retain(|other| *other != version);
+        kept.push(version);
+    }
+
+    /// Returns the process of a reader.
+    fn process(&self, n: usize) -> usize {
+        if self.one_process { 0 } else { n }
     }
 
     fn after_query(&self, page: Option<HeldLease>, version: Version) -> Reader {
@@ -598,12 +703,17 @@ fn apply_fault(state: &mut State, fault: Step) -> &'static str {
             let empty = Slot { content: Content::Empty, cas: 0 };
             // A restarted server begins to number its changes anew, so CAS tokens recur.
             (state.slots, state.next_cas) = ([empty; 4], 1);
+            state.bytes.clear();
             state.connection += 1;
             "server restarts"
         }
         Step::Evict(key) => {
             state.change(key, Content::Empty);
             "entry is evicted"
+        }
+        Step::EvictBytes => {
+            state.bytes.clear();
+            "bytes are evicted"
         }
         Step::Expire(key) => {
             state.change(key, Content::Empty);
@@ -630,7 +740,11 @@ fn apply_fault(state: &mut State, fault: Step) -> &'static str {
             state.drainers[n] = Drainer::Idle;
             "drainer is killed"
         }
-        Step::Read(_) | Step::GiveUpWaiting(_) | Step::Write(..) | Step::Drain(..) => "nothing",
+        Step::Read(_)
+        | Step::GiveUpWaiting(_)
+        | Step::StoreBytes
+        | Step::Write(..)
+        | Step::Drain(..) => "nothing",
     }
 }
 
@@ -669,6 +783,13 @@ impl State {
         self.next_generation += 1;
         self.change(GROUP, Content::Generation(generation));
         generation
+    }
+
+    fn store_bytes(&mut self) -> &'static str {
+        let version = self.sent.remove(0);
+        self.bytes.retain(|other| *other != version);
+        self.bytes.push(version);
+        "store bytes"
     }
 
     /// Deletes a key with this outcome. Returns whether the sender gets a confirmation.
