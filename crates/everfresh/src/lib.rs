@@ -24,11 +24,7 @@ pub mod testing;
 mod view_cache;
 
 pub use cache::{
-    Cache,
-    builder::CacheBuilder,
-    key::{KeyParts, join_key},
-    lifetime::Lifetime,
-    near::at_hand::AtHand,
+    Cache, builder::CacheBuilder, key::join_key, lifetime::Lifetime, near::at_hand::AtHand,
     stats::LayerStats,
 };
 #[cfg(feature = "memcached")]
@@ -44,6 +40,51 @@ pub use diesel_ledger::{
     table::{Backlog, Dialect, LedgerConnection, RowId},
     writer::DieselWriter,
 };
+/// Caches the results of an async function, and declares the constant of its [`Memo`].
+///
+/// The function takes a `&Cache`; all other arguments make up the key, or those that `key(…)` names: whatever else
+/// the result depends on must be the same for all calls. The constant has the function's name in upper case. If
+/// the type of the result ends with `Result`, only `Ok` is stored.
+///
+/// | setting | |
+/// |---|---|
+/// | `lifetime = …` | the [`Lifetime`] of the results; required |
+/// | `key(a, b)` | the arguments that make up the key; default: all |
+/// | `groups("a", "b")` | the groups of all results, see [`Memo::in_groups`] |
+/// | `name = "…"` | the name of the memo; default: the function's path |
+/// | `version = "…"` | see [`Memo::versioned_by`] |
+///
+/// Give the memo a name before you move or rename the function: another name means other keys, and while processes
+/// of both versions run, they do not forget each other's results.
+///
+/// ```
+/// use everfresh::{Cache, Lifetime, memoize};
+/// # struct Db;
+/// # impl Db { async fn names(&self, _: &str, _: u32) -> Result<Vec<String>, std::io::Error> { Ok(vec![]) } }
+///
+/// #[memoize(key(owner, page), lifetime = Lifetime::Forever, groups("tasks"))]
+/// async fn task_names(
+///     cache: &Cache,
+///     db: &Db,
+///     owner: &str,
+///     page: u32,
+/// ) -> Result<Vec<String>, std::io::Error> {
+///     db.names(owner, page).await
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), std::io::Error> {
+/// # let db = Db;
+/// let cache = Cache::memory(1 << 20).build();
+/// let names = task_names(&cache, &db, "Ada", 1).await?;
+///
+/// // After a write to this page:
+/// TASK_NAMES.forget(&cache, &("Ada", 1)).await;
+/// # Ok(())
+/// # }
+/// ```
+#[cfg(feature = "macros")]
+pub use everfresh_macros::memoize;
 #[cfg(feature = "tera")]
 pub use fragment::{Templates, TemplatesError, fragment_key};
 pub use freshness::{

@@ -1,19 +1,26 @@
 //! Memoized functions: results stored under a key of their arguments.
 
-use std::marker::PhantomData;
+use std::{any::type_name, convert::Infallible, marker::PhantomData};
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::cache::{
     Cache,
-    key::{KeyParts, join_key},
+    key::{arguments::arguments_key, join_key},
     lifetime::Lifetime,
     near::at_hand::AtHand,
 };
 
 /// A function whose results are cached: its name, and the types of its arguments and result.
 ///
-/// Declare it as a constant, so that callers and invalidations use the same name.
+/// Declare it as a constant, so that callers and invalidations use the same name. Or let
+#[cfg_attr(feature = "macros", doc = "[`memoize`](crate::memoize)")]
+#[cfg_attr(not(feature = "macros"), doc = "`memoize` (with the feature `macros`)")]
+/// declare it for a function.
+///
+/// The arguments are any type that serde can serialize; several are a tuple. Different arguments give different
+/// keys. Fields that the type does not serialize are not part of the key. Borrowed arguments need no copy:
+/// a `Memo<(u64, &str), T>` takes any `&(number, text)`.
 ///
 /// ```
 /// use everfresh::{Cache, Lifetime, Memo};
@@ -23,8 +30,8 @@ use crate::cache::{
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
 /// let cache = Cache::memory(1 << 20).build();
-/// let square = async |n: u64| SQUARE.call(&cache, &n, async || Ok::<_, ()>(n * n)).await;
-/// assert_eq!(square(7).await, Ok(49));
+/// let square = async |n: u64| SQUARE.get_with(&cache, &n, async || n * n).await;
+/// assert_eq!(square(7).await, 49);
 ///
 /// assert!(SQUARE.forget(&cache, &7).await);
 /// assert_eq!(SQUARE.key(&7), "square/7");
@@ -47,8 +54,11 @@ pub struct Memo<A: ?Sized, T, G = Single> {
     lifetime: Lifetime,
     schema: u64,
     groups: &'static [&'static str],
-    types: PhantomData<fn(&A, G) -> T>,
+    /// Covariant, so that a constant with `&'static str` takes any `&str`.
+    types: Types<A, T, G>,
 }
+
+type Types<A, T, G> = PhantomData<(fn() -> PhantomData<A>, fn() -> (T, G))>;
 
 /// The kind of a [`Memo`] that forgets the result of one list of arguments at a time. A hit reads one
 /// entry.
@@ -95,7 +105,8 @@ pub enum Mode {
 }
 
 impl<A: ?Sized, T> Memo<A, T, Single> {
-    /// Declares a memo. Its name must be unique within the cache.
+    /// Declares a memo. Its name must be unique within the cache: memos of one name and different types never
+    /// read each other's results, but displace them. A debug build panics at the first use of the second one.
     #[must_use]
     pub const fn new(name: &'static str, lifetime: Lifetime) -> Self {
         Self { name, lifetime, schema: 0, groups: &[], types: PhantomData }
@@ -152,8 +163,7 @@ impl<A: ?Sized, T, G> Memo<A, T, G> {
 }
 
 impl<A: ?Sized, T> Memo<A, T, Grouped> {
-    /// Declares a memo whose results can be forgotten all at once. Its name must be unique within the
-    /// cache.
+    /// Declares a memo whose results can be forgotten all at once. See [`Memo::new`].
     #[must_use]
     pub const fn grouped(name: &'static str, lifetime: Lifetime) -> Self {
         Self { name, lifetime, schema: 0, groups: &[], types: PhantomData }
@@ -171,14 +181,14 @@ impl<A: ?Sized, T> Memo<A, T, Grouped> {
     }
 }
 
-impl<A: KeyParts + ?Sized, T: Serialize + DeserializeOwned, G: Grouping> Memo<A, T, G> {
+impl<A: Serialize + ?Sized, T: Serialize + DeserializeOwned, G: Grouping> Memo<A, T, G> {
     /// Returns the key of the result for these arguments, for an
     /// [`Invalidation`](crate::Invalidation).
     #[must_use]
     pub fn key(&self, arguments: &A) -> String {
-        let mut parts = Vec::new();
-        arguments.parts(&mut |part| parts.push(part.to_owned()));
-        join_key(self.name, parts)
+        // Arguments without a key have no stored result.
+        arguments_key(self.name, arguments)
+            .unwrap_or_else(|| join_key(self.name, [""; 0]) + "/%none")
     }
 
     /// Returns the stored result for these arguments, or computes and stores it. See
@@ -192,6 +202,18 @@ impl<A: KeyParts + ?Sized, T: Serialize + DeserializeOwned, G: Grouping> Memo<A,
         self.call_with(cache, arguments, Mode::Usual, |_| true, compute).await
     }
 
+    /// Like [`Memo::call`], for a computation that cannot fail.
+    pub async fn get_with(
+        &self,
+        cache: &Cache,
+        arguments: &A,
+        compute: impl AsyncFnOnce() -> T,
+    ) -> T {
+        let compute = async || Ok::<_, Infallible>(compute().await);
+        let Ok(value) = self.call(cache, arguments, compute).await;
+        value
+    }
+
     /// Like [`Memo::call`], in any [`Mode`], storing only results for which `is_cacheable` returns
     /// `true`.
     pub async fn call_with<E>(
@@ -202,15 +224,14 @@ impl<A: KeyParts + ?Sized, T: Serialize + DeserializeOwned, G: Grouping> Memo<A,
         is_cacheable: impl Fn(&T) -> bool,
         compute: impl AsyncFnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
-        if mode == Mode::Bypass {
-            return compute().await;
-        }
-        let key = self.key(arguments);
+        let key = arguments_key(self.name, arguments).filter(|_| mode != Mode::Bypass);
+        let Some(key) = key else { return compute().await };
         if mode == Mode::Refresh && !cache.delete(&key).await {
             // The old result may still be there and would be returned below.
             return compute().await;
         }
-        let (groups, schema, lifetime) = (self.full_groups(cache), self.schema, self.lifetime);
+        let (groups, schema) = (self.full_groups(cache), self.schema(cache));
+        let lifetime = self.lifetime;
         cache.get_or_compute_if(&key, schema, &groups, lifetime, is_cacheable, compute).await
     }
 
@@ -246,8 +267,19 @@ impl<A: KeyParts + ?Sized, T: Serialize + DeserializeOwned, G: Grouping> Memo<A,
     where
         T: Send + Sync + 'static,
     {
-        let groups = self.full_groups(cache);
-        cache.get_at_hand(&self.key(arguments), self.schema, &groups, self.lifetime, compute).await
+        let Some(key) = arguments_key(self.name, arguments) else {
+            return Ok(AtHand::unkept(compute().await?));
+        };
+        let (groups, schema) = (self.full_groups(cache), self.schema(cache));
+        cache.get_at_hand(&key, schema, &groups, self.lifetime, compute).await
+    }
+
+    /// Returns the schema of the entries: the versions and the types, so that memos of one name do not read each
+    /// other's results.
+    fn schema(&self, cache: &Cache) -> u64 {
+        let types = [type_name::<A>(), type_name::<T>()];
+        cache.declare_memo(self.name, self.schema, types);
+        types.into_iter().fold(self.schema, hash_name)
     }
 
     /// Returns the keys of the groups of all results.
@@ -266,6 +298,15 @@ impl<A: KeyParts + ?Sized, T: Serialize + DeserializeOwned, G: Grouping> Memo<A,
     }
 }
 
+/// Hashes the name of a type, eight bytes at a time: this is done at each call.
+fn hash_name(hash: u64, name: &str) -> u64 {
+    name.as_bytes().chunks(8).fold(hash.rotate_left(1), |hash, chunk| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        (hash.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    })
+}
+
 /// The key of a memo's generation. No arguments give this key: within a part of a key, `%` is always
 /// followed by two digits.
 fn generation_key(name: &str) -> String {
@@ -273,6 +314,10 @@ fn generation_key(name: &str) -> String {
 }
 
 /// The kind of a [`Memo`]: [`Single`] or [`Grouped`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a kind of memo",
+    note = "a memo is `Single` or `Grouped`"
+)]
 pub trait Grouping: sealed::Sealed {}
 
 impl<G: sealed::Sealed> Grouping for G {}

@@ -106,6 +106,10 @@ fn note(loaded: Option<&State>) {
 ///
 /// An error is logged, and the session is empty. That includes [`DurableSessions::delete`]: if a
 /// log-out must not fail, the app has to check by itself.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not store sessions durably",
+    note = "implement `DurableSessions` over a table of the app, or use `NoDurableSessions`"
+)]
 pub trait DurableSessions {
     /// The reason that the store cannot be read or written.
     type Error: Display;

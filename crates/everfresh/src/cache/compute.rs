@@ -1,5 +1,7 @@
 //! Values that are computed if there is no entry.
 
+use std::convert::Infallible;
+
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -42,6 +44,29 @@ impl Cache {
         T: Serialize + DeserializeOwned,
     {
         self.get_or_compute_if(key, 0, &[], lifetime, |_| true, compute).await
+    }
+
+    /// Like [`Cache::get_or_compute`], for a computation that cannot fail.
+    ///
+    /// ```
+    /// use everfresh::{Cache, Lifetime};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory(1 << 20).build();
+    /// let primes = cache.get_with("primes", Lifetime::Forever, async || vec![2, 3, 5, 7]).await;
+    /// assert_eq!(primes.len(), 4);
+    /// # }
+    /// ```
+    pub async fn get_with<T: Serialize + DeserializeOwned>(
+        &self,
+        key: &str,
+        lifetime: Lifetime,
+        compute: impl AsyncFnOnce() -> T,
+    ) -> T {
+        let compute = async || Ok::<_, Infallible>(compute().await);
+        let Ok(value) = self.get_or_compute(key, lifetime, compute).await;
+        value
     }
 
     /// Like [`Cache::get_or_compute`], for an entry that belongs to groups: it is forgotten also when one

@@ -14,6 +14,11 @@ pub(crate) mod servers;
 pub(crate) mod stats;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+#[cfg(debug_assertions)]
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -78,6 +83,9 @@ struct Inner {
     flights: Flights,
     stats: Registry,
     near: Near,
+    /// The version and types of each memo that was used, by its name.
+    #[cfg(debug_assertions)]
+    memos: Mutex<HashMap<&'static str, (u64, [&'static str; 2])>>,
 }
 
 impl Cache {
@@ -93,7 +101,15 @@ impl Cache {
         let counters = stats.layer(DEFAULT_LAYER);
         let entries = Entries::new(backend, secret, max_computation, counters);
         let flights = Flights::default();
-        let inner = Inner { prefix, default_lifetime, flights, stats, near };
+        let inner = Inner {
+            prefix,
+            default_lifetime,
+            flights,
+            stats,
+            near,
+            #[cfg(debug_assertions)]
+            memos: Mutex::default(),
+        };
         Self { inner: Arc::new(inner), entries }
     }
 
@@ -146,6 +162,28 @@ impl Cache {
     /// Returns the values that this process keeps.
     pub(crate) fn near(&self) -> &Near {
         &self.inner.near
+    }
+
+    /// Panics if another memo has this name and version and other types. In release builds, does nothing.
+    #[cfg_attr(not(debug_assertions), expect(clippy::unused_self, reason = "see above"))]
+    pub(crate) fn declare_memo(&self, name: &'static str, version: u64, types: [&'static str; 2]) {
+        #[cfg(debug_assertions)]
+        {
+            let mut memos = self.inner.memos.lock().unwrap_or_else(PoisonError::into_inner);
+            let (known_version, known) = *memos.entry(name).or_insert((version, types));
+            drop(memos);
+            assert!(
+                known == types || known_version != version,
+                "two memos are named `{name}`: one takes {} and returns {}, the other takes {} and returns {}; \
+                 give each a name of its own",
+                known[0],
+                known[1],
+                types[0],
+                types[1],
+            );
+        }
+        #[cfg(not(debug_assertions))]
+        let _ = (name, version, types);
     }
 
     /// Returns the duration of a lifetime; `None` for an unlimited one.

@@ -8,6 +8,10 @@ use super::table::{Dialect, LedgerConnection};
 ///
 /// Implement it for the type through which the app runs its queries, so that deadlines and limits of the app
 /// hold for the ledger too. An app without such a type uses [`DieselPool`](crate::DieselPool).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a database for `diesel_writer`",
+    note = "wrap a pool of r2d2: `DieselPool::new(pool, Dialect::…)`"
+)]
 pub trait DieselDatabase: Clone + Send + Sync + 'static {
     /// A connection of the app: of Diesel, or an enum of them with `#[derive(MultiConnection)]`.
     type Connection: LedgerConnection;

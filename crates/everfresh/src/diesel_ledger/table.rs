@@ -85,6 +85,10 @@ type Count = SqlLiteral<(BigInt, BigInt)>;
 
 /// A connection on which the queries of the ledger run: every connection of Diesel, and every enum of them
 /// with `#[derive(MultiConnection)]`.
+#[diagnostic::on_unimplemented(
+    message = "the ledger cannot be kept over `{Self}`",
+    note = "use a connection of Diesel to SQLite, PostgreSQL or MySQL"
+)]
 pub trait LedgerConnection: Connection + Sized {
     #[doc(hidden)]
     fn insert_row(&mut self, row: Row) -> QueryResult<usize>;

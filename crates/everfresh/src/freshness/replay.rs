@@ -22,6 +22,10 @@ const BATCH_SIZE: usize = 1000;
 const MERGE_THRESHOLD: usize = 100;
 
 /// The rows of invalidations, stored by the app in the database that its entries are made of.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a ledger",
+    note = "for a database of Diesel, `Cache::diesel_writer` brings one; for others, implement `Ledger` over a table"
+)]
 pub trait Ledger: Send + Sync {
     /// The reason that the database cannot be read or written.
     type Error: Display + Send;

@@ -10,6 +10,7 @@ mod fragments;
 mod freshness;
 mod groups;
 mod lowering;
+mod memos;
 mod not_kept;
 mod sessions;
 mod views;

@@ -23,7 +23,7 @@ mod system;
 mod takeover;
 
 use stateright::{Checker, Model};
-use system::{Rule, System};
+use system::{Page, Rule, System};
 use takeover::Takeover;
 
 /// Searches all states of a system. If there is a violation, panics with the steps that lead to it.
@@ -119,7 +119,7 @@ fn a_writer_a_reader_and_two_drainers_are_fresh_despite_two_faults() {
 
 #[test]
 fn pages_with_fragments_that_no_write_deletes_are_fresh_despite_a_fault() {
-    let system = System { fragments: true, ..with_faults(1) };
+    let system = System { page: Page::WithFragment, ..with_faults(1) };
     assert_always_fresh("fragments and a fault", system, &["get fragment", "store fragment"]);
 }
 
@@ -128,21 +128,26 @@ const GROUPED: [&str; 4] = ["get group", "store page", "delete query", "delete g
 
 #[test]
 fn pages_of_a_group_are_fresh_in_two_processes() {
-    let system = System { writers: 2, readers: 2, grouped: true, ..System::default() };
+    let system = System { writers: 2, readers: 2, page: Page::Grouped, ..System::default() };
     assert_always_fresh("group, two processes", system, &GROUPED);
 }
 
 #[test]
 fn pages_of_a_group_are_fresh_in_one_process() {
-    let system =
-        System { writers: 2, readers: 2, grouped: true, one_process: true, ..System::default() };
+    let system = System {
+        writers: 2,
+        readers: 2,
+        page: Page::Grouped,
+        one_process: true,
+        ..System::default()
+    };
     assert_always_fresh("group, one process", system, &[&GROUPED[..], &["join", "take"]].concat());
 }
 
 #[test]
 fn pages_of_a_group_are_fresh_despite_a_fault() {
     for one_process in [false, true] {
-        let system = System { grouped: true, one_process, drainers: 1, ..with_faults(1) };
+        let system = System { page: Page::Grouped, one_process, drainers: 1, ..with_faults(1) };
         let expected = [&GROUPED[..], &FAULTS[..], &["drain", "drained"]].concat();
         assert_always_fresh("group and a fault", system, &expected);
     }
@@ -153,49 +158,60 @@ const AT_HAND: [&str; 3] = ["store bytes", "get bytes", "replace query"];
 
 #[test]
 fn pages_made_of_values_at_hand_are_fresh_in_two_processes() {
-    let system = System { writers: 2, readers: 2, at_hand: true, ..System::default() };
+    let system = System { writers: 2, readers: 2, page: Page::OfValueAtHand, ..System::default() };
     assert_always_fresh("at hand, two processes", system, &AT_HAND);
 }
 
 #[test]
 fn pages_made_of_values_at_hand_are_fresh_in_one_process() {
-    let system =
-        System { writers: 2, readers: 2, at_hand: true, one_process: true, ..System::default() };
+    let system = System {
+        writers: 2,
+        readers: 2,
+        page: Page::OfValueAtHand,
+        one_process: true,
+        ..System::default()
+    };
     assert_always_fresh("at hand, one process", system, &["use at hand"]);
 }
 
 #[test]
 fn pages_made_of_values_at_hand_are_fresh_despite_a_fault() {
-    let system = System { at_hand: true, ..with_faults(1) };
+    let system = System { page: Page::OfValueAtHand, ..with_faults(1) };
     let expected = ["bytes are evicted", "replace query", "server restarts", "lease expires"];
     assert_always_fresh("at hand, two processes and a fault", system, &expected);
-    let system = System { at_hand: true, one_process: true, drainers: 1, ..with_faults(1) };
+    let system =
+        System { page: Page::OfValueAtHand, one_process: true, drainers: 1, ..with_faults(1) };
     assert_always_fresh("at hand, one process and a fault", system, &FAULTS);
 }
 
 #[test]
 fn if_a_value_at_hand_is_used_without_reading_its_entry_a_page_can_be_stale() {
     let without = Some(Rule::Confirmation);
-    let system = System { without, at_hand: true, one_process: true, ..with_faults(0) };
+    let system = System { without, page: Page::OfValueAtHand, one_process: true, ..with_faults(0) };
     assert!(finds_a_violation(system));
 }
 
 #[test]
 fn if_a_value_at_hand_is_named_by_its_key_a_page_can_be_stale() {
     let without = Some(Rule::Digest);
-    assert!(finds_a_violation(System { without, at_hand: true, readers: 3, ..with_faults(0) }));
+    assert!(finds_a_violation(System {
+        without,
+        page: Page::OfValueAtHand,
+        readers: 3,
+        ..with_faults(0)
+    }));
 }
 
 #[test]
 fn if_the_generation_is_read_after_the_data_a_page_can_be_stale() {
     let without = Some(Rule::GenerationFirst);
-    assert!(finds_a_violation(System { without, grouped: true, ..with_faults(0) }));
+    assert!(finds_a_violation(System { without, page: Page::Grouped, ..with_faults(0) }));
 }
 
 #[test]
 fn if_readers_of_different_generations_share_a_computation_a_page_can_be_stale() {
     let without = Some(Rule::SameGeneration);
-    let system = System { without, grouped: true, one_process: true, ..with_faults(0) };
+    let system = System { without, page: Page::Grouped, one_process: true, ..with_faults(0) };
     assert!(finds_a_violation(system));
 }
 
@@ -244,7 +260,7 @@ fn if_joiners_accept_every_result_a_page_can_be_stale() {
 #[test]
 fn without_fingerprints_of_fragments_a_page_can_be_stale() {
     let without = Some(Rule::Fingerprint);
-    assert!(finds_a_violation(System { without, fragments: true, ..with_faults(0) }));
+    assert!(finds_a_violation(System { without, page: Page::WithFragment, ..with_faults(0) }));
 }
 
 /// Three processes of which one replays for all, with at most this many faults.

@@ -35,6 +35,20 @@ pub(crate) enum Rule {
     Digest,
 }
 
+/// What the page is, beyond a value that is made of a query.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Page {
+    #[default]
+    Plain,
+    /// It contains a fragment. No write deletes the fragment's key.
+    WithFragment,
+    /// It belongs to a group, which writes forget instead of the page's key.
+    Grouped,
+    /// Processes keep the query's value at hand. The query's entry then names the value, whose bytes are stored
+    /// in an entry of their own.
+    OfValueAtHand,
+}
+
 /// The size of a system, and its rules.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct System {
@@ -44,13 +58,7 @@ pub(crate) struct System {
     /// Whether all readers are in one process, where they share computations. Otherwise each is in
     /// a process of its own.
     pub(crate) one_process: bool,
-    /// Whether the page contains a fragment. No write deletes the fragment's key.
-    pub(crate) fragments: bool,
-    /// Whether the page belongs to a group, which writes forget instead of the page's key.
-    pub(crate) grouped: bool,
-    /// Whether processes keep the query's value at hand. The query's entry then names the value, whose bytes
-    /// are stored in an entry of their own.
-    pub(crate) at_hand: bool,
+    pub(crate) page: Page,
     pub(crate) drainers: usize,
     /// The largest number of faults on one path of the search.
     pub(crate) faults: u8,
@@ -347,6 +355,10 @@ impl System {
         self.without != Some(rule)
     }
 
+    fn is(&self, page: Page) -> bool {
+        self.page == page
+    }
+
     /// Adds all faults that can occur in a state, except those of deletes.
     fn faults(&self, state: &State, steps: &mut Vec<Step>) {
         steps.push(Step::Restart);
@@ -377,8 +389,11 @@ impl System {
             Reader::Idle => {
                 // From now on, older versions are stale for this reader.
                 state.required[n] = state.confirmed;
-                let next =
-                    if self.grouped { Reader::GetGroup } else { Reader::GetPage { alone: false } };
+                let next = if self.is(Page::Grouped) {
+                    Reader::GetGroup
+                } else {
+                    Reader::GetPage { alone: false }
+                };
                 (next, "ask")
             }
             Reader::GetGroup => {
@@ -411,7 +426,7 @@ impl System {
                 (Reader::StoreQuery { page, query, version: state.database }, "read database")
             }
             Reader::StoreQuery { page, query, version } => {
-                if self.at_hand {
+                if self.is(Page::OfValueAtHand) {
                     self.keep(state, n, version);
                     state.sent.push(version);
                 }
@@ -485,7 +500,7 @@ impl System {
 
     /// Returns the page as a reader stores it.
     fn page(&self, state: &mut State, n: usize, version: Version) -> Content {
-        if !self.grouped {
+        if !self.is(Page::Grouped) {
             return Content::Value(version);
         }
         let is_first = self.has(Rule::GenerationFirst);
@@ -507,13 +522,15 @@ impl System {
             return self.after_query(page, *version);
         }
         match state.slots[QUERY].content {
-            Content::Value(version) if self.at_hand => match self.named(kept, version) {
-                Some(found) => {
-                    self.note("use at hand");
-                    self.after_query(page, found)
+            Content::Value(version) if self.is(Page::OfValueAtHand) => {
+                match self.named(kept, version) {
+                    Some(found) => {
+                        self.note("use at hand");
+                        self.after_query(page, found)
+                    }
+                    None => Reader::GetBytes { page, cas: state.slots[QUERY].cas, version },
                 }
-                None => Reader::GetBytes { page, cas: state.slots[QUERY].cas, version },
-            },
+            }
             Content::Value(version) => self.after_query(page, version),
             // The lease of another reader. The wait for it is bounded and not a step of the model;
             // afterwards the reader computes without a lease and stores no query.
@@ -559,7 +576,7 @@ impl System {
     }
 
     fn after_query(&self, page: Option<HeldLease>, version: Version) -> Reader {
-        if self.fragments {
+        if self.is(Page::WithFragment) {
             Reader::GetFragment { page, version }
         } else {
             self.before_page(page, version)
@@ -687,7 +704,7 @@ impl System {
 
     /// Returns the key that a write deletes after that of the query.
     fn outer(&self) -> usize {
-        if self.grouped { GROUP } else { PAGE }
+        if self.is(Page::Grouped) { GROUP } else { PAGE }
     }
 
     /// Counts a step that is part of another one.

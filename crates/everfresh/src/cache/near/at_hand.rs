@@ -43,6 +43,11 @@ struct Inner<T> {
 }
 
 impl<T> AtHand<T> {
+    /// A value that is not kept.
+    pub(crate) fn unkept(value: T) -> Self {
+        Self::new(value, None)
+    }
+
     fn new(value: T, digest: Option<u128>) -> Self {
         Self(Arc::new(Inner { value, digest, form: OnceLock::new() }))
     }
@@ -110,7 +115,7 @@ impl Cache {
     {
         if self.entries().is_null() || self.near().is_off() {
             let value = self.get_or_compute_if(key, schema, groups, lifetime, |_| true, compute);
-            return Ok(AtHand::new(value.await?, None));
+            return Ok(AtHand::unkept(value.await?));
         }
         let stored = Stored { schema: schema ^ SCHEMA, groups, lifetime };
         let find = async |body: &Bytes| {
@@ -148,7 +153,7 @@ impl Cache {
     where
         T: Serialize + Send + Sync + 'static,
     {
-        let Some(bytes) = serialize(&value) else { return AtHand::new(value, None) };
+        let Some(bytes) = serialize(&value) else { return AtHand::unkept(value) };
         let digest = self.digest_of::<T>(schema, &bytes);
         let value = AtHand::new(value, Some(digest));
         self.insert_at_hand(&value, digest, bytes.len());

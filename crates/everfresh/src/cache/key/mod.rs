@@ -1,5 +1,7 @@
 //! Keys made of parts. Pure.
 
+pub(crate) mod arguments;
+
 use std::fmt::Write;
 
 /// Joins a name and parts to a key. Different lists of parts give different keys, and memcached
@@ -56,58 +58,6 @@ pub(crate) fn append_escaped(key: &mut String, part: &str, separator: Option<u8>
     key.push_str(&part[plain..]);
 }
 
-/// Arguments of a memoized function, as parts of a key.
-pub trait KeyParts {
-    /// Calls `push` with each part. A type always has the same number of parts.
-    fn parts(&self, push: &mut dyn FnMut(&str));
-}
-
-impl KeyParts for () {
-    fn parts(&self, _push: &mut dyn FnMut(&str)) {}
-}
-
-impl KeyParts for str {
-    fn parts(&self, push: &mut dyn FnMut(&str)) {
-        push(self);
-    }
-}
-
-impl KeyParts for String {
-    fn parts(&self, push: &mut dyn FnMut(&str)) {
-        push(self);
-    }
-}
-
-impl<T: KeyParts + ?Sized> KeyParts for &T {
-    fn parts(&self, push: &mut dyn FnMut(&str)) {
-        (**self).parts(push);
-    }
-}
-
-macro_rules! parts_by_display {
-    ($($type:ty),+) => {
-        $(impl KeyParts for $type {
-            fn parts(&self, push: &mut dyn FnMut(&str)) {
-                push(&self.to_string());
-            }
-        })+
-    };
-}
-parts_by_display!(bool, char, i8, i16, i32, i64, i128, isize, u8, u16, u32, u64, u128, usize);
-
-macro_rules! parts_of_tuples {
-    ($(($($name:ident)+))+) => {
-        $(impl<$($name: KeyParts),+> KeyParts for ($($name,)+) {
-            fn parts(&self, push: &mut dyn FnMut(&str)) {
-                #[expect(non_snake_case, reason = "a variable per type")]
-                let ($($name,)+) = self;
-                $($name.parts(push);)+
-            }
-        })+
-    };
-}
-parts_of_tuples!((A)(A B)(A B C)(A B C D)(A B C D E)(A B C D E F));
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -146,17 +96,5 @@ mod tests {
     #[test]
     fn a_usual_key_is_used_as_it_is() {
         assert_eq!(full_key("app:", "tasks/7%2f"), "app:tasks/7%2f");
-    }
-
-    #[test]
-    fn the_parts_of_arguments_stay_separate() {
-        let key = |arguments: &dyn KeyParts| {
-            let mut parts = Vec::new();
-            arguments.parts(&mut |part| parts.push(part.to_owned()));
-            join_key("f", parts)
-        };
-        assert_eq!(key(&()), "f");
-        assert_eq!(key(&(1, "a/b", true)), "f/1/a%2fb/true");
-        assert_ne!(key(&("a", "")), key(&("", "a")));
     }
 }
