@@ -24,8 +24,8 @@ pub mod testing;
 mod view_cache;
 
 pub use cache::{
-    Cache, builder::CacheBuilder, key::join_key, lifetime::Lifetime, near::at_hand::AtHand,
-    stats::LayerStats,
+    Cache, builder::CacheBuilder, counters::Counter, key::join_key, lifetime::Lifetime,
+    near::at_hand::AtHand, stats::LayerStats,
 };
 #[cfg(feature = "memcached")]
 pub use cache::{

@@ -106,9 +106,35 @@ async fn a_lifetime_ends(cache: &Cache, kept: bool) {
 }
 
 async fn numbers_are_counted(cache: &Cache, kept: bool) {
-    assert_eq!(cache.increment("n", 40).await, kept.then_some(40));
-    assert_eq!(cache.increment("n", 2).await, kept.then_some(42));
-    assert_eq!(cache.decrement("n", 50).await, kept.then_some(0));
+    let n = cache.counter("n");
+    assert_eq!(n.get().await, None);
+    assert_eq!(n.increment(40).await, kept.then_some(40));
+    assert_eq!(n.increment(2).await, kept.then_some(42));
+    assert_eq!(n.get().await, kept.then_some(42));
+    assert_eq!(n.decrement(50).await, kept.then_some(0), "a number is never below 0");
+    assert_eq!(get(cache, "n").await, None, "a number is no other value");
+    assert_eq!(n.set(u64::MAX).await, kept);
+    assert_eq!(n.increment(1).await, kept.then_some(0), "a number wraps around");
+    n.delete().await;
+    assert_eq!(n.get().await, None);
+    let from_seven = cache.counter("n").initial(7);
+    assert_eq!(from_seven.decrement(2).await, kept.then_some(5));
+    assert_eq!(from_seven.decrement(2).await, kept.then_some(3));
+    let counted = cache.increment_counters(&[("n", 1), ("m", 5)], Lifetime::Default).await;
+    assert_eq!(counted, [Some(4), Some(5)].map(|number| number.filter(|_| kept)));
+    let read = cache.read_counters(&["m", "nothing", "n"]).await;
+    assert_eq!(read, [Some(5), None, Some(4)].map(|number| number.filter(|_| kept)));
+    let short = cache.counter("short").lifetime(Lifetime::For(Duration::from_secs(1)));
+    short.increment(1).await;
+    let waiting = tokio::time::timeout(WAIT_LIMIT, async {
+        while short.get().await.is_some() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert!(waiting.await.is_ok(), "a counter expires");
+    for key in ["n", "m"] {
+        cache.counter(key).delete().await;
+    }
 }
 
 async fn a_computed_value_is_stored(cache: &Cache, kept: bool) {

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::{
     Backend,
     frame::{FingerprintKey, Frame, HEADER, Secret, Stamp},
-    types::{BackendError, CasToken, Delta, Holder, StoredBytes, SwapOutcome},
+    types::{BackendError, CasToken, Delta, Holder, NewNumber, StoredBytes, SwapOutcome},
 };
 use crate::cache::stats::{Counters, Event};
 
@@ -331,20 +331,26 @@ impl Entries {
     }
 
     /// Changes a number that is stored as decimal digits, without a seal: servers count by
-    /// themselves. A number that does not exist starts at 0.
+    /// themselves. If there is none, stores a new one. Returns the number.
     pub(crate) async fn count_number(
         &self,
         key: &str,
         delta: Delta,
-        lifetime: Option<Duration>,
+        new: NewNumber,
     ) -> Result<Option<u64>, BackendError> {
-        let backend = &self.shared.backend;
-        if let Some(number) = self.checked(backend.count(key, delta).await)? {
-            return Ok(Some(number));
-        }
-        let zero = Bytes::from_static(b"0");
-        self.checked(backend.add(key, &zero, lifetime).await)?;
-        self.checked(backend.count(key, delta).await)
+        self.checked(self.shared.backend.count(key, delta, new).await)
+    }
+
+    /// Reads numbers in one round trip per server. `None` for one that does not exist, or that is no number.
+    pub(crate) async fn numbers(&self, keys: &[&str]) -> Vec<Result<Option<u64>, BackendError>> {
+        let number = |stored: StoredBytes| str::from_utf8(&stored.bytes).ok()?.parse().ok();
+        let found = self.get_each(keys).await.into_iter();
+        found.map(|found| Ok(found?.and_then(number))).collect()
+    }
+
+    /// Stores a number, whether or not there is one.
+    pub(crate) async fn put_number(&self, key: &str, new: NewNumber) -> Result<(), BackendError> {
+        self.put_named(key, new.value.to_string().into(), new.lifetime).await
     }
 
     /// Deletes all entries, of other programs too. Returns whether that is certain.

@@ -5,7 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use memcached_client::{Client, Error, Expiration, Item, Reservation, Swap, Value};
 
-use super::types::{BackendError, CasToken, Delta, FoundOrAdded, StoredBytes, SwapOutcome};
+use super::types::{
+    BackendError, CasToken, Delta, FoundOrAdded, NewNumber, StoredBytes, SwapOutcome,
+};
 
 #[derive(Debug)]
 pub(crate) struct Memcached(Client);
@@ -27,8 +29,11 @@ impl From<Error> for BackendError {
 }
 
 fn item(bytes: &Bytes, lifetime: Option<Duration>) -> Item<'_> {
-    let expiration = lifetime.map_or(Expiration::Never, Expiration::In);
-    Item { expiration, ..Item::from(bytes) }
+    Item { expiration: expiration(lifetime), ..Item::from(bytes) }
+}
+
+fn expiration(lifetime: Option<Duration>) -> Expiration {
+    lifetime.map_or(Expiration::Never, Expiration::In)
 }
 
 fn stored(value: Value) -> StoredBytes {
@@ -129,11 +134,18 @@ impl Memcached {
         outcomes.map(|outcome| outcome.map(drop).map_err(BackendError::from)).collect()
     }
 
-    pub(super) async fn count(&self, key: &str, delta: Delta) -> Result<Option<u64>, BackendError> {
-        Ok(match delta {
-            Delta::Up(delta) => self.0.increment(key, delta).await?,
-            Delta::Down(delta) => self.0.decrement(key, delta).await?,
-        })
+    pub(super) async fn count(
+        &self,
+        key: &str,
+        delta: Delta,
+        new: NewNumber,
+    ) -> Result<Option<u64>, BackendError> {
+        let (initial, expiration) = (new.value, expiration(new.lifetime));
+        let counted = match delta {
+            Delta::Up(delta) => self.0.increment_or_insert(key, delta, initial, expiration).await,
+            Delta::Down(delta) => self.0.decrement_or_insert(key, delta, initial, expiration).await,
+        };
+        Ok(Some(counted?))
     }
 
     pub(super) async fn clear(&self) -> Result<(), BackendError> {

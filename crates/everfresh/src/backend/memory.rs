@@ -18,7 +18,9 @@ use moka::{
     sync::Cache,
 };
 
-use super::types::{BackendError, CasToken, Delta, FoundOrAdded, StoredBytes, SwapOutcome};
+use super::types::{
+    BackendError, CasToken, Delta, FoundOrAdded, NewNumber, StoredBytes, SwapOutcome,
+};
 
 /// The weight of an entry without its key and bytes, in bytes.
 const OVERHEAD: usize = 200;
@@ -213,20 +215,27 @@ impl Memory {
         vec![Ok(()); keys.len()]
     }
 
-    pub(super) async fn count(&self, key: &str, delta: Delta) -> Result<Option<u64>, BackendError> {
+    pub(super) async fn count(
+        &self,
+        key: &str,
+        delta: Delta,
+        new: NewNumber,
+    ) -> Result<Option<u64>, BackendError> {
         let mut counted = Ok(None);
         let token = self.next_token.fetch_add(1, Ordering::Relaxed);
         self.change(key, |present| {
-            let Some(present) = present else { return Op::Nop };
+            let Some(present) = present else {
+                counted = Ok(Some(new.value));
+                let NewNumber { value, lifetime } = new;
+                let (bytes, epoch) = (value.to_string().into(), self.epoch());
+                return Op::Put(MemoryEntry { bytes, token, lifetime, epoch });
+            };
             let digits = std::str::from_utf8(&present.bytes).ok();
             let Some(number) = digits.and_then(|digits| digits.parse::<u64>().ok()) else {
                 counted = Err(BackendError::Refused);
                 return Op::Nop;
             };
-            let number = match delta {
-                Delta::Up(delta) => number.wrapping_add(delta),
-                Delta::Down(delta) => number.saturating_sub(delta),
-            };
+            let number = delta.apply(number);
             counted = Ok(Some(number));
             Op::Put(MemoryEntry { bytes: number.to_string().into(), token, ..present })
         });

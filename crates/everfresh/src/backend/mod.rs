@@ -19,7 +19,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use self::types::{BackendError, CasToken, Delta, FoundOrAdded, StoredBytes, SwapOutcome};
+use self::types::{
+    BackendError, CasToken, Delta, FoundOrAdded, NewNumber, StoredBytes, SwapOutcome,
+};
 
 /// Declares [`Backend`] with one variant per backend, the name of each, and `dispatch!`, which calls
 /// a method of whichever backend there is. (`$d` stands for the `$` of that macro.)
@@ -108,8 +110,9 @@ operations! {
     delete_if_unchanged(key: &str, token: CasToken) -> Result<(), BackendError>;
     /// Deletes entries. Each deletion is confirmed or has failed.
     delete_many(keys: &[String]) -> Vec<Result<(), BackendError>>;
-    /// Changes a number that is stored as decimal digits. Returns `None` if there is no entry.
-    count(key: &str, delta: Delta) -> Result<Option<u64>, BackendError>;
+    /// Changes a number that is stored as decimal digits, or stores a new one if there is none. Returns the
+    /// number; `None` if nothing can be stored.
+    count(key: &str, delta: Delta, new: NewNumber) -> Result<Option<u64>, BackendError>;
     /// Deletes all entries, of other programs too.
     clear() -> Result<(), BackendError>;
 }

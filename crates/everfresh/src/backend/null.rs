@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::types::{BackendError, CasToken, Delta, FoundOrAdded, StoredBytes, SwapOutcome};
+use super::types::{
+    BackendError, CasToken, Delta, FoundOrAdded, NewNumber, StoredBytes, SwapOutcome,
+};
 
 #[derive(Debug)]
 pub(crate) struct Null;
@@ -78,7 +80,12 @@ impl Null {
         vec![Ok(()); keys.len()]
     }
 
-    pub(super) async fn count(&self, _: &str, _: Delta) -> Result<Option<u64>, BackendError> {
+    pub(super) async fn count(
+        &self,
+        _: &str,
+        _: Delta,
+        _: NewNumber,
+    ) -> Result<Option<u64>, BackendError> {
         Ok(None)
     }
 

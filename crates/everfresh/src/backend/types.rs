@@ -1,5 +1,7 @@
 //! Types that all backends share.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::frame::LeaseId;
@@ -80,6 +82,13 @@ pub(crate) enum SwapOutcome {
     Changed,
 }
 
+/// A number that is stored if there is none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewNumber {
+    pub(crate) value: u64,
+    pub(crate) lifetime: Option<Duration>,
+}
+
 /// A change of a number that is stored as decimal digits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Delta {
@@ -87,4 +96,14 @@ pub(crate) enum Delta {
     Up(u64),
     /// Stops at 0, as memcached does.
     Down(u64),
+}
+
+impl Delta {
+    /// Returns the number after the change.
+    pub(crate) fn apply(self, number: u64) -> u64 {
+        match self {
+            Self::Up(delta) => number.wrapping_add(delta),
+            Self::Down(delta) => number.saturating_sub(delta),
+        }
+    }
 }

@@ -3,7 +3,7 @@
 pub(crate) mod builder;
 pub(crate) mod codec;
 mod compute;
-mod counters;
+pub(crate) mod counters;
 #[cfg(feature = "memcached")]
 pub(crate) mod environment;
 pub(crate) mod key;

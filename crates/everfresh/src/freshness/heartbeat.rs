@@ -7,7 +7,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{backend::types::Delta, cache::Cache};
+use crate::{
+    backend::types::{Delta, NewNumber},
+    cache::Cache,
+};
 
 /// The time after which a number that has not changed is out of date: longer than the pause between two
 /// replays, with which it usually changes.
@@ -49,7 +52,8 @@ impl Heartbeat {
     }
 
     async fn add(&self, cache: &Cache, number: u64) -> Option<u64> {
-        cache.entries().count_number(&self.key, Delta::Up(number), None).await.ok().flatten()
+        let new = NewNumber { value: number, lifetime: None };
+        cache.entries().count_number(&self.key, Delta::Up(number), new).await.ok().flatten()
     }
 }
 

@@ -37,16 +37,7 @@ impl Client {
         initial: u64,
         expiration: Expiration,
     ) -> Result<u64, Error> {
-        let key = self.on_wire(key.as_ref())?;
-        let place = self.place(&key).await?;
-        let expiration = expiration.on_server(place.stand_in).min(u32::MAX - 1);
-        let new = NewCounter { value: initial, expiration };
-        let counted = self.link(place).count(&key, delta, true, Some(new)).await?;
-        counted.ok_or_else(|| {
-            let server = self.cluster.config.servers[place.server].clone();
-            let reason = "the entry was deleted meanwhile".to_owned();
-            Error::Refused { server, key: Some(key::shown(&key)), status: None, reason }
-        })
+        self.count_or_insert(key.as_ref(), delta, true, initial, expiration).await
     }
 
     /// Subtracts `delta` from a number that is stored as decimal digits and returns the difference,
@@ -54,5 +45,36 @@ impl Client {
     pub async fn decrement(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>, Error> {
         let key = self.on_wire(key.as_ref())?;
         self.link(self.place(&key).await?).count(&key, delta, false, None).await
+    }
+    /// Like [`Client::decrement`], but stores `initial` with a lifetime if there is no entry, and returns it. See
+    /// [`Client::increment_or_insert`].
+    pub async fn decrement_or_insert(
+        &self,
+        key: impl AsRef<[u8]>,
+        delta: u64,
+        initial: u64,
+        expiration: Expiration,
+    ) -> Result<u64, Error> {
+        self.count_or_insert(key.as_ref(), delta, false, initial, expiration).await
+    }
+
+    async fn count_or_insert(
+        &self,
+        key: &[u8],
+        delta: u64,
+        is_up: bool,
+        initial: u64,
+        expiration: Expiration,
+    ) -> Result<u64, Error> {
+        let key = self.on_wire(key)?;
+        let place = self.place(&key).await?;
+        let expiration = expiration.on_server(place.stand_in).min(u32::MAX - 1);
+        let new = NewCounter { value: initial, expiration };
+        let counted = self.link(place).count(&key, delta, is_up, Some(new)).await?;
+        counted.ok_or_else(|| {
+            let server = self.cluster.config.servers[place.server].clone();
+            let reason = "the entry was deleted meanwhile".to_owned();
+            Error::Refused { server, key: Some(key::shown(&key)), status: None, reason }
+        })
     }
 }
