@@ -16,7 +16,10 @@ use super::{
     frame::{FingerprintKey, Frame, HEADER, Secret, Stamp},
     types::{BackendError, CasToken, Delta, Holder, NewNumber, StoredBytes, SwapOutcome},
 };
-use crate::cache::stats::{Counters, Event};
+use crate::cache::{
+    lifetime::Term,
+    stats::{Counters, Event},
+};
 
 /// The entries of a cache, as seen and counted by one of its layers. Cloning is cheap.
 #[derive(Clone)]
@@ -53,6 +56,8 @@ pub(crate) enum Lookup {
     Unknown,
     /// The body of the entry.
     Hit(Bytes, Option<CasToken>),
+    /// The body of an entry whose lifetime is over, but which may be served stale.
+    Stale(Bytes, Option<CasToken>),
     /// No entry, or bytes that are not a valid entry of the slot, with their token.
     Miss(Option<CasToken>),
     /// Another computation has reserved the key, and the time of its lease is not over. Processes
@@ -170,8 +175,12 @@ impl Entries {
             Err(_) => return Lookup::Failed,
         };
         match self.open(slot.key, &stored) {
-            Some(Frame::Entry { stamp, body }) if stamp == slot.stamp => {
-                Lookup::Hit(body, stored.token)
+            Some(Frame::Entry { stamp, body, fresh_until }) if stamp == slot.stamp => {
+                if is_over(fresh_until) {
+                    Lookup::Stale(body, stored.token)
+                } else {
+                    Lookup::Hit(body, stored.token)
+                }
             }
             Some(Frame::Lease { id, ends_at }) if now() < ends_at => {
                 Lookup::Leased(Holder::Named(id), stored.token)
@@ -194,8 +203,10 @@ impl Entries {
 
     fn body(&self, slot: Slot<'_>, stored: &StoredBytes) -> Option<Bytes> {
         match self.open(slot.key, stored)? {
-            Frame::Entry { stamp, body } if stamp == slot.stamp => Some(body),
-            _ => None,
+            Frame::Entry { stamp, body, fresh_until } => {
+                (stamp == slot.stamp && !is_over(fresh_until)).then_some(body)
+            }
+            Frame::Lease { .. } => None,
         }
     }
 
@@ -210,7 +221,9 @@ impl Entries {
             .zip(keys)
             .map(|(found, key)| match self.checked(found)? {
                 Some(stored) => match self.open(key, &stored) {
-                    Some(Frame::Entry { stamp, body }) => Ok(Some((stamp, body))),
+                    Some(Frame::Entry { stamp, body, fresh_until }) if !is_over(fresh_until) => {
+                        Ok(Some((stamp, body)))
+                    }
                     _ => Ok(None),
                 },
                 None => Ok(None),
@@ -224,10 +237,21 @@ impl Entries {
         &self,
         slot: Slot<'_>,
         body: &[u8],
-        lifetime: Option<Duration>,
+        term: Term,
     ) -> Result<(), BackendError> {
-        let frame = self.shared.secret.entry(slot.key, slot.stamp, body);
-        self.put_named(slot.key, frame, lifetime).await
+        self.put_named(slot.key, self.frame(slot, body, term), term.stored()).await
+    }
+
+    /// Returns an entry as it is stored.
+    fn frame(&self, slot: Slot<'_>, body: &[u8], term: Term) -> Bytes {
+        let secret = self.shared.secret;
+        match term.fresh.filter(|_| term.has_stale_time()) {
+            None => secret.entry(slot.key, slot.stamp, body),
+            Some(fresh) => {
+                let fresh_until = now().saturating_add(milliseconds(fresh));
+                secret.aging_entry(slot.key, slot.stamp, body, fresh_until)
+            }
+        }
     }
 
     /// Stores bytes under a key that names them by a digest. They are neither stamped nor sealed: who reads them
@@ -254,14 +278,14 @@ impl Entries {
     pub(crate) async fn put_many(
         &self,
         entries: Vec<NewEntry>,
-        lifetime: Option<Duration>,
+        term: Term,
     ) -> Vec<Result<(), BackendError>> {
         let frames = entries.into_iter().map(|NewEntry { key, stamp, body }| {
-            let frame = self.shared.secret.entry(&key, stamp, &body);
+            let frame = self.frame(Slot { key: &key, stamp }, &body, term);
             (key, frame)
         });
         let frames: Vec<_> = frames.collect();
-        let outcomes = self.shared.backend.set_many(&frames, lifetime).await.into_iter();
+        let outcomes = self.shared.backend.set_many(&frames, term.stored()).await.into_iter();
         outcomes
             .zip(&frames)
             .map(|(outcome, (key, frame))| {
@@ -277,10 +301,10 @@ impl Entries {
         &self,
         slot: Slot<'_>,
         body: &[u8],
-        lifetime: Option<Duration>,
+        term: Term,
     ) -> Result<bool, BackendError> {
-        let frame = self.shared.secret.entry(slot.key, slot.stamp, body);
-        let added = self.shared.backend.add(slot.key, &frame, lifetime).await;
+        let frame = self.frame(slot, body, term);
+        let added = self.shared.backend.add(slot.key, &frame, term.stored()).await;
         self.stored(slot.key, added).map(|token| token.is_some())
     }
 
@@ -289,11 +313,12 @@ impl Entries {
         &self,
         slot: Slot<'_>,
         body: &[u8],
-        lifetime: Option<Duration>,
+        term: Term,
         token: CasToken,
     ) -> Result<SwapOutcome, BackendError> {
-        let frame = self.shared.secret.entry(slot.key, slot.stamp, body);
-        self.stored(slot.key, self.shared.backend.swap(slot.key, &frame, lifetime, token).await)
+        let frame = self.frame(slot, body, term);
+        let swapped = self.shared.backend.swap(slot.key, &frame, term.stored(), token).await;
+        self.stored(slot.key, swapped)
     }
 
     /// Gives an entry another lifetime, whatever its stamp, and another body if there is one.
@@ -304,17 +329,24 @@ impl Entries {
         &self,
         slot: Slot<'_>,
         body: Option<&[u8]>,
-        lifetime: Option<Duration>,
+        term: Term,
     ) -> Result<bool, BackendError> {
         let found = self.checked(self.shared.backend.get(slot.key, true).await)?;
         let Some(stored) = found else { return Ok(false) };
-        let is_entry = matches!(self.open(slot.key, &stored), Some(Frame::Entry { .. }));
-        let (Some(token), true) = (stored.token, is_entry) else { return Ok(false) };
-        let frame = match body {
-            Some(body) => self.shared.secret.entry(slot.key, slot.stamp, body),
-            None => stored.bytes,
+        let opened = self.open(slot.key, &stored);
+        let (Some(token), Some(Frame::Entry { stamp, body: present, fresh_until })) =
+            (stored.token, opened)
+        else {
+            return Ok(false);
         };
-        let swapped = self.shared.backend.swap(slot.key, &frame, lifetime, token).await;
+        if is_over(fresh_until) {
+            return Ok(false);
+        }
+        let frame = match body {
+            Some(body) => self.frame(slot, body, term),
+            None => self.frame(Slot { key: slot.key, stamp }, &present, term),
+        };
+        let swapped = self.shared.backend.swap(slot.key, &frame, term.stored(), token).await;
         Ok(matches!(self.stored(slot.key, swapped)?, SwapOutcome::Stored(_)))
     }
 
@@ -357,6 +389,11 @@ impl Entries {
     pub(crate) async fn clear(&self) -> bool {
         self.checked(self.shared.backend.clear().await).is_ok()
     }
+}
+
+/// Returns whether the lifetime of an entry is over.
+fn is_over(fresh_until: Option<u64>) -> bool {
+    fresh_until.is_some_and(|end| now() >= end)
 }
 
 /// The time of this process's clock, in milliseconds since 1970.

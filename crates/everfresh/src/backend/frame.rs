@@ -14,6 +14,8 @@ use siphasher::{sip::SipHasher24, sip128};
 const MAGIC: [u8; 3] = [0xac, 0xca, 3];
 const ENTRY: u8 = 0;
 const LEASE: u8 = 1;
+/// An entry whose body follows the time at which its lifetime ends.
+const AGING: u8 = 2;
 
 /// The length of a frame without its body: magic, kind, schema, fingerprint, seal.
 pub(crate) const HEADER: usize = SEAL_AT + 8;
@@ -82,6 +84,8 @@ pub(crate) enum Frame {
     Entry {
         stamp: Stamp,
         body: Bytes,
+        /// When its lifetime ends, in milliseconds since 1970, if it may be served stale after that.
+        fresh_until: Option<u64>,
     },
     Lease {
         id: LeaseId,
@@ -119,6 +123,17 @@ impl Secret {
         self.frame(key, ENTRY, stamp, body)
     }
 
+    /// Returns the frame of an entry that may be served stale after a time in milliseconds since 1970.
+    pub(crate) fn aging_entry(
+        self,
+        key: &str,
+        stamp: Stamp,
+        body: &[u8],
+        fresh_until: u64,
+    ) -> Bytes {
+        self.frame(key, AGING, stamp, &[&fresh_until.to_be_bytes(), body].concat())
+    }
+
     /// Returns the frame of a lease, which reserves a key for one computation.
     pub(crate) fn lease(self, key: &str, id: LeaseId, ends_at: u64) -> Bytes {
         let mut body = [0; 24];
@@ -150,11 +165,20 @@ impl Secret {
         if header[..3] != MAGIC || !is_sealed {
             return None;
         }
+        let stamp = || {
+            let fingerprint = header[12..28].try_into().map(u128::from_be_bytes).ok()?;
+            Some(Stamp { schema: number(4)?, fingerprint })
+        };
         match header[3] {
             ENTRY => {
-                let fingerprint = header[12..28].try_into().map(u128::from_be_bytes).ok()?;
-                let stamp = Stamp { schema: number(4)?, fingerprint };
-                Some(Frame::Entry { stamp, body: bytes.slice(HEADER..) })
+                let body = bytes.slice(HEADER..);
+                Some(Frame::Entry { stamp: stamp()?, body, fresh_until: None })
+            }
+            AGING => {
+                let (time, _) = body.split_first_chunk()?;
+                let body = bytes.slice(HEADER + time.len()..);
+                let fresh_until = Some(u64::from_be_bytes(*time));
+                Some(Frame::Entry { stamp: stamp()?, body, fresh_until })
             }
             LEASE => {
                 let (id, ends_at) = body.split_at_checked(16)?;
@@ -184,7 +208,11 @@ mod tests {
             let stamp = Stamp { schema, fingerprint };
             let secret = Secret::new(*b"sixteen letters!", None);
             let read = secret.open("k", &secret.entry("k", stamp, &body));
-            prop_assert_eq!(read, Some(Frame::Entry { stamp, body: body.into() }));
+            let body = Bytes::from(body);
+            let expected = Frame::Entry { stamp, body: body.clone(), fresh_until: None };
+            prop_assert_eq!(read, Some(expected));
+            let read = secret.open("k", &secret.aging_entry("k", stamp, &body, schema));
+            prop_assert_eq!(read, Some(Frame::Entry { stamp, body, fresh_until: Some(schema) }));
         }
 
         #[test]

@@ -1,4 +1,4 @@
-//! Tells in the log, once for each layer, why a value is not kept.
+//! Tells in the log, once for each layer, why a value is not kept, or not renewed.
 
 use std::time::Duration;
 
@@ -36,6 +36,14 @@ impl Entries {
             "raise `Config::max_item_bytes` and the servers' own limit (memcached -I)"
         } else {
             "a value may take a quarter of the bytes of `Cache::memory`"
+        }
+    }
+
+    /// Says once for each layer that a value could not be computed again.
+    pub(crate) fn warn_of_failure(&self, key: &str) {
+        if self.counters().is_first(Reason::Failed) {
+            let layer = self.counters().layer();
+            log::warn!("layer {layer}: {key} cannot be computed again; its last value is served");
         }
     }
 

@@ -141,10 +141,10 @@ impl Cache {
         compute: impl AsyncFnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
         let key = self.full_key(key);
-        let lifetime = self.resolve(lifetime);
+        let term = self.resolve(lifetime);
         let mut stamp = Stamp { schema, fingerprint: 0 };
         let found = if groups.is_empty() {
-            if is_within_computation() {
+            if is_within_computation() && !term.has_stale_time() {
                 // Look up and reserve in one round trip.
                 Lookup::Unknown
             } else {
@@ -163,10 +163,23 @@ impl Cache {
         let hit = |body: &Bytes| self.entries.count(Event::Hits { hits: 1, bytes: body.len() });
         let encode = |value: &T| {
             let bytes = encode(value)?;
-            Some(Encoded { size: bytes.len(), bytes, lifetime, named: None })
+            Some(Encoded { size: bytes.len(), bytes, term, named: None })
         };
         let (mut found, mut compute) = (found, compute);
         loop {
+            if let Lookup::Stale(body, token) = found {
+                found = Lookup::Miss(token);
+                if let (true, Some(value)) = (term.has_stale_time(), decode(&body).await) {
+                    let refreshed = self.filler().refresh(slot, token, &encode, compute).await;
+                    if let Some(computed) = refreshed {
+                        self.entries.count(Event::Misses(1));
+                        return Ok(computed);
+                    }
+                    hit(&body);
+                    self.entries.count(Event::Stale);
+                    return Ok(value);
+                }
+            }
             if let Lookup::Hit(body, token) = found {
                 if let Some(value) = decode(&body).await {
                     hit(&body);

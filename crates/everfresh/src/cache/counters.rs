@@ -91,7 +91,7 @@ impl Counter<'_> {
     }
 
     fn new_number(&self, value: u64) -> NewNumber {
-        NewNumber { value, lifetime: self.cache.resolve(self.lifetime) }
+        NewNumber { value, lifetime: self.cache.resolve(self.lifetime).fresh }
     }
 }
 

@@ -26,7 +26,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use self::{
     codec::{deserialize, serialize},
     key::full_key,
-    lifetime::Lifetime,
+    lifetime::{Lifetime, Term},
     near::Near,
     stats::{Event, LayerStats, Registry},
 };
@@ -186,8 +186,8 @@ impl Cache {
         let _ = (name, version, types);
     }
 
-    /// Returns the duration of a lifetime; `None` for an unlimited one.
-    pub(crate) fn resolve(&self, lifetime: Lifetime) -> Option<Duration> {
+    /// Returns how long an entry of this lifetime is served.
+    pub(crate) fn resolve(&self, lifetime: Lifetime) -> Term {
         lifetime.resolve(self.inner.default_lifetime)
     }
 
@@ -245,9 +245,9 @@ impl Cache {
         entries: &[(&str, T)],
         lifetime: Lifetime,
     ) -> Vec<bool> {
-        let lifetime = self.resolve(lifetime);
+        let term = self.resolve(lifetime);
         let mut stored = vec![false; entries.len()];
-        if lifetime != Some(Duration::ZERO) {
+        if !term.is_zero() {
             let (mut positions, mut new) = (Vec::new(), Vec::new());
             for (position, (key, value)) in entries.iter().enumerate() {
                 let Some(body) = serialize(value) else { continue };
@@ -255,7 +255,7 @@ impl Cache {
                 let (key, body) = (self.full_key(key), body.into());
                 new.push(NewEntry { key, stamp: Stamp::default(), body });
             }
-            let outcomes = self.entries.put_many(new, lifetime).await;
+            let outcomes = self.entries.put_many(new, term).await;
             for (position, outcome) in positions.into_iter().zip(outcomes) {
                 stored[position] = outcome.is_ok();
             }
@@ -270,12 +270,12 @@ impl Cache {
 
     /// Stores a value if the key is free. Returns whether it was stored.
     pub async fn add<T: Serialize>(&self, key: &str, value: &T, lifetime: Lifetime) -> bool {
-        let lifetime = self.resolve(lifetime);
-        let Some(body) = serialize(value).filter(|_| lifetime != Some(Duration::ZERO)) else {
+        let term = self.resolve(lifetime);
+        let Some(body) = serialize(value).filter(|_| !term.is_zero()) else {
             return false;
         };
         let key = self.full_key(key);
-        self.entries.add(Slot::unstamped(&key), &body, lifetime).await.unwrap_or(false)
+        self.entries.add(Slot::unstamped(&key), &body, term).await.unwrap_or(false)
     }
 
     /// Deletes an entry. Returns whether it is certain to be gone.

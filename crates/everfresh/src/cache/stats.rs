@@ -17,13 +17,14 @@ pub(crate) struct Counters {
     fills: AtomicU64,
     refused_fills: AtomicU64,
     waits: AtomicU64,
+    stale: AtomicU64,
     errors: AtomicU64,
     bytes_read: AtomicU64,
     bytes_written: AtomicU64,
     computations: AtomicU64,
     computing_nanos: AtomicU64,
     layer: &'static str,
-    has_warned: [AtomicBool; 2],
+    has_warned: [AtomicBool; 3],
 }
 
 /// The reason that a value is not kept, which the log tells once for each layer.
@@ -31,6 +32,8 @@ pub(crate) struct Counters {
 pub(crate) enum Reason {
     TooLarge,
     TooSlow,
+    /// It could not be computed again: the last value is served.
+    Failed,
 }
 
 /// An event that is counted.
@@ -47,6 +50,8 @@ pub(crate) enum Event {
     },
     RefusedFill,
     Wait,
+    /// An entry whose lifetime was over has been served. Counts as a hit, too.
+    Stale,
     Error,
     Computed(Duration),
 }
@@ -78,6 +83,7 @@ impl Counters {
             }
             Event::RefusedFill => add(&self.refused_fills, 1),
             Event::Wait => add(&self.waits, 1),
+            Event::Stale => add(&self.stale, 1),
             Event::Error => add(&self.errors, 1),
             Event::Computed(time) => {
                 add(&self.computations, 1);
@@ -87,13 +93,14 @@ impl Counters {
         }
     }
 
-    fn all(&self) -> [&AtomicU64; 10] {
+    fn all(&self) -> [&AtomicU64; 11] {
         [
             &self.hits,
             &self.misses,
             &self.fills,
             &self.refused_fills,
             &self.waits,
+            &self.stale,
             &self.errors,
             &self.bytes_read,
             &self.bytes_written,
@@ -109,6 +116,7 @@ impl Counters {
             fills,
             refused_fills,
             waits,
+            stale,
             errors,
             bytes_read,
             bytes_written,
@@ -122,6 +130,7 @@ impl Counters {
             fills,
             refused_fills,
             waits,
+            stale,
             errors,
             bytes_read,
             bytes_written,
@@ -145,6 +154,8 @@ pub struct LayerStats {
     pub refused_fills: u64,
     /// Waits for a value that another task or process was computing.
     pub waits: u64,
+    /// Hits whose lifetime was over: see [`Lifetime::stale_for`](crate::Lifetime::stale_for).
+    pub stale: u64,
     /// Operations that failed.
     pub errors: u64,
     /// Bytes of the entries that were found.

@@ -14,7 +14,7 @@ mod renderer;
 mod report;
 mod scan;
 
-use std::{borrow::Borrow, collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{borrow::Borrow, collections::HashMap, fmt, sync::Arc};
 
 use bytestring::ByteString;
 use serde::Serialize;
@@ -30,7 +30,7 @@ use self::{
 };
 use crate::{
     backend::entries::NewEntry,
-    cache::{Cache, near::NearValue, stats::Event},
+    cache::{Cache, lifetime::Term, near::NearValue, stats::Event},
     freshness::beside::beside,
 };
 
@@ -331,7 +331,7 @@ async fn store(cache: &Cache, rendered: RenderedPage) -> TeraResult<String> {
     if !rendered.deleted.is_empty() {
         entries.delete_many(&rendered.deleted).await;
     }
-    let mut by_lifetime: HashMap<Option<Duration>, Vec<NewEntry>> = HashMap::new();
+    let mut by_lifetime: HashMap<Term, Vec<NewEntry>> = HashMap::new();
     for RenderedFragment { request, body, took } in rendered.fragments {
         entries.count(Event::Computed(took));
         let body = ByteString::from(body);
@@ -344,8 +344,8 @@ async fn store(cache: &Cache, rendered: RenderedPage) -> TeraResult<String> {
     if !by_lifetime.is_empty() {
         let entries = entries.clone();
         beside(async move {
-            for (lifetime, new) in by_lifetime {
-                for outcome in entries.put_many(new, lifetime).await {
+            for (term, new) in by_lifetime {
+                for outcome in entries.put_many(new, term).await {
                     if outcome.is_err() {
                         entries.count(Event::RefusedFill);
                     }

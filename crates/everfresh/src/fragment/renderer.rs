@@ -77,7 +77,7 @@ impl Scope {
     pub(super) fn of(cache: &Cache) -> Self {
         Self {
             prefix: cache.prefix().to_owned(),
-            default_lifetime: cache.resolve(Lifetime::Default),
+            default_lifetime: cache.resolve(Lifetime::Default).fresh,
             fingerprint_key: cache.entries().fingerprint_key(),
             near: cache.near().clone(),
         }
@@ -190,7 +190,8 @@ impl Renderer {
                 return Ok(self.begin_body(None));
             }
         };
-        let is_proven = has_fingerprint && lifetime.resolve(self.scope.default_lifetime).is_none();
+        let is_proven =
+            has_fingerprint && lifetime.resolve(self.scope.default_lifetime).fresh.is_none();
         let near = (is_proven && !self.scope.near.is_off())
             .then(|| digest::of_fragment(&key, stamp, self.scope.fingerprint_key));
         if let Some(NearValue::Fragment(body)) = near.and_then(|name| self.scope.near.get(name)) {

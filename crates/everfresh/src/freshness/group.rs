@@ -80,7 +80,7 @@ impl Entries {
         let slot = Slot::unstamped(group);
         for _ in 0..2 {
             let generation: u128 = rand::random();
-            match self.add(slot, &generation.to_be_bytes(), None).await {
+            match self.add(slot, &generation.to_be_bytes(), None.into()).await {
                 Ok(true) => return Some(generation),
                 Ok(false) => {}
                 Err(_) => return None,

@@ -21,7 +21,7 @@ use crate::{
         leases::Reserved,
         types::{CasToken, Holder, SwapOutcome},
     },
-    cache::stats::Event,
+    cache::{lifetime::Term, stats::Event},
 };
 
 /// The pause between two lookups of an entry that another process computes.
@@ -46,9 +46,16 @@ pub(crate) fn is_within_computation() -> bool {
 
 /// The right to store a value.
 #[derive(Debug)]
-struct Lease {
+pub(super) struct Lease {
     id: LeaseId,
     token: CasToken,
+}
+
+impl Lease {
+    /// The right to replace a stale entry.
+    pub(super) fn of_entry(token: CasToken) -> Self {
+        Self { id: 0, token }
+    }
 }
 
 enum LeaseAttempt {
@@ -75,7 +82,7 @@ pub(crate) enum FillOutcome<T, F> {
 /// The stored form of a value.
 pub(crate) struct Encoded {
     pub(crate) bytes: Vec<u8>,
-    pub(crate) lifetime: Option<Duration>,
+    pub(crate) term: Term,
     /// Its size in bytes, for the statistics.
     pub(crate) size: usize,
     /// The key and bytes of a value that the entry names by a digest. They are stored together.
@@ -191,7 +198,10 @@ impl Filler<'_> {
         computed.map(|value| FillOutcome::Computed { value, is_stored })
     }
 
-    async fn timed<T, E>(self, compute: impl AsyncFnOnce() -> Result<T, E>) -> Result<T, E> {
+    pub(crate) async fn timed<T, E>(
+        self,
+        compute: impl AsyncFnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
         let begun = Instant::now();
         let value = FILLING.scope((), compute()).await?;
         self.entries.count(Event::Computed(begun.elapsed()));
@@ -257,7 +267,7 @@ impl Filler<'_> {
                 Lookup::Leased(other, _) => return LeaseAttempt::Taken(other),
                 // Over bytes that are not a valid entry the token makes sure that they are still
                 // the same bytes; a free key needs no token.
-                Lookup::Miss(token) => token,
+                Lookup::Miss(token) | Lookup::Stale(_, token) => token,
                 Lookup::Unknown => match self.entries.look_up_or_reserve(slot, id).await {
                     Reserved::By(token) => return LeaseAttempt::Acquired(Lease { id, token }),
                     Reserved::Not(state) => {
@@ -287,14 +297,17 @@ impl Filler<'_> {
         leader: Option<Leader>,
         encoded: Option<Encoded>,
     ) -> bool {
+        beside(self.landing(slot).land(lease, leader, encoded)).await.unwrap_or(false)
+    }
+
+    pub(super) fn landing(self, slot: Slot<'_>) -> Landing {
         let entries = self.entries.clone();
-        let landing = Landing { entries, key: slot.key.to_owned(), stamp: slot.stamp };
-        beside(landing.land(lease, leader, encoded)).await.unwrap_or(false)
+        Landing { entries, key: slot.key.to_owned(), stamp: slot.stamp }
     }
 }
 
 /// The end of a computation, which its caller need not wait for.
-struct Landing {
+pub(super) struct Landing {
     entries: Entries,
     key: String,
     stamp: Stamp,
@@ -302,7 +315,7 @@ struct Landing {
 
 impl Landing {
     /// Returns whether the value was stored.
-    async fn land(
+    pub(super) async fn land(
         self,
         lease: Option<Lease>,
         leader: Option<Leader>,
@@ -320,7 +333,7 @@ impl Landing {
         if let Some((key, bytes)) = encoded.named.take() {
             // Both requests are sent in one round trip, the entry last: on the same server, a reader of the
             // entry finds the value. On another server a reader may miss the value, and compute it again.
-            store_named(&self.entries, key, bytes, encoded.lifetime).await;
+            store_named(&self.entries, key, bytes, encoded.term.stored()).await;
         }
         let (is_stored, lease) = self.store(lease, &encoded).await;
         if let Some(mut leader) = leader {
@@ -333,12 +346,12 @@ impl Landing {
     /// Stores the value if the lease has not been touched. Returns whether it was stored, and the
     /// lease if it may still be there.
     async fn store(&self, lease: Option<Lease>, encoded: &Encoded) -> (bool, Option<LeaseId>) {
-        let Some(lease) = lease.filter(|_| encoded.lifetime != Some(Duration::ZERO)) else {
+        let Some(lease) = lease.filter(|_| !encoded.term.is_zero()) else {
             self.entries.count(Event::RefusedFill);
             return (false, None);
         };
         let slot = Slot { key: &self.key, stamp: self.stamp };
-        let swap = self.entries.swap(slot, &encoded.bytes, encoded.lifetime, lease.token);
+        let swap = self.entries.swap(slot, &encoded.bytes, encoded.term, lease.token);
         let outcome = swap.await;
         let is_stored = matches!(outcome, Ok(SwapOutcome::Stored(_)));
         let event =

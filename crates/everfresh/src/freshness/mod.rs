@@ -9,6 +9,9 @@
 //! - [`replay`]: the ledger remembers the keys until their deletion has been confirmed. Of all processes, one
 //!   reads it: `heartbeat`.
 //!
+//! - [`stale`]: an entry with a lifetime of its own may be served for some time after it, while one caller
+//!   computes it again.
+//!
 //! Answers do not wait for stores: `beside`.
 //!
 //! `tests/model` specifies them together.
@@ -22,6 +25,7 @@ mod heartbeat;
 pub(crate) mod invalidation;
 pub(crate) mod lease;
 pub(crate) mod replay;
+pub(crate) mod stale;
 pub(crate) mod write;
 
 /// The default of the time for which a lease reserves its key, and so of the longest computation that is

@@ -14,7 +14,7 @@ use actix_web::{
 };
 use bytes::Bytes;
 
-use super::{conditional::is_known, page::Page};
+use super::page::Page;
 
 /// Builds the response to a request with `headers`. `at` is the time at which a cached page was made;
 /// `status` is its `Cache-Status`, unless it is a plain hit.
@@ -62,6 +62,29 @@ fn is_listed(listed: &str, tag: &HeaderValue) -> bool {
     tag.to_str().is_ok_and(|tag| is_known(listed, tag))
 }
 
+/// Returns whether an `If-None-Match` header contains `tag` or is `*` (RFC 9110, section 13.1.2). The
+/// response is then 304.
+fn is_known(if_none_match: &str, tag: &str) -> bool {
+    listed(if_none_match).any(|listed| listed == tag || listed == "*")
+}
+
+/// Returns the entity tags of a list, with their quotes. The prefix `W/` is removed, because
+/// `If-None-Match` uses the weak comparison (RFC 9110, section 8.8.3.2).
+fn listed(header: &str) -> impl Iterator<Item = &str> {
+    let mut rest = header;
+    std::iter::from_fn(move || {
+        rest = rest.trim_start_matches([' ', '\t', ',']);
+        let tag = rest.strip_prefix("W/").unwrap_or(rest);
+        let end = match tag.strip_prefix('"') {
+            Some(inner) => inner.find('"')? + 2,
+            None => tag.find([',', ' ']).unwrap_or(tag.len()),
+        };
+        let (tag, after) = tag.split_at(end);
+        rest = after;
+        (!tag.is_empty()).then_some(tag)
+    })
+}
+
 fn not_modified(page: &Page, tag: &HeaderValue) -> HttpResponse<Bytes> {
     let mut res = HttpResponse::with_body(StatusCode::NOT_MODIFIED, Bytes::new());
     append_all(res.headers_mut(), &page.not_modified_headers);
@@ -86,4 +109,27 @@ pub(super) fn append_cache_status(headers: &mut HeaderMap, status: &str) {
 /// Returns the time in seconds since 1970.
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listed_tag_is_found_whether_weak_or_strong() {
+        for (header, known) in [
+            ("\"a\"", true),
+            ("W/\"a\"", true),
+            ("\"b\", W/\"c\" ,\"a\"", true),
+            ("*", true),
+            ("\"b\"", false),
+            ("a", false),
+            ("\"x, \\\"a\"", false),
+            ("\"b,a\"", false),
+            ("\"a", false),
+            ("", false),
+        ] {
+            assert_eq!(is_known(header, "\"a\""), known, "{header}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The entries of pages: how they are read, and how a handler's response becomes one.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 
 use actix_web::{
     Error, HttpRequest, HttpResponse,
@@ -28,7 +28,7 @@ use crate::{
         frame::Stamp,
         types::CasToken,
     },
-    cache::codec,
+    cache::{codec, lifetime::Term},
 };
 
 /// The value stored under the key of a page.
@@ -59,7 +59,7 @@ pub(super) enum HandlerOutcome<B> {
 /// An entry to be stored.
 pub(super) struct NewPageEntry {
     pub(super) entry: PageEntry,
-    pub(super) lifetime: Option<Duration>,
+    pub(super) term: Term,
     /// The key of its page on the servers and the bytes there, if they are still to be stored.
     pub(super) page_bytes: Option<(String, Bytes)>,
 }
@@ -68,6 +68,8 @@ pub(super) struct NewPageEntry {
 pub(super) enum PageLookup {
     /// A page, and the time at which it was made, in seconds since 1970.
     Page(Arc<Page>, u64),
+    /// A page whose lifetime is over, but which may be served stale.
+    Stale(Arc<Page>, u64, Option<CasToken>),
     /// The generation and the header names of variants.
     Variants(u64, BTreeSet<String>),
     Missing(Lookup),
@@ -161,6 +163,11 @@ impl Settings {
         };
         match found {
             Lookup::Hit(body, token) => self.read(&body, token).await,
+            Lookup::Stale(body, token) => match self.read(&body, token).await {
+                PageLookup::Page(page, at) => PageLookup::Stale(page, at, token),
+                // Variants are listed anew.
+                _ => PageLookup::Missing(Lookup::Miss(token)),
+            },
             other => PageLookup::Missing(other),
         }
     }
@@ -194,7 +201,7 @@ impl Settings {
         key.restrict(&mut req);
         as_get(&mut req);
         let (res, has_session) = watch_sessions(service.call(req)).await?;
-        let (lifetime, names) = match self.admit_response(res.response(), has_session) {
+        let (term, names) = match self.admit_response(res.response(), has_session) {
             Ok(admitted) => admitted,
             Err(refusal) => return Ok(HandlerOutcome::Other(res.map_into_left_body(), refusal)),
         };
@@ -223,17 +230,17 @@ impl Settings {
         // first.
         let can_be_found = match &on_servers {
             Some((key, stored)) if !is_kept => {
-                self.cache.entries().put_named(key, stored.clone(), lifetime).await.is_ok()
+                self.cache.entries().put_named(key, stored.clone(), term.stored()).await.is_ok()
             }
             _ => is_kept,
         };
         let entry = if can_be_found {
-            self.new_entry(key, &req, page.id, names, lifetime).await
+            self.new_entry(key, &req, page.id, names, term).await
         } else {
             Err(Refusal::TooLarge)
         };
         let page_bytes = on_servers.filter(|_| is_kept);
-        let entry = entry.map(|entry| NewPageEntry { entry, lifetime, page_bytes });
+        let entry = entry.map(|entry| NewPageEntry { entry, term, page_bytes });
         Ok(HandlerOutcome::Page { req, page, entry })
     }
 
@@ -243,7 +250,7 @@ impl Settings {
         &self,
         res: &HttpResponse<B>,
         has_session: bool,
-    ) -> Result<(Option<Duration>, BTreeSet<String>), Refusal>
+    ) -> Result<(Term, BTreeSet<String>), Refusal>
     where
         B: MessageBody,
     {
@@ -257,15 +264,15 @@ impl Settings {
         let own = res.extensions().get().map(|ResponseLifetime(lifetime)| *lifetime);
         let usual = self.cache.resolve(own.unwrap_or(self.lifetime));
         let at_most = policy::max_age(res.headers()).filter(|_| own.is_none());
-        let lifetime = usual.into_iter().chain(at_most).min();
-        if lifetime == Some(Duration::ZERO) {
+        let term = usual.at_most(at_most);
+        if term.is_zero() {
             return Err(Refusal::Lifetime);
         }
         let names = self.variation.of_response(res.headers())?;
         if has_session && !self.may_show_visitor(&names) {
             return Err(Refusal::Session);
         }
-        Ok((lifetime, names))
+        Ok((term, names))
     }
 
     /// Returns whether a page has a CSRF token that would be sent to other visitors.
@@ -294,7 +301,7 @@ impl Settings {
         req: &HttpRequest,
         page: PageId,
         names: BTreeSet<String>,
-        lifetime: Option<Duration>,
+        term: Term,
     ) -> Result<PageEntry, Refusal> {
         let entry = PageEntry::Page { page, at: now() };
         match key.variant.as_ref().map(|variant| &variant.names) {
@@ -307,7 +314,7 @@ impl Settings {
             None => {
                 let generation = rand::random();
                 let variant_key = variant_key(&key.main, generation, &names, req, &self.variation);
-                self.put(&variant_key, key.stamp, &entry, lifetime).await;
+                self.put(&variant_key, key.stamp, &entry, term).await;
                 Ok(PageEntry::Variants { generation, names })
             }
             // The page varies by more headers than its variants so far. The new list of headers
@@ -315,16 +322,16 @@ impl Settings {
             Some(known) => {
                 let names = names.union(known).cloned().collect();
                 let variants = PageEntry::Variants { generation: rand::random(), names };
-                self.put(&key.main, key.stamp, &variants, lifetime).await;
+                self.put(&key.main, key.stamp, &variants, term).await;
                 Err(Refusal::OtherVary)
             }
         }
     }
 
-    async fn put(&self, key: &str, stamp: Stamp, entry: &PageEntry, lifetime: Option<Duration>) {
+    async fn put(&self, key: &str, stamp: Stamp, entry: &PageEntry, term: Term) {
         let Some(body) = codec::serialize(entry) else { return };
         // If it fails, the next request is a miss.
-        let _ = self.cache.entries().put(Slot { key, stamp }, &body, lifetime).await;
+        let _ = self.cache.entries().put(Slot { key, stamp }, &body, term).await;
     }
 }
 

@@ -24,7 +24,9 @@ use super::{
     answer::{append_cache_status, respond},
     entry::{HandlerOutcome, PageKey, PageLookup, as_get},
     policy::{self, Refusal},
-    spelling, uncacheable,
+    spelling,
+    stale::StalePage,
+    uncacheable,
 };
 use crate::{
     backend::entries::Lookup,
@@ -76,7 +78,7 @@ where
     }
 }
 
-type Response<B> = Result<ServiceResponse<EitherBody<B, Bytes>>, Error>;
+pub(super) type Response<B> = Result<ServiceResponse<EitherBody<B, Bytes>>, Error>;
 
 /// The outcome of filling an entry.
 enum FillResult<B> {
@@ -154,6 +156,10 @@ impl Settings {
                     self.cache.entries().count(Event::Hits { hits: 1, bytes: page.length() });
                     let res = respond(req.headers(), &page, Some(at), None).await;
                     return Ok(req.into_response(res.map_into_right_body()));
+                }
+                PageLookup::Stale(page, at, token) => {
+                    let stale = StalePage { page, at, token };
+                    return Box::pin(self.answer_stale(req, service, key, stale)).await;
                 }
                 PageLookup::Variants(generation, names) if !key.is_variant() => {
                     key.narrow(generation, names, req.request(), &self.variation);
@@ -280,11 +286,11 @@ impl<B> HandlerOutcome<B> {
     }
 }
 
-fn encode<B>(outcome: &HandlerOutcome<B>) -> Option<Encoded> {
+pub(super) fn encode<B>(outcome: &HandlerOutcome<B>) -> Option<Encoded> {
     match outcome {
         HandlerOutcome::Page { entry: Ok(new), page, .. } => Some(Encoded {
             bytes: codec::serialize(&new.entry)?,
-            lifetime: new.lifetime,
+            term: new.term,
             size: page.length(),
             named: new.page_bytes.clone(),
         }),
@@ -293,7 +299,7 @@ fn encode<B>(outcome: &HandlerOutcome<B>) -> Option<Encoded> {
 }
 
 /// Builds the response of the request that called its handler.
-async fn finish<B>(
+pub(super) async fn finish<B>(
     outcome: HandlerOutcome<B>,
     key: &PageKey,
     is_stored: bool,

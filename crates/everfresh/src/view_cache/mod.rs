@@ -3,12 +3,12 @@
 mod answer;
 pub(crate) mod builder;
 mod compression;
-mod conditional;
 mod entry;
 mod middleware;
 mod page;
 mod policy;
 mod spelling;
+mod stale;
 mod uncacheable;
 mod vary;
 

@@ -13,4 +13,5 @@ mod lowering;
 mod memos;
 mod not_kept;
 mod sessions;
+mod stale;
 mod views;

@@ -158,8 +158,8 @@ impl Cache {
         let value = AtHand::new(value, Some(digest));
         self.insert_at_hand(&value, digest, bytes.len());
         if self.is_shared() {
-            let (key, lifetime) = (self.bytes_key(digest), self.resolve(lifetime));
-            store_named(self.entries(), key, bytes.into(), lifetime).await;
+            let (key, term) = (self.bytes_key(digest), self.resolve(lifetime));
+            store_named(self.entries(), key, bytes.into(), term.stored()).await;
         }
         value
     }
