@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::Subcommand;
+use everfresh::Cache;
 use memcached_client::{Client, Deletion, Error, ServerAddress};
 
 use super::output::{note, print_line};
@@ -31,8 +32,12 @@ pub(super) enum CacheCommand {
     Delete { key: String },
     /// Print every server's own statistics
     Stats,
-    /// Delete all entries of every server, of other programs too
-    Flush,
+    /// Clear the app's cache, sessions included; running processes follow within a few seconds
+    Flush {
+        /// Delete all entries of every server, of other programs too
+        #[arg(long)]
+        all: bool,
+    },
 }
 
 /// Runs a command. The error is for the user.
@@ -52,7 +57,8 @@ pub(super) async fn run(command: CacheCommand, config: &CacheConfig) -> Result<(
         CacheCommand::Set { key, value } => set(&client, &full(&key), &value).await,
         CacheCommand::Delete { key } => delete(&client, &full(&key)).await,
         CacheCommand::Stats => stats(&client).await,
-        CacheCommand::Flush => on_all(client.flush().await, |()| "flushed".into()),
+        CacheCommand::Flush { all: true } => on_all(client.flush().await, |()| "flushed".into()),
+        CacheCommand::Flush { all: false } => clear(client, &config.prefix).await,
     }
 }
 
@@ -109,6 +115,16 @@ async fn delete(client: &Client, key: &str) -> Result<(), String> {
         }
         _ => Err(format!("there is no {key}; it would be on {server}")),
     }
+}
+
+async fn clear(client: Client, prefix: &str) -> Result<(), String> {
+    let cache = Cache::memcached(client.clone()).prefix(prefix).build();
+    if cache.clear().await {
+        note(format_args!("cleared the entries that begin with {prefix}"));
+        return Ok(());
+    }
+    let reached = problem(&client.noop().await);
+    Err(reached.unwrap_or_else(|| "the servers refused; try again".to_owned()))
 }
 
 async fn stats(client: &Client) -> Result<(), String> {

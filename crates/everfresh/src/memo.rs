@@ -6,6 +6,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::cache::{
     Cache,
+    compute::Stored,
     key::{arguments::arguments_key, join_key},
     lifetime::Lifetime,
     near::at_hand::AtHand,
@@ -200,6 +201,51 @@ impl<A: Serialize + ?Sized, T: Serialize + DeserializeOwned, G: Grouping> Memo<A
         compute: impl AsyncFnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
         self.call_with(cache, arguments, Mode::Usual, |_| true, compute).await
+    }
+
+    /// Returns the stored results for several lists of arguments, in the same order, computing all those that are
+    /// missing in one call. See [`Cache::get_or_compute_many`]: `compute` returns pairs of arguments and result.
+    ///
+    /// ```
+    /// use everfresh::{Cache, Lifetime, Memo};
+    ///
+    /// const USER: Memo<i64, String> = Memo::new("user", Lifetime::Forever);
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory(1 << 20).build();
+    /// let find = async |missing: &[&i64]| {
+    ///     let rows = missing.iter().filter(|id| ***id < 3).map(|id| (**id, format!("user {id}")));
+    ///     Ok::<Vec<_>, std::io::Error>(rows.collect())
+    /// };
+    /// let users = USER.call_many(&cache, &[1, 2, 3], find).await.unwrap();
+    /// assert_eq!(users, [Some("user 1".to_owned()), Some("user 2".to_owned()), None]);
+    /// assert!(USER.forget(&cache, &1).await);
+    /// # }
+    /// ```
+    pub async fn call_many<B, E, I>(
+        &self,
+        cache: &Cache,
+        arguments: &[A],
+        compute: impl AsyncFn(&[&A]) -> Result<I, E>,
+    ) -> Result<Vec<Option<T>>, E>
+    where
+        A: Sized,
+        B: Serialize,
+        I: IntoIterator<Item = (B, T)>,
+    {
+        let (groups, schema) = (self.full_groups(cache), self.schema(cache));
+        let stored = Stored { schema, groups: &groups, lifetime: self.lifetime };
+        let keys: Vec<_> = arguments.iter().map(|arguments| self.key(arguments)).collect();
+        let compute = async |indices: &[usize]| {
+            let missing: Vec<_> = indices.iter().map(|index| &arguments[*index]).collect();
+            let pairs = compute(&missing).await?.into_iter();
+            let pairs = pairs.filter_map(|(arguments, value)| {
+                Some((arguments_key(self.name, &arguments)?, value))
+            });
+            Ok(pairs.collect())
+        };
+        cache.find_or_fill_many(&keys, stored, compute).await
     }
 
     /// Like [`Memo::call`], for a computation that cannot fail.

@@ -247,7 +247,7 @@ impl<D: DurableSessions> CacheSessionStore<D> {
             // A cache that cannot be reached may still hold the session.
             Some(state) => {
                 let session = StoredSession::new(state.clone(), expires);
-                self.cache.replace(&key_of(key), &session, lifetime).await.unwrap_or(true)
+                self.cache.try_replace(&key_of(key), &session, lifetime).await.unwrap_or(true)
             }
             None => self.cache.touch(&key_of(key), lifetime).await,
         }

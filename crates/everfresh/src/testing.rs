@@ -34,6 +34,7 @@ pub async fn backend_suite(cache: &Cache, keeps: Keeps) {
     a_computed_value_is_stored(cache, kept).await;
     a_value_deleted_during_its_computation_is_not_stored(cache).await;
     an_error_is_not_stored(cache, kept).await;
+    missing_values_are_computed_together(cache, kept).await;
     clear_deletes_all_entries(cache, kept).await;
 }
 
@@ -76,6 +77,11 @@ async fn add_stores_only_if_the_key_is_free(cache: &Cache, kept: bool) {
     assert_eq!(cache.add("k", &"first", Lifetime::Default).await, kept);
     assert!(!cache.add("k", &"second", Lifetime::Default).await);
     assert_eq!(get(cache, "k").await, if_kept(kept, "first"));
+    assert_eq!(cache.replace("k", &"third", Lifetime::Default).await, kept);
+    assert_eq!(get(cache, "k").await, if_kept(kept, "third"));
+    assert!(!cache.replace("nothing", &"value", Lifetime::Default).await);
+    assert_eq!(cache.contains("k").await, kept);
+    assert!(!cache.contains("nothing").await);
     cache.delete("k").await;
 }
 
@@ -170,6 +176,20 @@ async fn an_error_is_not_stored(cache: &Cache, kept: bool) {
     );
     assert_eq!(get(cache, "failed").await, if_kept(kept, "value"), "the lease was released");
     cache.delete("failed").await;
+}
+
+async fn missing_values_are_computed_together(cache: &Cache, kept: bool) {
+    cache.set("a", &1, Lifetime::Default).await;
+    let compute = async |missing: &[&str]| {
+        assert_eq!(missing.len(), if kept { 2 } else { 3 });
+        Ok::<_, ()>([("c", 3), ("a", 4)])
+    };
+    let values = cache.get_or_compute_many(&["a", "b", "c"], Lifetime::Default, compute).await;
+    assert_eq!(values, Ok(vec![Some(if kept { 1 } else { 4 }), None, Some(3)]));
+    assert_eq!(cache.get("c").await, kept.then_some(3));
+    let renewed = cache.renew("a", Lifetime::Default, async || Ok::<_, ()>(5)).await;
+    assert_eq!((renewed, cache.get("a").await), (Ok(5), kept.then_some(5)));
+    cache.delete_many(&["a", "c"]).await;
 }
 
 async fn clear_deletes_all_entries(cache: &Cache, kept: bool) {

@@ -84,7 +84,7 @@ fn forward_counting(mut client: TcpStream, mut server: TcpStream, counter: &Atom
         let length = u32::from_be_bytes(frame[8..12].try_into().unwrap()) as usize;
         frame.resize(24 + length, 0);
         client.read_exact(&mut frame[24..]).unwrap();
-        let is_heartbeat = frame.ends_with(b"%replay");
+        let is_heartbeat = frame.ends_with(b"%replay") || frame.ends_with(b"%epoch");
         if !QUIET.contains(&frame[1]) && !is_heartbeat {
             counter.fetch_add(1, Ordering::SeqCst);
         }

@@ -2,6 +2,8 @@
 
 use std::process::Output;
 
+use everfresh::{Cache, Lifetime};
+use memcached_client::Protocol;
 use tempfile::tempdir;
 use test_support::{
     app::TestApp,
@@ -57,11 +59,34 @@ fn cache_commands_set_get_and_delete_values_and_name_the_server() {
     let (code, out, _) = cache(&["stats"]);
     assert_eq!((code, out.matches("get_hits ").count()), (0, 2), "{out}");
     cache(&["set", "foo", "bar"]);
-    assert_eq!(cache(&["flush"]).0, 0);
+    assert_eq!(cache(&["flush", "--all"]).0, 0);
     assert_eq!(cache(&["get", "foo"]).0, 1);
     let (code, _, err) = cache(&["get", "a key"]);
     assert_eq!(code, 1);
     assert!(err.contains("is not valid"), "{err}");
+}
+
+#[test]
+fn a_flush_clears_the_cache_of_the_app_alone() {
+    let server = Memcached::start(Kind::Plain);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let on = |prefix: &str| {
+        Cache::memcached(server.client(Protocol::Binary)).prefix(prefix.to_owned()).build()
+    };
+    runtime.block_on(async {
+        for prefix in ["tasklist:", "other:"] {
+            assert!(on(prefix).set("k", &1, Lifetime::Forever).await);
+        }
+    });
+    let settings = [("MEMCACHE_SERVERS", server.address().to_string())];
+    let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let (code, out, err) = run(&settings, &["cache", "flush"]);
+    assert_eq!((code, out.as_str()), (0, ""), "{err}");
+    assert_eq!(err, "cleared the entries that begin with tasklist:\n");
+    let left = runtime.block_on(async {
+        [on("tasklist:").get::<u32>("k").await, on("other:").get::<u32>("k").await]
+    });
+    assert_eq!(left, [None, Some(1)]);
 }
 
 #[test]

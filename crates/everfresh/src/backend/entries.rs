@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use super::{
     Backend,
+    epoch::Epoch,
     frame::{FingerprintKey, Frame, HEADER, Secret, Stamp},
     types::{BackendError, CasToken, Delta, Holder, NewNumber, StoredBytes, SwapOutcome},
 };
@@ -32,6 +33,7 @@ pub(super) struct Shared {
     pub(super) backend: Backend,
     pub(super) secret: Secret,
     fingerprint_key: FingerprintKey,
+    pub(super) epoch: Epoch,
     lease_lifetime: Duration,
 }
 
@@ -78,6 +80,7 @@ impl Entries {
     pub(crate) fn new(
         backend: Backend,
         secret: Secret,
+        epoch_key: String,
         lease_lifetime: Duration,
         counters: Arc<Counters>,
     ) -> Self {
@@ -87,7 +90,8 @@ impl Entries {
         } else {
             (Secret::unneeded(), FingerprintKey(rand::random(), rand::random()))
         };
-        let shared = Shared { backend, secret, fingerprint_key, lease_lifetime };
+        let epoch = Epoch::new(backend.is_shared().then_some(epoch_key));
+        let shared = Shared { backend, secret, fingerprint_key, epoch, lease_lifetime };
         Self { shared: Arc::new(shared), counters }
     }
 
@@ -120,6 +124,11 @@ impl Entries {
         self.shared.fingerprint_key
     }
 
+    /// Returns the epoch of the cache, as this process knows it.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.shared.epoch.current()
+    }
+
     pub(crate) fn count(&self, event: Event) {
         self.counters.count(event);
     }
@@ -139,12 +148,23 @@ impl Entries {
         self.shared.lease_lifetime
     }
 
+    /// Reads a frame. An entry of another epoch has another stamp than it was stored with.
     fn open(&self, key: &str, stored: &StoredBytes) -> Option<Frame> {
-        self.shared.secret.open(key, &stored.bytes)
+        let mut frame = self.shared.secret.open(key, &stored.bytes)?;
+        if let Frame::Entry { stamp, .. } = &mut frame {
+            *stamp = self.in_epoch(*stamp);
+        }
+        Some(frame)
+    }
+
+    /// Makes the stamp of a slot that of its entries in the current epoch, and the reverse.
+    fn in_epoch(&self, stamp: Stamp) -> Stamp {
+        Stamp { schema: stamp.schema ^ self.epoch(), ..stamp }
     }
 
     /// Reads the state of a slot with its token. Counts neither a hit nor a miss.
     pub(crate) async fn look_up(&self, slot: Slot<'_>) -> Lookup {
+        self.watch_epoch().await;
         self.state(slot, self.checked(self.shared.backend.get(slot.key, true).await))
     }
 
@@ -153,6 +173,7 @@ impl Entries {
         &self,
         keys: &[&str],
     ) -> Vec<Result<Option<StoredBytes>, BackendError>> {
+        self.watch_epoch().await;
         let found = self.shared.backend.get_many(keys).await.into_iter();
         found.map(|found| self.checked(found)).collect()
     }
@@ -197,6 +218,7 @@ impl Entries {
 
     /// Reads the body of an entry. Counts neither a hit nor a miss.
     pub(crate) async fn get(&self, slot: Slot<'_>) -> Result<Option<Bytes>, BackendError> {
+        self.watch_epoch().await;
         let stored = self.checked(self.shared.backend.get(slot.key, false).await)?;
         Ok(stored.and_then(|stored| self.body(slot, &stored)))
     }
@@ -216,6 +238,7 @@ impl Entries {
         &self,
         keys: &[&str],
     ) -> Vec<Result<Option<(Stamp, Bytes)>, BackendError>> {
+        self.watch_epoch().await;
         let found = self.shared.backend.get_many(keys).await.into_iter();
         found
             .zip(keys)
@@ -239,17 +262,18 @@ impl Entries {
         body: &[u8],
         term: Term,
     ) -> Result<(), BackendError> {
+        self.watch_epoch().await;
         self.put_named(slot.key, self.frame(slot, body, term), term.stored()).await
     }
 
     /// Returns an entry as it is stored.
     fn frame(&self, slot: Slot<'_>, body: &[u8], term: Term) -> Bytes {
-        let secret = self.shared.secret;
+        let (secret, stamp) = (self.shared.secret, self.in_epoch(slot.stamp));
         match term.fresh.filter(|_| term.has_stale_time()) {
-            None => secret.entry(slot.key, slot.stamp, body),
+            None => secret.entry(slot.key, stamp, body),
             Some(fresh) => {
                 let fresh_until = now().saturating_add(milliseconds(fresh));
-                secret.aging_entry(slot.key, slot.stamp, body, fresh_until)
+                secret.aging_entry(slot.key, stamp, body, fresh_until)
             }
         }
     }
@@ -280,6 +304,7 @@ impl Entries {
         entries: Vec<NewEntry>,
         term: Term,
     ) -> Vec<Result<(), BackendError>> {
+        self.watch_epoch().await;
         let frames = entries.into_iter().map(|NewEntry { key, stamp, body }| {
             let frame = self.frame(Slot { key: &key, stamp }, &body, term);
             (key, frame)
@@ -303,6 +328,7 @@ impl Entries {
         body: &[u8],
         term: Term,
     ) -> Result<bool, BackendError> {
+        self.watch_epoch().await;
         let frame = self.frame(slot, body, term);
         let added = self.shared.backend.add(slot.key, &frame, term.stored()).await;
         self.stored(slot.key, added).map(|token| token.is_some())
@@ -331,6 +357,7 @@ impl Entries {
         body: Option<&[u8]>,
         term: Term,
     ) -> Result<bool, BackendError> {
+        self.watch_epoch().await;
         let found = self.checked(self.shared.backend.get(slot.key, true).await)?;
         let Some(stored) = found else { return Ok(false) };
         let opened = self.open(slot.key, &stored);
@@ -385,7 +412,7 @@ impl Entries {
         self.put_named(key, new.value.to_string().into(), new.lifetime).await
     }
 
-    /// Deletes all entries, of other programs too. Returns whether that is certain.
+    /// Deletes everything that the backend stores, of other programs too. Returns whether that is certain.
     pub(crate) async fn clear(&self) -> bool {
         self.checked(self.shared.backend.clear().await).is_ok()
     }

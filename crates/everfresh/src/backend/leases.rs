@@ -40,6 +40,7 @@ impl Entries {
     /// Reads the state of a slot, or reserves its key by a lease if it is free. Counts neither a hit nor a
     /// miss.
     pub(crate) async fn look_up_or_reserve(&self, slot: Slot<'_>, id: LeaseId) -> Reserved {
+        self.watch_epoch().await;
         let frame = self.lease(slot.key, id);
         let lifetime = self.lease_lifetime();
         match self.checked(self.shared.backend.get_or_add(slot.key, &frame, lifetime).await) {

@@ -4,6 +4,7 @@
 //! Knows bytes and keys only; [`entries`] is the only caller.
 
 pub(crate) mod entries;
+mod epoch;
 #[cfg(feature = "testing")]
 pub(crate) mod failing;
 pub(crate) mod frame;

@@ -20,11 +20,11 @@ use crate::{
 };
 
 /// The schema, groups and lifetime of an entry.
-pub(super) struct Stored<'a> {
-    pub(super) schema: u64,
+pub(crate) struct Stored<'a> {
+    pub(crate) schema: u64,
     /// The full keys of its groups.
-    pub(super) groups: &'a [String],
-    pub(super) lifetime: Lifetime,
+    pub(crate) groups: &'a [String],
+    pub(crate) lifetime: Lifetime,
 }
 
 impl Cache {
@@ -67,6 +67,23 @@ impl Cache {
         let compute = async || Ok::<_, Infallible>(compute().await);
         let Ok(value) = self.get_or_compute(key, lifetime, compute).await;
         value
+    }
+
+    /// Computes and stores the value of `key`, whatever is stored. If the old value cannot be deleted first, the new
+    /// one is returned but not stored.
+    pub async fn renew<T, E>(
+        &self,
+        key: &str,
+        lifetime: Lifetime,
+        compute: impl AsyncFnOnce() -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        if !self.delete(key).await {
+            return compute().await;
+        }
+        self.get_or_compute(key, lifetime, compute).await
     }
 
     /// Like [`Cache::get_or_compute`], for an entry that belongs to groups: it is forgotten also when one

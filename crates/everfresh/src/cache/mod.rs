@@ -2,12 +2,13 @@
 
 pub(crate) mod builder;
 pub(crate) mod codec;
-mod compute;
+pub(crate) mod compute;
 pub(crate) mod counters;
 #[cfg(feature = "memcached")]
 pub(crate) mod environment;
 pub(crate) mod key;
 pub(crate) mod lifetime;
+mod many;
 pub(crate) mod near;
 #[cfg(feature = "memcached")]
 pub(crate) mod servers;
@@ -43,6 +44,10 @@ use crate::{
 /// The name of the layer of a cache that was not made by [`Cache::layer`].
 const DEFAULT_LAYER: &str = "cache";
 
+/// The key of the epoch of a cache. No other key begins like this: elsewhere `%` is always followed by two
+/// digits, or by another word.
+const EPOCH_KEY: &str = "%epoch";
+
 /// A cache. Cloning is cheap; all clones share entries and counters, over all threads.
 ///
 /// No operation returns an error: a cache that cannot be reached is one without entries. Failures are
@@ -62,6 +67,8 @@ const DEFAULT_LAYER: &str = "cache";
 /// assert!(!cache.add("colour", &"red", hour).await);
 /// assert_eq!(cache.get("colour").await, Some("blue".to_owned()));
 /// assert!(cache.touch("colour", Lifetime::Forever).await);
+/// assert!(cache.replace("colour", &"green", hour).await);
+/// assert!(!cache.contains("size").await);
 ///
 /// cache.set_many(&[("a", 1), ("b", 2)], Lifetime::Default).await;
 /// assert_eq!(cache.get_many(&["b", "missing"]).await, [Some(2), None]);
@@ -99,7 +106,8 @@ impl Cache {
     ) -> Self {
         let stats = Registry::default();
         let counters = stats.layer(DEFAULT_LAYER);
-        let entries = Entries::new(backend, secret, max_computation, counters);
+        let epoch_key = full_key(&prefix, EPOCH_KEY);
+        let entries = Entries::new(backend, secret, epoch_key, max_computation, counters);
         let flights = Flights::default();
         let inner = Inner {
             prefix,
@@ -161,6 +169,7 @@ impl Cache {
 
     /// Returns the values that this process keeps.
     pub(crate) fn near(&self) -> &Near {
+        self.inner.near.follow(self.entries.epoch());
         &self.inner.near
     }
 
@@ -233,6 +242,13 @@ impl Cache {
         Some(value)
     }
 
+    /// Returns whether there is a value of any type under `key`. The value travels, because no server can tell an
+    /// entry from a lease. Is not counted as a lookup.
+    pub async fn contains(&self, key: &str) -> bool {
+        let key = self.full_key(key);
+        self.entries.get(Slot::unstamped(&key)).await.is_ok_and(|body| body.is_some())
+    }
+
     /// Stores a value, whether or not there is one. Returns whether it was stored.
     pub async fn set<T: Serialize>(&self, key: &str, value: &T, lifetime: Lifetime) -> bool {
         self.set_many(&[(key, value)], lifetime).await[0]
@@ -302,8 +318,12 @@ impl Cache {
     }
 
     /// Replaces a value if there is one. Returns whether it was replaced.
-    #[cfg(feature = "session")]
-    pub(crate) async fn replace<T: Serialize>(
+    pub async fn replace<T: Serialize>(&self, key: &str, value: &T, lifetime: Lifetime) -> bool {
+        self.try_replace(key, value, lifetime).await.unwrap_or(false)
+    }
+
+    /// Like [`Cache::replace`], but tells a missing value from a backend that failed.
+    pub(crate) async fn try_replace<T: Serialize>(
         &self,
         key: &str,
         value: &T,
@@ -314,9 +334,17 @@ impl Cache {
         self.entries.rewrite(Slot::unstamped(&key), Some(&body), lifetime).await
     }
 
-    /// Deletes all entries; with memcached those of every server, of other programs too. Returns
-    /// whether that is certain.
+    /// Clears the cache: no entry of it is found any more, sessions included; other processes that share it follow
+    /// within a few seconds. [Counters](Self::counter) stay. Entries of other programs, and of caches with
+    /// another prefix or version, stay as they are. Returns whether that is certain.
     pub async fn clear(&self) -> bool {
+        self.inner.near.clear();
+        if self.is_shared() { self.entries.end_epoch().await } else { self.entries.clear().await }
+    }
+
+    /// Deletes everything that the backend stores; with memcached on every server, of other programs too.
+    /// Returns whether that is certain.
+    pub async fn clear_servers(&self) -> bool {
         self.inner.near.clear();
         self.entries.clear().await
     }

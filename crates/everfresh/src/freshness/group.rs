@@ -56,22 +56,37 @@ impl Entries {
         schema: u64,
         groups: &[String],
     ) -> (Lookup, Option<Stamp>) {
-        let keys: Vec<_> = std::iter::once(key).chain(groups.iter().map(String::as_str)).collect();
-        let mut found = self.get_each(&keys).await.into_iter();
-        let entry = found.next();
+        let (mut found, stamp) = self.look_up_all_in(&[key], schema, groups).await;
+        (found.pop().unwrap_or(Lookup::Failed), stamp)
+    }
+
+    /// Like [`look_up_in`](Self::look_up_in), for several keys of the same groups. Without a stamp, returns no
+    /// states.
+    pub(crate) async fn look_up_all_in<K: AsRef<str>>(
+        &self,
+        keys: &[K],
+        schema: u64,
+        groups: &[String],
+    ) -> (Vec<Lookup>, Option<Stamp>) {
+        let (keys_of_groups, keys) =
+            (groups.iter().map(String::as_str), keys.iter().map(K::as_ref));
+        let all: Vec<_> = keys.clone().chain(keys_of_groups).collect();
+        let mut found = self.get_each(&all).await;
+        let found_groups = found.split_off(all.len() - groups.len());
         let mut fingerprint = self.fingerprint_key().hasher();
-        for (group, found) in groups.iter().zip(found) {
-            let Ok(found) = found else { return (Lookup::Failed, None) };
+        for (group, found) in groups.iter().zip(found_groups) {
+            let Ok(found) = found else { return (Vec::new(), None) };
             let generation = match found.and_then(|found| self.generation(group, &found)) {
                 Some(generation) => Some(generation),
                 None => self.begin_generation(group).await,
             };
-            let Some(generation) = generation else { return (Lookup::Failed, None) };
+            let Some(generation) = generation else { return (Vec::new(), None) };
             fingerprint.write_u128(generation);
         }
-        let stamp = Stamp { schema, fingerprint: fingerprint.finish128().as_u128() };
-        let slot = Slot { key, stamp };
-        (entry.map_or(Lookup::Failed, |entry| self.state(slot, entry)), Some(stamp))
+        let fingerprint = if groups.is_empty() { 0 } else { fingerprint.finish128().as_u128() };
+        let stamp = Stamp { schema, fingerprint };
+        let states = keys.zip(found).map(|(key, found)| self.state(Slot { key, stamp }, found));
+        (states.collect(), Some(stamp))
     }
 
     /// Begins a generation of a group without one. If another reader is faster, returns its generation;

@@ -44,21 +44,28 @@ pub(crate) fn is_within_computation() -> bool {
     FILLING.try_with(|()| ()).is_ok()
 }
 
+/// Runs the computation of a value that is to be stored.
+pub(super) async fn within_computation<F: Future>(computation: F) -> F::Output {
+    FILLING.scope((), computation).await
+}
+
 /// The right to store a value.
 #[derive(Debug)]
 pub(super) struct Lease {
     id: LeaseId,
     token: CasToken,
+    /// The epoch of the cache in which it was taken.
+    epoch: u64,
 }
 
 impl Lease {
     /// The right to replace a stale entry.
-    pub(super) fn of_entry(token: CasToken) -> Self {
-        Self { id: 0, token }
+    pub(super) fn of_entry(token: CasToken, epoch: u64) -> Self {
+        Self { id: 0, token, epoch }
     }
 }
 
-enum LeaseAttempt {
+pub(super) enum LeaseAttempt {
     Acquired(Lease),
     /// An entry was there instead.
     Hit(Bytes),
@@ -98,7 +105,7 @@ pub(crate) struct Filler<'a> {
 
 impl Slot<'_> {
     /// The name under which equal computations are shared: key, schema and fingerprint.
-    fn flight_key(&self) -> String {
+    pub(super) fn flight_key(&self) -> String {
         format!("{} {:x} {:x}", self.key, self.stamp.schema, self.stamp.fingerprint)
     }
 }
@@ -203,14 +210,14 @@ impl Filler<'_> {
         compute: impl AsyncFnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
         let begun = Instant::now();
-        let value = FILLING.scope((), compute()).await?;
+        let value = within_computation(compute()).await?;
         self.entries.count(Event::Computed(begun.elapsed()));
         Ok(value)
     }
 
     /// Acquires the lease. If another process holds it, waits for its entry, 100 ms at most and once
     /// per lease.
-    async fn acquire_or_wait(
+    pub(super) async fn acquire_or_wait(
         self,
         slot: Slot<'_>,
         leader: &mut Leader,
@@ -250,13 +257,15 @@ impl Filler<'_> {
         stale_lease: Option<StaleLease>,
         id: LeaseId,
     ) -> LeaseAttempt {
+        let epoch = self.entries.epoch();
+        let acquired = |token| LeaseAttempt::Acquired(Lease { id, token, epoch });
         for _ in 0..MAX_ATTEMPTS {
             let token = match found {
                 Lookup::Hit(body, _) => return LeaseAttempt::Hit(body),
                 Lookup::Failed => return LeaseAttempt::Failed,
                 // An earlier attempt succeeded, but its token was not known.
                 Lookup::Leased(Holder::Named(own), Some(token)) if own == id => {
-                    return LeaseAttempt::Acquired(Lease { id, token });
+                    return acquired(token);
                 }
                 Lookup::Leased(other, Some(token))
                     if stale_lease
@@ -269,7 +278,7 @@ impl Filler<'_> {
                 // the same bytes; a free key needs no token.
                 Lookup::Miss(token) | Lookup::Stale(_, token) => token,
                 Lookup::Unknown => match self.entries.look_up_or_reserve(slot, id).await {
-                    Reserved::By(token) => return LeaseAttempt::Acquired(Lease { id, token }),
+                    Reserved::By(token) => return acquired(token),
                     Reserved::Not(state) => {
                         found = state;
                         continue;
@@ -278,7 +287,7 @@ impl Filler<'_> {
             };
             match self.entries.reserve(slot.key, id, token).await {
                 Ok(SwapOutcome::Stored(Some(token))) => {
-                    return LeaseAttempt::Acquired(Lease { id, token });
+                    return acquired(token);
                 }
                 // Lost the race, or the token is not known: look again.
                 Ok(_) => found = self.entries.look_up(slot).await,
@@ -290,7 +299,7 @@ impl Filler<'_> {
 
     /// Stores the value, or gives the lease up if there is none to be stored, without waiting for it. Returns
     /// whether the value is known to be stored.
-    async fn land(
+    pub(super) async fn land(
         self,
         slot: Slot<'_>,
         lease: Option<Lease>,
@@ -350,6 +359,11 @@ impl Landing {
             self.entries.count(Event::RefusedFill);
             return (false, None);
         };
+        if lease.epoch != self.entries.epoch() {
+            // The cache was cleared meanwhile.
+            self.entries.count(Event::RefusedFill);
+            return (false, self.release(Some(lease)).await);
+        }
         let slot = Slot { key: &self.key, stamp: self.stamp };
         let swap = self.entries.swap(slot, &encoded.bytes, encoded.term, lease.token);
         let outcome = swap.await;

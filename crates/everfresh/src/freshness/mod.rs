@@ -4,6 +4,7 @@
 //!   reservation has not been touched, so a value that may have been read before a write is not kept.
 //! - [`flight`]: concurrent misses of one key in this process share one computation.
 //! - [`group`]: entries carry the generation of their groups, which one deletion ends.
+//! - [`many`]: several values are reserved and computed together.
 //! - [`invalidation`]: a write deletes the keys of all entries that it makes wrong, inner levels first.
 //! - [`mod@write`]: a write, its row in the ledger and its invalidation, in one call.
 //! - [`replay`]: the ledger remembers the keys until their deletion has been confirmed. Of all processes, one
@@ -24,6 +25,7 @@ pub(crate) mod group;
 mod heartbeat;
 pub(crate) mod invalidation;
 pub(crate) mod lease;
+pub(crate) mod many;
 pub(crate) mod replay;
 pub(crate) mod stale;
 pub(crate) mod write;

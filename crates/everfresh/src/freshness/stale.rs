@@ -22,6 +22,8 @@ pub(crate) struct Refresh<'a> {
     slot: Slot<'a>,
     /// The state of the stale entry.
     token: CasToken,
+    /// The epoch of the cache in which it was found.
+    epoch: u64,
     _leader: Leader,
     /// The key that tells other processes of it.
     reservation: String,
@@ -53,13 +55,14 @@ impl<'a> Filler<'a> {
         token: Option<CasToken>,
     ) -> Option<Refresh<'a>> {
         let token = token?;
+        let epoch = self.entries.epoch();
         let Role::Leader(leader) = self.flights.enter(&format!("{} refresh", slot.key)) else {
             return None;
         };
         let reservation = format!("{}%refresh", slot.key);
         let term = Term::from(Some(self.entries.lease_lifetime()));
         let is_first = self.entries.add(Slot::unstamped(&reservation), &[], term).await;
-        let refresh = Refresh { filler: self, slot, token, _leader: leader, reservation };
+        let refresh = Refresh { filler: self, slot, token, epoch, _leader: leader, reservation };
         is_first.unwrap_or(false).then_some(refresh)
     }
 }
@@ -68,7 +71,7 @@ impl Refresh<'_> {
     /// Stores the new value in place of the stale entry, or deletes that if there is none to be stored.
     pub(crate) async fn land(self, encoded: Option<Encoded>) {
         let landing = self.filler.landing(self.slot);
-        let lease = Some(Lease::of_entry(self.token));
+        let lease = Some(Lease::of_entry(self.token, self.epoch));
         let (entries, reservation) = (self.filler.entries.clone(), self.reservation);
         beside(async move {
             landing.land(lease, None, encoded).await;

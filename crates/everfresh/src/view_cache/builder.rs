@@ -79,6 +79,7 @@ impl ViewCacheBuilder {
             warned: Warned::default(),
             bypass_cookies: Vec::new(),
             unless: None,
+            renew_if: None,
             only_if: None,
             key: None,
         };
@@ -306,6 +307,30 @@ impl ViewCacheBuilder {
         condition: impl Fn(&ServiceRequest) -> bool + Send + Sync + 'static,
     ) -> Self {
         self.settings.unless = Some(Box::new(condition));
+        self
+    }
+
+    /// Makes the page anew for requests that meet a condition, and stores it for all. Whoever can send such a
+    /// request decides about the load, so let it be one that proves who sends it. Default: no condition.
+    ///
+    /// ```
+    /// # fn f(cache: everfresh::Cache, token: &'static str) {
+    /// use everfresh::ViewCache;
+    ///
+    /// let views = ViewCache::builder(cache)
+    ///     .renew_if(move |req| {
+    ///         let sent = req.headers().get("x-renew");
+    ///         sent.is_some_and(|sent| sent.as_bytes() == token.as_bytes())
+    ///     })
+    ///     .build();
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn renew_if(
+        mut self,
+        condition: impl Fn(&ServiceRequest) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.renew_if = Some(Box::new(condition));
         self
     }
 

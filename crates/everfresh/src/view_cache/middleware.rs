@@ -149,6 +149,11 @@ impl Settings {
         S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
         B: MessageBody + 'static,
     {
+        let is_renewed = self.renew_if.as_ref().is_some_and(|renew_if| renew_if(&req));
+        if is_renewed && !self.cache.entries().delete_many(&[key.key().to_owned()]).await[0] {
+            // The old page may still be there, and would be served below.
+            return Box::pin(self.answer_uncached(req, service, key)).await;
+        }
         for _ in 0..MAX_LOOKUPS {
             // The first lookup is by path; if the page varies, the next one is by variant.
             let found = match self.look_up(key).await {

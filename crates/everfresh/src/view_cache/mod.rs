@@ -109,6 +109,7 @@ struct Settings {
     warned: Warned,
     bypass_cookies: Vec<String>,
     unless: Condition<ServiceRequest>,
+    renew_if: Condition<ServiceRequest>,
     only_if: Condition<ResponseHead>,
     key: KeyFunction,
 }

@@ -4,12 +4,14 @@
 
 mod at_hand;
 mod backends;
+mod clear;
 mod concurrent_misses;
 mod diesel_ledger;
 mod fragments;
 mod freshness;
 mod groups;
 mod lowering;
+mod many;
 mod memos;
 mod not_kept;
 mod sessions;

@@ -11,7 +11,10 @@ pub(crate) mod at_hand;
 use std::{
     any::Any,
     hash::{BuildHasherDefault, Hasher},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 #[cfg(feature = "tera")]
@@ -45,7 +48,12 @@ impl NearValue {
 
 /// The values that a process keeps. Cloning shares them.
 #[derive(Clone, Debug)]
-pub(crate) struct Near(Option<Memory<u128, NearValue, DigestHasherBuilder>>);
+pub(crate) struct Near {
+    /// `None` if no value is kept.
+    values: Option<Memory<u128, NearValue, DigestHasherBuilder>>,
+    /// The epoch of the cache in which they were kept.
+    epoch: Arc<AtomicU64>,
+}
 
 impl Near {
     /// Keeps at most `bound` bytes; nothing if that is 0.
@@ -60,27 +68,36 @@ impl Near {
                 .eviction_policy(EvictionPolicy::lru())
                 .build_with_hasher(DigestHasherBuilder::default())
         };
-        Self((bound > 0).then(memory))
+        Self { values: (bound > 0).then(memory), epoch: Arc::default() }
+    }
+
+    /// Forgets the values of another epoch of the cache.
+    pub(crate) fn follow(&self, epoch: u64) {
+        if self.epoch.load(Ordering::Relaxed) != epoch
+            && self.epoch.swap(epoch, Ordering::Relaxed) != epoch
+        {
+            self.clear();
+        }
     }
 
     /// Returns whether no value is kept.
     pub(crate) fn is_off(&self) -> bool {
-        self.0.is_none()
+        self.values.is_none()
     }
 
     pub(crate) fn get(&self, name: u128) -> Option<NearValue> {
-        self.0.as_ref()?.get(&name)
+        self.values.as_ref()?.get(&name)
     }
 
     pub(crate) fn insert(&self, name: u128, value: NearValue) {
-        if let Some(memory) = &self.0 {
-            memory.insert(name, value);
+        if let Some(values) = &self.values {
+            values.insert(name, value);
         }
     }
 
     pub(crate) fn clear(&self) {
-        if let Some(memory) = &self.0 {
-            memory.invalidate_all();
+        if let Some(values) = &self.values {
+            values.invalidate_all();
         }
     }
 }

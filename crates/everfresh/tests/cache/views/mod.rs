@@ -87,6 +87,17 @@ fn a_page_is_computed_once_and_again_after_it_is_deleted() {
 }
 
 #[test]
+fn a_page_can_be_made_anew_by_a_request_that_may() {
+    on_every_backend(|cache| {
+        let views = views(cache).renew_if(|req| req.headers().contains_key("x-renew")).build();
+        let site = Site::start(&views, counting(plain));
+        assert_eq!(site.texts(["/a", "/a"]), ["page 1", "page 1"]);
+        assert_eq!(site.get_with("/a", &[("x-renew", "1")]).body, "page 2");
+        assert_eq!(site.get("/a").body, "page 2");
+    });
+}
+
+#[test]
 fn the_query_is_not_part_of_the_key_and_is_hidden_from_the_handler() {
     let reflect = |req: &HttpRequest, text| plain(req, format!("{text} {}", req.query_string()));
     let site = Site::start(&views(&memory()).build(), counting(reflect));
