@@ -76,16 +76,16 @@ const QUIET: [u8; 16] = [
     0x09, 0x0d, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1a, 0x1e, 0x24, 0x25, 0x26,
 ];
 
-/// Forwards requests and counts each command that is not quiet as one round trip. The heartbeat of the replay,
-/// which goes on beside every request, is not counted.
+/// Forwards requests and counts each command that is not quiet as one round trip. The heartbeat of the replay and
+/// the look at the epoch, which go on beside all requests, are not counted.
 fn forward_counting(mut client: TcpStream, mut server: TcpStream, counter: &AtomicUsize) {
     let mut frame = vec![0; 24];
     while client.read_exact(&mut frame[..24]).is_ok() {
         let length = u32::from_be_bytes(frame[8..12].try_into().unwrap()) as usize;
         frame.resize(24 + length, 0);
         client.read_exact(&mut frame[24..]).unwrap();
-        let is_heartbeat = frame.ends_with(b"%replay") || frame.ends_with(b"%epoch");
-        if !QUIET.contains(&frame[1]) && !is_heartbeat {
+        let is_beside = frame.ends_with(b"%replay") || frame.ends_with(b"%epoch");
+        if !QUIET.contains(&frame[1]) && !is_beside {
             counter.fetch_add(1, Ordering::SeqCst);
         }
         if server.write_all(&frame).is_err() {

@@ -6,7 +6,11 @@ mod wiki;
 
 use std::process::Command;
 
-use test_support::{http::Browser, program::Program};
+use test_support::{
+    http::Browser,
+    memcached::{Kind, Memcached},
+    program::Program,
+};
 
 /// Returns a command that runs an example, which Cargo builds before the tests.
 fn example(name: &str) -> Command {
@@ -31,4 +35,26 @@ fn an_app_without_actix_shows_a_new_task_in_every_search() {
         assert!(browser.get("/").body.contains(&task.replace('&', "&amp;")));
     }
     assert!(browser.get("/?q=Tea").body.contains("Tea &amp; milk"));
+}
+
+#[test]
+fn an_address_that_sends_too_many_requests_is_refused_by_all_processes() {
+    let server = Memcached::start(Kind::Plain);
+    let start = || {
+        let mut command = example("rate_limiter");
+        command
+            .env_clear()
+            .env("ADDRESS", "127.0.0.1:0")
+            .env("MEMCACHE_SERVERS", server.address().to_string());
+        Program::start(command)
+    };
+    let programs = [start(), start()];
+    let browsers = programs
+        .each_ref()
+        .map(|program| Browser::new(program.summary.trim().rsplit(' ').next().unwrap()));
+    for request in 1..=22 {
+        let reply = browsers[request % 2].get("/");
+        assert_eq!(reply.status, if request <= 20 { 200 } else { 429 }, "request {request}");
+    }
+    assert_eq!(browsers[0].get("/").header("retry-after"), "60");
 }
