@@ -8,7 +8,7 @@
 )]
 #![warn(missing_docs)]
 
-mod backend;
+pub mod backend;
 mod cache;
 #[cfg(feature = "diesel")]
 mod diesel_ledger;

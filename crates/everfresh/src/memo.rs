@@ -12,7 +12,7 @@ use crate::cache::{
     near::at_hand::AtHand,
 };
 
-/// A function whose results are cached: its name, and the types of its arguments and result.
+/// A function with cached results: its name, and the types of its arguments and result.
 ///
 /// Declare it as a constant, so that callers and invalidations use the same name. Or let
 #[cfg_attr(feature = "macros", doc = "[`memoize`](crate::memoize)")]
@@ -164,7 +164,7 @@ impl<A: ?Sized, T, G> Memo<A, T, G> {
 }
 
 impl<A: ?Sized, T> Memo<A, T, Grouped> {
-    /// Declares a memo whose results can be forgotten all at once. See [`Memo::new`].
+    /// Declares a memo that can forget all its results at once. See [`Memo::new`].
     #[must_use]
     pub const fn grouped(name: &'static str, lifetime: Lifetime) -> Self {
         Self { name, lifetime, schema: 0, groups: &[], types: PhantomData }

@@ -26,5 +26,6 @@ pub mod http;
 mod macros;
 pub mod memcached;
 pub mod program;
+pub mod redis;
 pub mod secrets;
 pub mod wait;

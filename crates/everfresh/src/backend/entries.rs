@@ -12,10 +12,10 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Backend,
+    AnyBackend,
     epoch::Epoch,
     frame::{FingerprintKey, Frame, HEADER, Secret, Stamp},
-    types::{BackendError, CasToken, Delta, Holder, NewNumber, StoredBytes, SwapOutcome},
+    types::{BackendError, CasToken, Holder, StoredBytes, SwapOutcome},
 };
 use crate::cache::{
     lifetime::Term,
@@ -30,7 +30,7 @@ pub(crate) struct Entries {
 }
 
 pub(super) struct Shared {
-    pub(super) backend: Backend,
+    pub(super) backend: AnyBackend,
     pub(super) secret: Secret,
     fingerprint_key: FingerprintKey,
     pub(super) epoch: Epoch,
@@ -58,7 +58,7 @@ pub(crate) enum Lookup {
     Unknown,
     /// The body of the entry.
     Hit(Bytes, Option<CasToken>),
-    /// The body of an entry whose lifetime is over, but which may be served stale.
+    /// The body of an entry that has outlived its lifetime, but may be served stale.
     Stale(Bytes, Option<CasToken>),
     /// No entry, or bytes that are not a valid entry of the slot, with their token.
     Miss(Option<CasToken>),
@@ -78,7 +78,7 @@ pub(crate) struct NewEntry {
 
 impl Entries {
     pub(crate) fn new(
-        backend: Backend,
+        backend: AnyBackend,
         secret: Secret,
         epoch_key: String,
         lease_lifetime: Duration,
@@ -278,26 +278,6 @@ impl Entries {
         }
     }
 
-    /// Stores bytes under a key that names them by a digest. They are neither stamped nor sealed: who reads them
-    /// checks the digest. Does not count as a fill.
-    pub(crate) async fn put_named(
-        &self,
-        key: &str,
-        bytes: Bytes,
-        lifetime: Option<Duration>,
-    ) -> Result<(), BackendError> {
-        let entries = [(key.to_owned(), bytes)];
-        let outcome = self.shared.backend.set_many(&entries, lifetime).await.pop();
-        self.stored(key, outcome.unwrap_or(Err(BackendError::Refused)))
-    }
-
-    /// Reads bytes of [`put_named`](Self::put_named), which may have been changed. Counts neither a hit nor a
-    /// miss.
-    pub(crate) async fn get_named(&self, key: &str) -> Result<Option<Bytes>, BackendError> {
-        let stored = self.checked(self.shared.backend.get(key, false).await)?;
-        Ok(stored.map(|stored| stored.bytes))
-    }
-
     /// Stores entries in one round trip per server. Counts each stored entry as a fill.
     pub(crate) async fn put_many(
         &self,
@@ -387,29 +367,6 @@ impl Entries {
     /// Returns whether [`delete_many`](Self::delete_many) deletes these keys in order.
     pub(crate) fn keeps_order(&self, keys: &[String]) -> bool {
         self.shared.backend.keeps_order(keys)
-    }
-
-    /// Changes a number that is stored as decimal digits, without a seal: servers count by
-    /// themselves. If there is none, stores a new one. Returns the number.
-    pub(crate) async fn count_number(
-        &self,
-        key: &str,
-        delta: Delta,
-        new: NewNumber,
-    ) -> Result<Option<u64>, BackendError> {
-        self.checked(self.shared.backend.count(key, delta, new).await)
-    }
-
-    /// Reads numbers in one round trip per server. `None` for one that does not exist, or that is no number.
-    pub(crate) async fn numbers(&self, keys: &[&str]) -> Vec<Result<Option<u64>, BackendError>> {
-        let number = |stored: StoredBytes| str::from_utf8(&stored.bytes).ok()?.parse().ok();
-        let found = self.get_each(keys).await.into_iter();
-        found.map(|found| Ok(found?.and_then(number))).collect()
-    }
-
-    /// Stores a number, whether or not there is one.
-    pub(crate) async fn put_number(&self, key: &str, new: NewNumber) -> Result<(), BackendError> {
-        self.put_named(key, new.value.to_string().into(), new.lifetime).await
     }
 
     /// Deletes everything that the backend stores, of other programs too. Returns whether that is certain.

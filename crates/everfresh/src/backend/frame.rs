@@ -14,7 +14,7 @@ use siphasher::{sip::SipHasher24, sip128};
 const MAGIC: [u8; 3] = [0xac, 0xca, 3];
 const ENTRY: u8 = 0;
 const LEASE: u8 = 1;
-/// An entry whose body follows the time at which its lifetime ends.
+/// An entry with the time at which its lifetime ends before its body.
 const AGING: u8 = 2;
 
 /// The length of a frame without its body: magic, kind, schema, fingerprint, seal.

@@ -1,55 +1,102 @@
-//! Where entries are stored. A backend is one file with the operations below, registered by its `mod`
-//! and one line in `backends!`.
+//! Backends: where entries are stored. For an app, [`Cache::memory`](crate::Cache::memory) and
+//! [`Cache::memcached`](crate::Cache::memcached) are there; this module is for bringing another one.
 //!
-//! Knows bytes and keys only; [`entries`] is the only caller.
+//! A backend knows bytes and keys only. Implement [`Backend`], start a cache by
+//! [`Cache::with_backend`](crate::Cache::with_backend), and let
+//! [`testing::backend_suite`](crate::testing::backend_suite) (feature `testing`) check it. The package
+//! `everfresh-redis` is an example.
+//!
+//! # What entries need to stay fresh
+//!
+//! A value is stored by [`Backend::swap`] in place of a lease, only if the lease is still in the state in which it was
+//! acquired. All that is promised follows from these rules, so a backend that breaks one serves stale entries:
+//!
+//! 1. Each operation on a key takes effect at one moment between its call and its result; all callers see the same
+//!    order. A replica that lags behind, or a quorum that may lose a confirmed deletion, breaks this.
+//! 2. A [`CasToken`] names one state of one key. Whatever changes the key, a deletion included, changes the token, and no
+//!    token is ever used again: not after a deletion, an eviction, or a restart.
+//! 3. A deletion is confirmed only when the entry is gone for all callers. An operation that has failed may have
+//!    taken effect, or take effect later, but only if it is conditional, or deletes.
+//! 4. A server that has restarted is empty. If it comes back with entries from before, with those that were
+//!    deleted meanwhile, they are stale.
 
+/// Gives the signatures of all operations of [`Backend`] to a macro.
+macro_rules! operations {
+    ($macro:ident) => {
+        $macro! {
+            get(key: &'a str, with_token: bool) -> Result<Option<StoredBytes>, BackendError>;
+            get_many(keys: &'a [&'a str]) -> Vec<Result<Option<StoredBytes>, BackendError>>;
+            set_many(
+                entries: &'a [(String, Bytes)],
+                lifetime: Option<Duration>
+            ) -> Vec<Result<(), BackendError>>;
+            add(
+                key: &'a str,
+                bytes: &'a Bytes,
+                lifetime: Option<Duration>
+            ) -> Result<Option<CasToken>, BackendError>;
+            get_or_add(
+                key: &'a str,
+                bytes: &'a Bytes,
+                lifetime: Duration
+            ) -> Result<FoundOrAdded, BackendError>;
+            swap(
+                key: &'a str,
+                bytes: &'a Bytes,
+                lifetime: Option<Duration>,
+                token: CasToken
+            ) -> Result<SwapOutcome, BackendError>;
+            delete_if_unchanged(key: &'a str, token: CasToken) -> Result<(), BackendError>;
+            delete_many(keys: &'a [String]) -> Vec<Result<(), BackendError>>;
+            count(key: &'a str, delta: Delta, new: NewNumber) -> Result<Option<u64>, BackendError>;
+            clear() -> Result<(), BackendError>;
+        }
+    };
+}
+
+pub(crate) mod built_in;
+mod clear;
+mod contract;
+pub(crate) mod custom;
 pub(crate) mod entries;
 mod epoch;
-#[cfg(feature = "testing")]
-pub(crate) mod failing;
 pub(crate) mod frame;
 pub(crate) mod leases;
-#[cfg(feature = "memcached")]
-pub(crate) mod memcached;
-pub(crate) mod memory;
+mod named;
 mod not_kept;
-pub(crate) mod null;
 pub(crate) mod types;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use self::types::{
-    BackendError, CasToken, Delta, FoundOrAdded, NewNumber, StoredBytes, SwapOutcome,
+#[cfg(feature = "testing")]
+use self::built_in::failing;
+#[cfg(feature = "memcached")]
+use self::built_in::memcached;
+use self::built_in::{memory, null};
+pub use self::{
+    contract::Backend,
+    types::{BackendError, CasToken, Delta, FoundOrAdded, NewNumber, StoredBytes, SwapOutcome},
 };
 
-/// Declares [`Backend`] with one variant per backend, the name of each, and `dispatch!`, which calls
-/// a method of whichever backend there is. (`$d` stands for the `$` of that macro.)
+/// Declares [`AnyBackend`] with one variant per backend, and `dispatch!`, which calls a method of whichever backend
+/// there is. (`$d` stands for the `$` of that macro.)
 macro_rules! backends {
-    ($d:tt $($(#[$condition:meta])* $backend:ident($type:ty) => $name:literal),+ $(,)?) => {
-        #[derive(Debug)]
-        pub(crate) enum Backend {
+    ($d:tt $($(#[$condition:meta])* $backend:ident($type:ty)),+ $(,)?) => {
+        pub(crate) enum AnyBackend {
             $($(#[$condition])* $backend($type),)+
         }
 
         macro_rules! dispatch {
             ($d backend:ident => $d call:expr) => {
                 match $d backend {
-                    $($(#[$condition])* Backend::$backend($d backend) => $d call,)+
+                    $($(#[$condition])* AnyBackend::$backend($d backend) => $d call,)+
                 }
             };
         }
 
-        impl Backend {
-            pub(crate) fn name(&self) -> &'static str {
-                match self {
-                    $($(#[$condition])* Self::$backend(_) => $name,)+
-                }
-            }
-        }
-
-        $($(#[$condition])* impl From<$type> for Backend {
+        $($(#[$condition])* impl From<$type> for AnyBackend {
             fn from(backend: $type) -> Self {
                 Self::$backend(backend)
             }
@@ -58,20 +105,21 @@ macro_rules! backends {
 }
 
 backends! { $
-    Memory(memory::Memory) => "memory",
+    Memory(memory::Memory),
     #[cfg(feature = "memcached")]
-    Memcached(memcached::Memcached) => "memcached",
-    Null(null::Null) => "none",
+    Memcached(memcached::Memcached),
+    Null(null::Null),
     #[cfg(feature = "testing")]
-    Failing(failing::Failing) => "failing",
+    Failing(failing::Failing),
+    Custom(custom::Custom),
 }
 
-/// Declares each operation once: its name, arguments and result.
-macro_rules! operations {
-    ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*) -> $output:ty;)+) => {
-        impl Backend {
-            $($(#[$doc])*
-            async fn $name(&self, $($argument: $type),*) -> $output {
+/// Calls the operations of whichever backend there is.
+macro_rules! dispatched {
+    ($($name:ident($($argument:ident: $type:ty),*) -> $output:ty;)+) => {
+        #[expect(clippy::needless_lifetimes, reason = "arguments have it, too")]
+        impl AnyBackend {
+            $(async fn $name<'a>(&'a self, $($argument: $type),*) -> $output {
                 let backend = self;
                 dispatch!(backend => backend.$name($($argument),*).await)
             })+
@@ -79,47 +127,14 @@ macro_rules! operations {
     };
 }
 
-operations! {
-    /// Reads an entry; with its token if `with_token`.
-    get(key: &str, with_token: bool) -> Result<Option<StoredBytes>, BackendError>;
-    get_many(keys: &[&str]) -> Vec<Result<Option<StoredBytes>, BackendError>>;
-    set_many(
-        entries: &[(String, Bytes)],
-        lifetime: Option<Duration>
-    ) -> Vec<Result<(), BackendError>>;
-    /// Stores bytes if there is no entry, and returns their token if they were stored.
-    add(
-        key: &str,
-        bytes: &Bytes,
-        lifetime: Option<Duration>
-    ) -> Result<Option<CasToken>, BackendError>;
-    /// Reads an entry with its token, or stores bytes if there is none, in one round trip where the backend
-    /// can. The meta protocol of memcached stores an empty value instead.
-    get_or_add(
-        key: &str,
-        bytes: &Bytes,
-        lifetime: Duration
-    ) -> Result<FoundOrAdded, BackendError>;
-    /// Stores bytes if the entry still is in the state of the token.
-    swap(
-        key: &str,
-        bytes: &Bytes,
-        lifetime: Option<Duration>,
-        token: CasToken
-    ) -> Result<SwapOutcome, BackendError>;
-    /// Deletes the entry if it still is in the state of the token.
-    delete_if_unchanged(key: &str, token: CasToken) -> Result<(), BackendError>;
-    /// Deletes entries. Each deletion is confirmed or has failed.
-    delete_many(keys: &[String]) -> Vec<Result<(), BackendError>>;
-    /// Changes a number that is stored as decimal digits, or stores a new one if there is none. Returns the
-    /// number; `None` if nothing can be stored.
-    count(key: &str, delta: Delta, new: NewNumber) -> Result<Option<u64>, BackendError>;
-    /// Deletes all entries, of other programs too.
-    clear() -> Result<(), BackendError>;
-}
+operations!(dispatched);
 
-impl Backend {
-    /// Returns whether other processes see the same entries.
+impl AnyBackend {
+    pub(crate) fn name(&self) -> &'static str {
+        let backend = self;
+        dispatch!(backend => backend.name())
+    }
+
     pub(crate) fn is_shared(&self) -> bool {
         let backend = self;
         dispatch!(backend => backend.is_shared())
@@ -130,7 +145,6 @@ impl Backend {
         matches!(self, Self::Null(_))
     }
 
-    /// Returns whether [`delete_many`](Self::delete_many) deletes these keys in order.
     fn keeps_order(&self, keys: &[String]) -> bool {
         let backend = self;
         dispatch!(backend => backend.keeps_order(keys))

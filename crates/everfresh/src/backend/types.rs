@@ -8,12 +8,9 @@ use super::frame::LeaseId;
 
 /// The reason that a backend did not carry out an operation. Callers of the cache see a miss.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum BackendError {
+#[non_exhaustive]
+pub enum BackendError {
     /// The backend cannot be reached, or did not answer in time.
-    #[cfg_attr(
-        not(any(feature = "memcached", feature = "testing")),
-        expect(dead_code, reason = "only servers can be away")
-    )]
     Unavailable,
     /// The value is larger than the backend's limit.
     TooLarge {
@@ -28,10 +25,12 @@ pub(crate) enum BackendError {
 
 /// Identifies one state of one entry: [`swap`](super::Backend::swap) changes only that state.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum CasToken {
+#[non_exhaustive]
+pub enum CasToken {
     /// A number that the backend never uses again.
     Number(u64),
     #[cfg(feature = "memcached")]
+    /// The token of memcached.
     Memcached(memcached_client::Cas),
 }
 
@@ -58,14 +57,17 @@ pub(crate) enum Holder {
 
 /// The bytes of an entry, and its token if it was asked for.
 #[derive(Clone, Debug)]
-pub(crate) struct StoredBytes {
-    pub(crate) bytes: Bytes,
-    pub(crate) token: Option<CasToken>,
+pub struct StoredBytes {
+    /// The bytes as they were stored.
+    pub bytes: Bytes,
+    /// The token of their state.
+    pub token: Option<CasToken>,
 }
 
 /// The outcome of a lookup that stores bytes if there is no entry.
 #[derive(Clone, Debug)]
-pub(crate) enum FoundOrAdded {
+pub enum FoundOrAdded {
+    /// There is an entry.
     Found(StoredBytes),
     /// There was no entry. The token of the bytes, where the backend tells it.
     Added(Option<CasToken>),
@@ -75,23 +77,25 @@ pub(crate) enum FoundOrAdded {
 
 /// The outcome of a compare-and-swap.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum SwapOutcome {
+pub enum SwapOutcome {
     /// The value was stored. Its new token, where the backend tells it.
     Stored(Option<CasToken>),
     /// The entry had been changed or deleted; the value was not stored.
     Changed,
 }
 
-/// A number that is stored if there is none.
+/// A number to be stored if it does not exist.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct NewNumber {
-    pub(crate) value: u64,
-    pub(crate) lifetime: Option<Duration>,
+pub struct NewNumber {
+    /// The number.
+    pub value: u64,
+    /// Its lifetime; `None` if it is unlimited.
+    pub lifetime: Option<Duration>,
 }
 
 /// A change of a number that is stored as decimal digits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Delta {
+pub enum Delta {
     /// Wraps around at 2⁶⁴, as memcached does.
     Up(u64),
     /// Stops at 0, as memcached does.

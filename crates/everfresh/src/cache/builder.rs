@@ -9,7 +9,12 @@ use super::{
     near::{NEAR_BYTES, Near},
 };
 use crate::{
-    backend::{Backend, frame::Secret, memory::Memory, null::Null},
+    backend::{
+        AnyBackend, Backend,
+        built_in::{memory::Memory, null::Null},
+        custom::Custom,
+        frame::Secret,
+    },
     freshness::LEASE_LIFETIME,
 };
 
@@ -28,10 +33,10 @@ pub struct CacheBuilder {
 }
 
 /// Makes the backend, given the prefix of all keys.
-type MakeBackend = Box<dyn FnOnce(&str) -> Backend + Send>;
+type MakeBackend = Box<dyn FnOnce(&str) -> AnyBackend + Send>;
 
 impl CacheBuilder {
-    fn new<B: Into<Backend>>(backend: impl FnOnce(&str) -> B + Send + 'static) -> Self {
+    fn new<B: Into<AnyBackend>>(backend: impl FnOnce(&str) -> B + Send + 'static) -> Self {
         Self {
             backend: Box::new(move |prefix| backend(prefix).into()),
             prefix: String::new(),
@@ -154,7 +159,7 @@ impl Cache {
     #[cfg(feature = "memcached")]
     #[must_use]
     pub fn memcached(client: memcached_client::Client) -> CacheBuilder {
-        CacheBuilder::new(move |_| crate::backend::memcached::Memcached::from(client))
+        CacheBuilder::new(move |_| crate::backend::built_in::memcached::Memcached::from(client))
     }
 
     /// Stores entries in memcached servers, and keeps a server that was down out of use until the
@@ -178,8 +183,14 @@ impl Cache {
                 let (ledger, prefix) = (Arc::clone(&ledger), prefix.clone());
                 async move { crate::freshness::replay::catch_up(&client, &prefix, &*ledger).await }
             });
-            crate::backend::memcached::Memcached::from(client)
+            crate::backend::built_in::memcached::Memcached::from(client)
         })
+    }
+
+    /// Stores entries in a backend of yours. See [`backend`](crate::backend).
+    #[must_use]
+    pub fn with_backend(backend: impl Backend) -> CacheBuilder {
+        CacheBuilder::new(move |_| Custom::from(backend))
     }
 
     /// Stores nothing: every value is computed each time.
@@ -192,7 +203,7 @@ impl Cache {
     #[cfg(feature = "testing")]
     #[must_use]
     pub fn failing() -> CacheBuilder {
-        CacheBuilder::new(|_| crate::backend::failing::Failing)
+        CacheBuilder::new(|_| crate::backend::built_in::failing::Failing)
     }
 }
 

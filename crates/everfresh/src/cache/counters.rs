@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use super::{Cache, lifetime::Lifetime};
 use crate::backend::types::{Delta, NewNumber};
 
-/// A number in the cache, which servers count without losing a step, whoever counts at the same time.
+/// A number in the cache, which servers count: no step is lost when several processes count at the same time.
 ///
 /// Counters are stored apart from other values: [`Cache::get`], [`Cache::delete`] and the like do not reach them.
 /// They are not sealed, because servers count by themselves. A cache may evict a counter, which then begins anew:
@@ -38,7 +38,7 @@ use crate::backend::types::{Delta, NewNumber};
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "a counter does nothing until it is counted or read"]
+#[must_use = "a counter is not stored until it is counted"]
 pub struct Counter<'a> {
     cache: &'a Cache,
     key: String,
@@ -74,7 +74,7 @@ impl Counter<'_> {
         self.cache.entries().count_number(&self.key, delta, new).await.ok().flatten()
     }
 
-    /// Returns the number; `None` if there is none, or the backend failed.
+    /// Returns the number; `None` if it does not exist, or the backend failed.
     pub async fn get(&self) -> Option<u64> {
         self.cache.entries().numbers(&[&self.key]).await.pop()?.ok()?
     }

@@ -25,11 +25,11 @@ pub enum Lifetime {
 }
 
 impl Lifetime {
-    /// Lets an entry whose lifetime is over be served for some time longer: while one caller computes it again, and
+    /// Lets an entry be served for some time after its lifetime: while one caller computes it again, and
     /// after a computation that failed. A write that deletes the entry, or forgets its group, still takes effect at
     /// once.
     ///
-    /// For values that are slow to compute, and whose age matters little: weather, a feed, a rate. Used by
+    /// For values that are slow to compute and may be a little old: weather, a feed, a rate. Used by
     /// [`Cache::get_or_compute`](crate::Cache::get_or_compute) and the like, by memos and by the view cache; elsewhere the
     /// entry ends with its lifetime.
     ///

@@ -21,7 +21,7 @@ impl Cache {
     /// trip per server looks all of them up.
     ///
     /// `compute` gets the missing keys and returns pairs of a key and its value, in any order, as databases do. A
-    /// key that it leaves out has no value, and nothing is stored for it. Its duties are those of
+    /// key that it leaves out has no value, and is not stored. Its duties are those of
     /// [`Cache::get_or_compute`]; it is called a second time if a value that another task was computing could not
     /// be shared.
     ///

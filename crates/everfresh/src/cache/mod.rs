@@ -33,7 +33,7 @@ use self::{
 };
 use crate::{
     backend::{
-        Backend,
+        AnyBackend,
         entries::{Entries, NewEntry, Slot},
         frame::{Secret, Stamp},
         types::BackendError,
@@ -97,7 +97,7 @@ struct Inner {
 
 impl Cache {
     pub(crate) fn new(
-        backend: Backend,
+        backend: AnyBackend,
         prefix: String,
         secret: Secret,
         default_lifetime: Option<Duration>,
@@ -173,7 +173,7 @@ impl Cache {
         &self.inner.near
     }
 
-    /// Panics if another memo has this name and version and other types. In release builds, does nothing.
+    /// Panics if another memo has this name and version and other types. Does so in debug builds only.
     #[cfg_attr(not(debug_assertions), expect(clippy::unused_self, reason = "see above"))]
     pub(crate) fn declare_memo(&self, name: &'static str, version: u64, types: [&'static str; 2]) {
         #[cfg(debug_assertions)]

@@ -50,7 +50,7 @@ pub(crate) enum Event {
     },
     RefusedFill,
     Wait,
-    /// An entry whose lifetime was over has been served. Counts as a hit, too.
+    /// An entry has been served after its lifetime. Counts as a hit, too.
     Stale,
     Error,
     Computed(Duration),
@@ -154,7 +154,7 @@ pub struct LayerStats {
     pub refused_fills: u64,
     /// Waits for a value that another task or process was computing.
     pub waits: u64,
-    /// Hits whose lifetime was over: see [`Lifetime::stale_for`](crate::Lifetime::stale_for).
+    /// Hits after the lifetime of the entry: see [`Lifetime::stale_for`](crate::Lifetime::stale_for).
     pub stale: u64,
     /// Operations that failed.
     pub errors: u64,

@@ -3,12 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     task::Poll,
-    time::Duration,
 };
-
-use bytes::Bytes;
-
-use crate::backend::entries::Entries;
 
 /// Sends the requests of `work`, and leaves the rest of it to a task of its own. Returns its output if it needed
 /// not wait, which is the case for an in-process cache.
@@ -27,15 +22,4 @@ pub(crate) async fn beside<T: Send + 'static>(
             None
         }
     }
-}
-
-/// Stores bytes under a key that names them by a digest. Without them, another process computes them again.
-pub(crate) async fn store_named(
-    entries: &Entries,
-    key: String,
-    bytes: Bytes,
-    lifetime: Option<Duration>,
-) {
-    let entries = entries.clone();
-    beside(async move { entries.put_named(&key, bytes, lifetime).await }).await;
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::{
-    beside::{beside, store_named},
+    beside::beside,
     flight::{Flights, JoinOutcome, Leader, Role, StaleLease},
 };
 use crate::{
@@ -342,7 +342,7 @@ impl Landing {
         if let Some((key, bytes)) = encoded.named.take() {
             // Both requests are sent in one round trip, the entry last: on the same server, a reader of the
             // entry finds the value. On another server a reader may miss the value, and compute it again.
-            store_named(&self.entries, key, bytes, encoded.term.stored()).await;
+            self.entries.put_named_beside(key, bytes, encoded.term.stored()).await;
         }
         let (is_stored, lease) = self.store(lease, &encoded).await;
         if let Some(mut leader) = leader {

@@ -1,7 +1,7 @@
-//! Entries whose lifetime is over, and which are served while one caller computes them again.
+//! Entries that have outlived their lifetime, and are served while one caller computes them again.
 //!
 //! Only an entry with a lifetime of its own is served stale. A write that deletes it, or forgets its group, ends it
-//! as any other: then there is nothing to be served. The new value takes the place of the stale entry by the
+//! as any other: then it is not served at all. The new value takes the place of the stale entry by the
 //! token of that entry, so the entry itself is the lease of the computation: a deletion in between changes the
 //! token, and the value, which may have been read before, is not stored.
 
@@ -68,7 +68,7 @@ impl<'a> Filler<'a> {
 }
 
 impl Refresh<'_> {
-    /// Stores the new value in place of the stale entry, or deletes that if there is none to be stored.
+    /// Stores the new value in place of the stale entry, or deletes that if there is no new one.
     pub(crate) async fn land(self, encoded: Option<Encoded>) {
         let landing = self.filler.landing(self.slot);
         let lease = Some(Lease::of_entry(self.token, self.epoch));

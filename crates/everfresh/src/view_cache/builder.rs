@@ -55,7 +55,7 @@ pub struct ViewCacheBuilder {
 const DEFAULT_LOCAL_BYTES: usize = 8 << 20;
 
 impl ViewCache {
-    /// Starts a view cache whose entries are in `cache`.
+    /// Starts a view cache with its entries in `cache`.
     #[must_use]
     pub fn builder(cache: Cache) -> ViewCacheBuilder {
         ViewCacheBuilder::new(cache)
@@ -310,8 +310,8 @@ impl ViewCacheBuilder {
         self
     }
 
-    /// Makes the page anew for requests that meet a condition, and stores it for all. Whoever can send such a
-    /// request decides about the load, so let it be one that proves who sends it. Default: no condition.
+    /// Makes the page anew for requests that meet a condition, and stores it for all. Such a
+    /// request costs a computation, so let it be one that only you can send. Default: no condition.
     ///
     /// ```
     /// # fn f(cache: everfresh::Cache, token: &'static str) {

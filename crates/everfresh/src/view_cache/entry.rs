@@ -68,7 +68,7 @@ pub(super) struct NewPageEntry {
 pub(super) enum PageLookup {
     /// A page, and the time at which it was made, in seconds since 1970.
     Page(Arc<Page>, u64),
-    /// A page whose lifetime is over, but which may be served stale.
+    /// A page that has outlived its lifetime, but may be served stale.
     Stale(Arc<Page>, u64, Option<CasToken>),
     /// The generation and the header names of variants.
     Variants(u64, BTreeSet<String>),

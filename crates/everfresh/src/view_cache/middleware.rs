@@ -7,7 +7,6 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::Arc,
-    time::Duration,
 };
 
 use actix_web::{
@@ -15,24 +14,19 @@ use actix_web::{
     body::{EitherBody, MessageBody},
     dev::{Service, ServiceRequest, ServiceResponse, Transform, forward_ready},
     error::ErrorInternalServerError,
-    http::{Method, Version, header::HeaderMap},
+    http::{Method, Version},
 };
 use bytes::Bytes;
 
 use super::{
     Settings, ViewCache,
-    answer::{append_cache_status, respond},
+    answer::respond,
     entry::{HandlerOutcome, PageKey, PageLookup, as_get},
+    outcome::{Response, StalePage, encode, finish, log_refusal, with_cache_status},
     policy::{self, Refusal},
-    spelling,
-    stale::StalePage,
-    uncacheable,
+    spelling, uncacheable,
 };
-use crate::{
-    backend::entries::Lookup,
-    cache::{codec, stats::Event},
-    freshness::lease::{Encoded, FillOutcome},
-};
+use crate::{backend::entries::Lookup, cache::stats::Event, freshness::lease::FillOutcome};
 
 /// Lookups of one request, each of which may find that the page varies by other headers.
 const MAX_LOOKUPS: u32 = 4;
@@ -77,8 +71,6 @@ where
         Box::pin(async move { settings.answer(req, &*service).await })
     }
 }
-
-pub(super) type Response<B> = Result<ServiceResponse<EitherBody<B, Bytes>>, Error>;
 
 /// The outcome of filling an entry.
 enum FillResult<B> {
@@ -275,74 +267,10 @@ impl Settings {
     }
 }
 
-impl<B> HandlerOutcome<B> {
-    /// Returns how long no request should wait for this page, if it was not stored.
-    fn uncacheable_for(&self) -> Option<Duration> {
-        match self {
-            // At the next request the variant is known.
-            Self::Page { entry: Ok(_) | Err(Refusal::OtherVary), .. } => None,
-            Self::Other(_, Refusal::Status(status)) if status.is_server_error() => {
-                Some(uncacheable::BY_REQUEST)
-            }
-            // Shortly: the page of a visitor without a session may be stored.
-            Self::Other(_, Refusal::Session) => Some(uncacheable::BY_REQUEST),
-            Self::Page { .. } | Self::Other(..) => Some(uncacheable::BY_NATURE),
-        }
-    }
-}
-
-pub(super) fn encode<B>(outcome: &HandlerOutcome<B>) -> Option<Encoded> {
-    match outcome {
-        HandlerOutcome::Page { entry: Ok(new), page, .. } => Some(Encoded {
-            bytes: codec::serialize(&new.entry)?,
-            term: new.term,
-            size: page.length(),
-            named: new.page_bytes.clone(),
-        }),
-        _ => None,
-    }
-}
-
-/// Builds the response of the request that called its handler.
-pub(super) async fn finish<B>(
-    outcome: HandlerOutcome<B>,
-    key: &PageKey,
-    is_stored: bool,
-) -> ServiceResponse<EitherBody<B, Bytes>> {
-    match outcome {
-        HandlerOutcome::Other(res, refusal) => {
-            log_refusal(res.request().path(), refusal);
-            with_cache_status(res, key.miss_status())
-        }
-        HandlerOutcome::Page { req, page, entry } => {
-            let stored = if is_stored { "; stored" } else { "" };
-            let status = format!("{}{stored}", key.miss_status());
-            let res = match entry {
-                Ok(_) => respond(req.headers(), &page, None, Some(&status)).await,
-                Err(refusal) => {
-                    log_refusal(req.path(), refusal);
-                    // Without headers: a page that is sent once is not worth compressing.
-                    respond(&HeaderMap::new(), &page, None, Some(&status)).await
-                }
-            };
-            ServiceResponse::new(req, res.map_into_right_body())
-        }
-    }
-}
-
 /// Lets the service answer, without the cache.
 async fn forward<S, B>(req: ServiceRequest, service: &S) -> Response<B>
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
 {
     Ok(service.call(req).await?.map_into_left_body())
-}
-
-fn with_cache_status<B>(mut res: ServiceResponse<B>, status: &str) -> ServiceResponse<B> {
-    append_cache_status(res.headers_mut(), status);
-    res
-}
-
-fn log_refusal(path: &str, refusal: Refusal) {
-    log::debug!("{path} is not cached: {refusal}");
 }

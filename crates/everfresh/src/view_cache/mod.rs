@@ -5,10 +5,10 @@ pub(crate) mod builder;
 mod compression;
 mod entry;
 mod middleware;
+mod outcome;
 mod page;
 mod policy;
 mod spelling;
-mod stale;
 mod uncacheable;
 mod vary;
 

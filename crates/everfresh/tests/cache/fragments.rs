@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::not_kept::{collect_warnings, warnings_of};
+use super::values::not_kept::{collect_warnings, warnings_of};
 use everfresh::{Cache, Lifetime, Templates, TemplatesError, fragment_key};
 use memcached_client::Protocol;
 use serde::Serialize;

@@ -17,7 +17,7 @@ use test_support::{
 };
 use tokio::sync::Notify;
 
-use crate::not_kept::{collect_warnings, warnings_of};
+use crate::values::not_kept::{collect_warnings, warnings_of};
 
 async fn on_every_backend(check: impl AsyncFn(&Cache)) {
     let server = Memcached::start(Kind::Plain);

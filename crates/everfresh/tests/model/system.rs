@@ -44,8 +44,8 @@ pub(crate) enum Page {
     WithFragment,
     /// It belongs to a group, which writes forget instead of the page's key.
     Grouped,
-    /// Processes keep the query's value at hand. The query's entry then names the value, whose bytes are stored
-    /// in an entry of their own.
+    /// Processes keep the query's value at hand. The query's entry then names the value. Its bytes are in
+    /// an entry of their own.
     OfValueAtHand,
 }
 
@@ -217,9 +217,9 @@ pub(crate) struct State {
     generations: Vec<Generation>,
     /// For each process, the values of the query that it keeps at hand, the latest last.
     kept: Vec<Vec<Version>>,
-    /// The values whose bytes are on their way to the server.
+    /// The values with bytes on their way to the server.
     sent: Vec<Version>,
-    /// The values whose bytes are on the server.
+    /// The values with bytes on the server.
     bytes: Vec<Version>,
     next_generation: Generation,
     /// The reader that leads the shared computation of the page, and whether the computation has

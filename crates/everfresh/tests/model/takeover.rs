@@ -69,7 +69,7 @@ struct Process {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct State {
     processes: Vec<Process>,
-    /// The number in the cache; none while its server is away.
+    /// The number in the cache; `None` while its server is away.
     number: Option<u8>,
     /// The row's age in ticks, from its commit until it is removed.
     row: Option<u8>,
@@ -170,7 +170,7 @@ impl Model for Takeover {
     }
 
     fn within_boundary(&self, state: &State) -> bool {
-        // Afterwards nothing new happens.
+        // Later states only repeat earlier ones.
         state.number.is_none_or(|number| number < 12)
     }
 }

@@ -234,7 +234,7 @@ macro_rules! of_fields {
 }
 of_fields!(SerializeStruct, SerializeStructVariant);
 
-/// The elements of a list, whose number comes first.
+/// The elements of a list, after their number.
 struct Elements {
     before: Parts,
     number: usize,

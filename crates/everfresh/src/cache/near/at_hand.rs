@@ -17,14 +17,11 @@ use serde::{Serialize, de::DeserializeOwned};
 use siphasher::sip128::Hasher128;
 
 use super::NearValue;
-use crate::{
-    cache::{
-        Cache,
-        codec::{deserialize, serialize},
-        compute::Stored,
-        lifetime::Lifetime,
-    },
-    freshness::beside::store_named,
+use crate::cache::{
+    Cache,
+    codec::{deserialize, serialize},
+    compute::Stored,
+    lifetime::Lifetime,
 };
 
 /// The assumed ratio of the memory of a decoded value to its serialized size.
@@ -53,7 +50,7 @@ impl<T> AtHand<T> {
     }
 
     /// Returns a text that differs for different values, for `of` of a fragment; `None` if the value is not kept:
-    /// the cache stores nothing, or keeps nothing in the process. Only the processes that share the cache's
+    /// the cache stores no entries, or keeps no values in the process. Only the processes that share the cache's
     /// secret can compute it.
     #[must_use]
     pub fn digest(&self) -> Option<String> {
@@ -159,7 +156,7 @@ impl Cache {
         self.insert_at_hand(&value, digest, bytes.len());
         if self.is_shared() {
             let (key, term) = (self.bytes_key(digest), self.resolve(lifetime));
-            store_named(self.entries(), key, bytes.into(), term.stored()).await;
+            self.entries().put_named_beside(key, bytes.into(), term.stored()).await;
         }
         value
     }

@@ -4,7 +4,7 @@
 //! - A fragment with `of` and without a lifetime is proven by its name: template, key and the value of `of`
 //!   are hashed to 128 bits with a secret key.
 //!
-//! So they never become wrong, and nothing invalidates them; the least recently used is evicted.
+//! So they never become wrong, and no write invalidates them; the least recently used is evicted.
 
 pub(crate) mod at_hand;
 

@@ -16,7 +16,7 @@ use actix_web::{
 };
 use everfresh::{Cache, CacheSessionStore, ViewCache, ViewCacheBuilder, WatchedSessions};
 
-use crate::not_kept::{collect_warnings, warnings_of};
+use crate::values::not_kept::{collect_warnings, warnings_of};
 
 /// Shows the name in the session.
 async fn greet(session: Session) -> HttpResponse {

@@ -5,8 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use memcached_client::{Client, Error, Expiration, Item, Reservation, Swap, Value};
 
-use super::types::{
-    BackendError, CasToken, Delta, FoundOrAdded, NewNumber, StoredBytes, SwapOutcome,
+use crate::backend::{
+    contract::Backend,
+    types::{BackendError, CasToken, Delta, FoundOrAdded, NewNumber, StoredBytes, SwapOutcome},
 };
 
 #[derive(Debug)]
@@ -41,37 +42,31 @@ fn stored(value: Value) -> StoredBytes {
 }
 
 impl Memcached {
-    pub(super) fn client(&self) -> &Client {
+    pub(crate) fn client(&self) -> &Client {
         &self.0
     }
+}
 
-    #[expect(clippy::unused_self, reason = "every backend has these operations")]
-    pub(super) fn is_shared(&self) -> bool {
-        true
+impl Backend for Memcached {
+    fn name(&self) -> &'static str {
+        "memcached"
     }
 
-    pub(super) fn keeps_order(&self, keys: &[String]) -> bool {
+    fn keeps_order(&self, keys: &[String]) -> bool {
         self.0.are_on_one_server(keys).unwrap_or(false)
     }
 
-    pub(super) async fn get(
-        &self,
-        key: &str,
-        with_token: bool,
-    ) -> Result<Option<StoredBytes>, BackendError> {
+    async fn get(&self, key: &str, with_token: bool) -> Result<Option<StoredBytes>, BackendError> {
         let value = if with_token { self.0.get_with_cas(key).await } else { self.0.get(key).await };
         Ok(value?.map(stored))
     }
 
-    pub(super) async fn get_many(
-        &self,
-        keys: &[&str],
-    ) -> Vec<Result<Option<StoredBytes>, BackendError>> {
+    async fn get_many(&self, keys: &[&str]) -> Vec<Result<Option<StoredBytes>, BackendError>> {
         let values = self.0.get_many(keys).await.into_iter();
         values.map(|value| Ok(value?.map(stored))).collect()
     }
 
-    pub(super) async fn set_many(
+    async fn set_many(
         &self,
         entries: &[(String, Bytes)],
         lifetime: Option<Duration>,
@@ -82,7 +77,7 @@ impl Memcached {
         outcomes.map(|outcome| outcome.map_err(BackendError::from)).collect()
     }
 
-    pub(super) async fn add(
+    async fn add(
         &self,
         key: &str,
         bytes: &Bytes,
@@ -92,7 +87,7 @@ impl Memcached {
         Ok(cas.map(CasToken::Memcached))
     }
 
-    pub(super) async fn get_or_add(
+    async fn get_or_add(
         &self,
         key: &str,
         bytes: &Bytes,
@@ -105,7 +100,7 @@ impl Memcached {
         })
     }
 
-    pub(super) async fn swap(
+    async fn swap(
         &self,
         key: &str,
         bytes: &Bytes,
@@ -119,22 +114,18 @@ impl Memcached {
         }
     }
 
-    pub(super) async fn delete_if_unchanged(
-        &self,
-        key: &str,
-        token: CasToken,
-    ) -> Result<(), BackendError> {
+    async fn delete_if_unchanged(&self, key: &str, token: CasToken) -> Result<(), BackendError> {
         let CasToken::Memcached(cas) = token else { return Ok(()) };
         self.0.delete_if_unchanged(key, cas).await?;
         Ok(())
     }
 
-    pub(super) async fn delete_many(&self, keys: &[String]) -> Vec<Result<(), BackendError>> {
+    async fn delete_many(&self, keys: &[String]) -> Vec<Result<(), BackendError>> {
         let outcomes = self.0.delete_many(keys).await.into_iter();
         outcomes.map(|outcome| outcome.map(drop).map_err(BackendError::from)).collect()
     }
 
-    pub(super) async fn count(
+    async fn count(
         &self,
         key: &str,
         delta: Delta,
@@ -148,7 +139,7 @@ impl Memcached {
         Ok(Some(counted?))
     }
 
-    pub(super) async fn clear(&self) -> Result<(), BackendError> {
+    async fn clear(&self) -> Result<(), BackendError> {
         for (_, outcome) in self.0.flush().await {
             outcome?;
         }

@@ -1,4 +1,4 @@
-//! Clearing a cache whose servers are shared with others.
+//! Clearing a cache on servers that others use, too.
 
 use everfresh::{Cache, Lifetime, Memo};
 use memcached_client::Protocol;

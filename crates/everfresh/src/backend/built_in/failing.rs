@@ -1,38 +1,35 @@
 //! A backend that can never be reached, for tests of outages.
-#![expect(clippy::unused_async, clippy::unused_self, reason = "every backend has these operations")]
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::types::{
-    BackendError, CasToken, Delta, FoundOrAdded, NewNumber, StoredBytes, SwapOutcome,
+use crate::backend::{
+    contract::Backend,
+    types::{BackendError, CasToken, Delta, FoundOrAdded, NewNumber, StoredBytes, SwapOutcome},
 };
 
 #[derive(Debug)]
 pub(crate) struct Failing;
 
-impl Failing {
-    pub(super) fn is_shared(&self) -> bool {
+impl Backend for Failing {
+    fn name(&self) -> &'static str {
+        "failing"
+    }
+
+    fn keeps_order(&self, _: &[String]) -> bool {
         true
     }
 
-    pub(super) fn keeps_order(&self, _: &[String]) -> bool {
-        true
-    }
-
-    pub(super) async fn get(&self, _: &str, _: bool) -> Result<Option<StoredBytes>, BackendError> {
+    async fn get(&self, _: &str, _: bool) -> Result<Option<StoredBytes>, BackendError> {
         Err(BackendError::Unavailable)
     }
 
-    pub(super) async fn get_many(
-        &self,
-        keys: &[&str],
-    ) -> Vec<Result<Option<StoredBytes>, BackendError>> {
+    async fn get_many(&self, keys: &[&str]) -> Vec<Result<Option<StoredBytes>, BackendError>> {
         keys.iter().map(|_| Err(BackendError::Unavailable)).collect()
     }
 
-    pub(super) async fn set_many(
+    async fn set_many(
         &self,
         entries: &[(String, Bytes)],
         _: Option<Duration>,
@@ -40,7 +37,7 @@ impl Failing {
         vec![Err(BackendError::Unavailable); entries.len()]
     }
 
-    pub(super) async fn add(
+    async fn add(
         &self,
         _: &str,
         _: &Bytes,
@@ -49,7 +46,7 @@ impl Failing {
         Err(BackendError::Unavailable)
     }
 
-    pub(super) async fn get_or_add(
+    async fn get_or_add(
         &self,
         _: &str,
         _: &Bytes,
@@ -58,7 +55,7 @@ impl Failing {
         Err(BackendError::Unavailable)
     }
 
-    pub(super) async fn swap(
+    async fn swap(
         &self,
         _: &str,
         _: &Bytes,
@@ -68,28 +65,19 @@ impl Failing {
         Err(BackendError::Unavailable)
     }
 
-    pub(super) async fn delete_if_unchanged(
-        &self,
-        _: &str,
-        _: CasToken,
-    ) -> Result<(), BackendError> {
+    async fn delete_if_unchanged(&self, _: &str, _: CasToken) -> Result<(), BackendError> {
         Err(BackendError::Unavailable)
     }
 
-    pub(super) async fn delete_many(&self, keys: &[String]) -> Vec<Result<(), BackendError>> {
+    async fn delete_many(&self, keys: &[String]) -> Vec<Result<(), BackendError>> {
         vec![Err(BackendError::Unavailable); keys.len()]
     }
 
-    pub(super) async fn count(
-        &self,
-        _: &str,
-        _: Delta,
-        _: NewNumber,
-    ) -> Result<Option<u64>, BackendError> {
+    async fn count(&self, _: &str, _: Delta, _: NewNumber) -> Result<Option<u64>, BackendError> {
         Err(BackendError::Unavailable)
     }
 
-    pub(super) async fn clear(&self) -> Result<(), BackendError> {
+    async fn clear(&self) -> Result<(), BackendError> {
         Err(BackendError::Unavailable)
     }
 }

@@ -3,7 +3,6 @@
 //! moka stores them and evicts the least recently used. Its default policy may refuse a new entry, and
 //! a lease must not be refused. Every change of a key goes through moka's per-key lock, deletions too,
 //! so that a swap and a deletion never overlap.
-#![expect(clippy::unused_async, reason = "every backend has these operations")]
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -18,8 +17,9 @@ use moka::{
     sync::Cache,
 };
 
-use super::types::{
-    BackendError, CasToken, Delta, FoundOrAdded, NewNumber, StoredBytes, SwapOutcome,
+use crate::backend::{
+    contract::Backend,
+    types::{BackendError, CasToken, Delta, NewNumber, StoredBytes, SwapOutcome},
 };
 
 /// The weight of an entry without its key and bytes, in bytes.
@@ -110,33 +110,30 @@ impl Memory {
             change(present.filter(|entry| entry.epoch == self.epoch()))
         })
     }
+}
 
-    #[expect(clippy::unused_self, reason = "every backend has these operations")]
-    pub(super) fn is_shared(&self) -> bool {
+impl Backend for Memory {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn is_shared(&self) -> bool {
         false
     }
 
-    #[expect(clippy::unused_self, reason = "every backend has these operations")]
-    pub(super) fn keeps_order(&self, _: &[String]) -> bool {
+    fn keeps_order(&self, _: &[String]) -> bool {
         true
     }
 
-    pub(super) async fn get(
-        &self,
-        key: &str,
-        _with_token: bool,
-    ) -> Result<Option<StoredBytes>, BackendError> {
+    async fn get(&self, key: &str, _with_token: bool) -> Result<Option<StoredBytes>, BackendError> {
         Ok(self.find(key))
     }
 
-    pub(super) async fn get_many(
-        &self,
-        keys: &[&str],
-    ) -> Vec<Result<Option<StoredBytes>, BackendError>> {
+    async fn get_many(&self, keys: &[&str]) -> Vec<Result<Option<StoredBytes>, BackendError>> {
         keys.iter().map(|key| Ok(self.find(key))).collect()
     }
 
-    pub(super) async fn set_many(
+    async fn set_many(
         &self,
         entries: &[(String, Bytes)],
         lifetime: Option<Duration>,
@@ -149,7 +146,7 @@ impl Memory {
         entries.iter().map(set).collect()
     }
 
-    pub(super) async fn add(
+    async fn add(
         &self,
         key: &str,
         bytes: &Bytes,
@@ -164,20 +161,7 @@ impl Memory {
         Ok(was_stored(&outcome).then_some(token))
     }
 
-    pub(super) async fn get_or_add(
-        &self,
-        key: &str,
-        bytes: &Bytes,
-        lifetime: Duration,
-    ) -> Result<FoundOrAdded, BackendError> {
-        if let Some(found) = self.find(key) {
-            return Ok(FoundOrAdded::Found(found));
-        }
-        let added = self.add(key, bytes, Some(lifetime)).await?;
-        Ok(added.map_or(FoundOrAdded::Lost, |token| FoundOrAdded::Added(Some(token))))
-    }
-
-    pub(super) async fn swap(
+    async fn swap(
         &self,
         key: &str,
         bytes: &Bytes,
@@ -196,11 +180,7 @@ impl Memory {
         Ok(if is_stored { SwapOutcome::Stored(Some(new_token)) } else { SwapOutcome::Changed })
     }
 
-    pub(super) async fn delete_if_unchanged(
-        &self,
-        key: &str,
-        token: CasToken,
-    ) -> Result<(), BackendError> {
+    async fn delete_if_unchanged(&self, key: &str, token: CasToken) -> Result<(), BackendError> {
         self.change(key, |present| match present {
             Some(present) if present.is_in_state(token) => Op::Remove,
             _ => Op::Nop,
@@ -208,14 +188,14 @@ impl Memory {
         Ok(())
     }
 
-    pub(super) async fn delete_many(&self, keys: &[String]) -> Vec<Result<(), BackendError>> {
+    async fn delete_many(&self, keys: &[String]) -> Vec<Result<(), BackendError>> {
         for key in keys {
             self.change(key, |_| Op::Remove);
         }
         vec![Ok(()); keys.len()]
     }
 
-    pub(super) async fn count(
+    async fn count(
         &self,
         key: &str,
         delta: Delta,
@@ -242,7 +222,7 @@ impl Memory {
         counted
     }
 
-    pub(super) async fn clear(&self) -> Result<(), BackendError> {
+    async fn clear(&self) -> Result<(), BackendError> {
         self.epoch.fetch_add(1, Ordering::AcqRel);
         self.entries.invalidate_all();
         Ok(())
