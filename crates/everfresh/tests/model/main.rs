@@ -23,7 +23,7 @@ mod system;
 mod takeover;
 
 use stateright::{Checker, Model};
-use system::{Page, Rule, System};
+use system::{Page, Rule, Server, System};
 use takeover::Takeover;
 
 /// Searches all states of a system. If there is a violation, panics with the steps that lead to it.
@@ -227,6 +227,22 @@ fn with_a_lease_that_outlives_its_connection_a_page_can_be_stale() {
     // The third reader gets the page that the first one has stored over the second one's lease:
     // after the restart the server numbers its changes from the beginning.
     let system = System { without, readers: 3, ..with_faults(1) };
+    assert!(finds_a_violation(system));
+}
+
+#[test]
+fn with_tokens_that_never_recur_a_lease_may_outlive_its_connection() {
+    let without = Some(Rule::LeaseEndsWithConnection);
+    let system = System { without, server: Server::Redis, readers: 3, ..with_faults(1) };
+    assert_always_fresh("redis, three readers and a fault", system, &["server restarts"]);
+    let system =
+        System { without, server: Server::Redis, writers: 2, drainers: 1, ..with_faults(1) };
+    assert_always_fresh("redis, two writers and a fault", System { readers: 1, ..system }, &FAULTS);
+}
+
+#[test]
+fn with_a_server_that_comes_back_with_old_entries_a_page_can_be_stale() {
+    let system = System { server: Server::PersistentRedis, ..with_faults(1) };
     assert!(finds_a_violation(system));
 }
 

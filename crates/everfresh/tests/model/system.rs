@@ -49,6 +49,18 @@ pub(crate) enum Page {
     OfValueAtHand,
 }
 
+/// The server of the cache.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Server {
+    /// memcached: empty after a restart, and numbers its changes from the beginning.
+    #[default]
+    Memcached,
+    /// Redis without persistence: empty after a restart. Tokens are random, so they are never used again.
+    Redis,
+    /// Redis with persistence: after a restart, it has the entries of its last snapshot.
+    PersistentRedis,
+}
+
 /// The size of a system, and its rules.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct System {
@@ -59,6 +71,7 @@ pub(crate) struct System {
     /// a process of its own.
     pub(crate) one_process: bool,
     pub(crate) page: Page,
+    pub(crate) server: Server,
     pub(crate) drainers: usize,
     /// The largest number of faults on one path of the search.
     pub(crate) faults: u8,
@@ -208,6 +221,8 @@ pub(crate) struct State {
     database: Version,
     slots: [Slot; 4],
     next_cas: u8,
+    /// The last snapshot of the server.
+    snapshot: Option<[Slot; 4]>,
     /// The number of the current connection, which changes when the server restarts.
     connection: u8,
     readers: Vec<Reader>,
@@ -257,6 +272,8 @@ pub(crate) enum Step {
     Write(usize, Delete),
     Drain(usize, Delete),
     Restart,
+    /// The server takes a snapshot, once.
+    Save,
     Evict(usize),
     EvictBytes,
     Expire(usize),
@@ -275,6 +292,7 @@ impl Model for System {
             database: 0,
             slots: [empty; 4],
             next_cas: 1,
+            snapshot: None,
             connection: 0,
             readers: vec![Reader::Idle; self.readers],
             required: vec![0; self.readers],
@@ -326,6 +344,9 @@ impl Model for System {
         if !state.sent.is_empty() {
             steps.push(Step::StoreBytes);
         }
+        if self.server == Server::PersistentRedis && state.snapshot.is_none() {
+            steps.push(Step::Save);
+        }
         if state.faults > 0 {
             self.faults(state, steps);
         }
@@ -339,7 +360,8 @@ impl Model for System {
             Step::StoreBytes => next.store_bytes(),
             Step::Write(n, outcome) => self.write(&mut next, n, outcome),
             Step::Drain(n, outcome) => self.drain(&mut next, n, outcome),
-            fault => apply_fault(&mut next, fault),
+            Step::Save => next.save(),
+            fault => apply_fault(&mut next, fault, self.server),
         };
         *self.taken.lock().unwrap().entry(kind).or_insert(0) += 1;
         Some(next)
@@ -713,13 +735,16 @@ impl System {
     }
 }
 
-fn apply_fault(state: &mut State, fault: Step) -> &'static str {
+fn apply_fault(state: &mut State, fault: Step, server: Server) -> &'static str {
     state.faults -= 1;
     match fault {
         Step::Restart => {
-            let empty = Slot { content: Content::Empty, cas: 0 };
-            // A restarted server begins to number its changes anew, so CAS tokens recur.
-            (state.slots, state.next_cas) = ([empty; 4], 1);
+            let empty = [Slot { content: Content::Empty, cas: 0 }; 4];
+            state.slots = state.snapshot.unwrap_or(empty);
+            if server == Server::Memcached {
+                // It begins to number its changes anew, so CAS tokens recur.
+                state.next_cas = 1;
+            }
             state.bytes.clear();
             state.connection += 1;
             "server restarts"
@@ -760,6 +785,7 @@ fn apply_fault(state: &mut State, fault: Step) -> &'static str {
         Step::Read(_)
         | Step::GiveUpWaiting(_)
         | Step::StoreBytes
+        | Step::Save
         | Step::Write(..)
         | Step::Drain(..) => "nothing",
     }
@@ -800,6 +826,11 @@ impl State {
         self.next_generation += 1;
         self.change(GROUP, Content::Generation(generation));
         generation
+    }
+
+    fn save(&mut self) -> &'static str {
+        self.snapshot = Some(self.slots);
+        "save"
     }
 
     fn store_bytes(&mut self) -> &'static str {
