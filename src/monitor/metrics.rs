@@ -11,7 +11,7 @@ use actix_web::{
     http::{StatusCode, header},
     web::Data,
 };
-use everfresh::{Cache, LayerStats};
+use everfresh::{Cache, CacheMetrics};
 use futures_util::future::join;
 use memcached_client::{ServerState, ServerStatus};
 use prometheus_client::{
@@ -39,11 +39,6 @@ struct RequestLabels {
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct RouteLabel {
     route: &'static str,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct LayerLabel {
-    layer: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -151,7 +146,7 @@ pub(crate) async fn show(
     access.check(&req)?;
     let mut registry = Registry::with_prefix("tasklist");
     metrics.register(&mut registry);
-    register_layers(&mut registry, cache.stats());
+    CacheMetrics::default().register(&mut registry, &cache);
     let (reports, backlog) = join(cache.server_reports(), tasks.invalidation_backlog()).await;
     register_servers(&mut registry, reports.into_iter().map(|report| report.status));
     let (open, idle) = db.connections();
@@ -185,31 +180,6 @@ fn gauge(registry: &mut Registry, name: &str, help: &str, value: i64) {
     let gauge: Gauge = Gauge::default();
     gauge.set(value);
     registry.register(name, help, gauge);
-}
-
-/// The name, help text and value of a metric of each layer.
-type LayerMetric = (&'static str, &'static str, fn(&LayerStats) -> u64);
-
-const LAYER_METRICS: [LayerMetric; 5] = [
-    ("cache_hits", "Entries that were found", |layer| layer.hits),
-    ("cache_misses", "Entries that were not found", |layer| layer.misses),
-    ("cache_fills", "Values computed and stored", |layer| layer.fills),
-    ("cache_refused_fills", "Values computed and not stored", |layer| layer.refused_fills),
-    ("cache_errors", "Cache operations that failed", |layer| layer.errors),
-];
-
-fn register_layers(
-    registry: &mut Registry,
-    layers: impl IntoIterator<Item = (&'static str, LayerStats)>,
-) {
-    let layers: Vec<_> = layers.into_iter().collect();
-    for (name, help, value) in LAYER_METRICS {
-        let family = Family::<LayerLabel, Counter>::default();
-        for (layer, stats) in &layers {
-            family.get_or_create(&LayerLabel { layer }).inc_by(value(stats));
-        }
-        registry.register(name, help, family);
-    }
 }
 
 fn register_servers(registry: &mut Registry, servers: impl Iterator<Item = ServerStatus>) {

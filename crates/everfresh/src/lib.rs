@@ -23,9 +23,16 @@ pub mod testing;
 #[cfg(feature = "actix")]
 mod view_cache;
 
+#[cfg(feature = "prometheus")]
+pub use cache::events::prometheus::CacheMetrics;
 pub use cache::{
-    Cache, builder::CacheBuilder, counters::Counter, key::join_key, lifetime::Lifetime,
-    near::at_hand::AtHand, stats::LayerStats,
+    Cache,
+    builder::CacheBuilder,
+    counters::Counter,
+    events::{CacheEvent, CacheEventKind, stats::LayerStats},
+    key::join_key,
+    lifetime::Lifetime,
+    near::at_hand::AtHand,
 };
 #[cfg(feature = "memcached")]
 pub use cache::{

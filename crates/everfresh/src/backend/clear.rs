@@ -31,7 +31,7 @@ impl Entries {
     /// Begins a new epoch of all entries. Other processes follow within a few seconds. Returns whether that
     /// is certain.
     pub(crate) async fn end_epoch(&self) -> bool {
-        self.checked(self.add_to_epoch(1).await).is_ok()
+        self.checked("", self.add_to_epoch(1).await).is_ok()
     }
 
     /// Adds to the number and notes the sum. Adding zero reads it, and is not counted as a lookup by the servers.

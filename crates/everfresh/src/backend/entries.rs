@@ -18,15 +18,15 @@ use super::{
     types::{BackendError, CasToken, Holder, StoredBytes, SwapOutcome},
 };
 use crate::cache::{
+    events::{CacheEventKind, Events, stats::Counters},
     lifetime::Term,
-    stats::{Counters, Event},
 };
 
 /// The entries of a cache, as seen and counted by one of its layers. Cloning is cheap.
 #[derive(Clone)]
 pub(crate) struct Entries {
     pub(super) shared: Arc<Shared>,
-    counters: Arc<Counters>,
+    pub(super) events: Events,
 }
 
 pub(super) struct Shared {
@@ -82,7 +82,7 @@ impl Entries {
         secret: Secret,
         epoch_key: String,
         lease_lifetime: Duration,
-        counters: Arc<Counters>,
+        events: Events,
     ) -> Self {
         // Entries that never leave the process need no seal.
         let (secret, fingerprint_key) = if backend.is_shared() {
@@ -92,12 +92,12 @@ impl Entries {
         };
         let epoch = Epoch::new(backend.is_shared().then_some(epoch_key));
         let shared = Shared { backend, secret, fingerprint_key, epoch, lease_lifetime };
-        Self { shared: Arc::new(shared), counters }
+        Self { shared: Arc::new(shared), events }
     }
 
     /// The same entries, counted by other counters.
     pub(crate) fn counted_by(&self, counters: Arc<Counters>) -> Self {
-        Self { shared: Arc::clone(&self.shared), counters }
+        Self { shared: Arc::clone(&self.shared), events: self.events.of_layer(counters) }
     }
 
     pub(crate) fn backend_name(&self) -> &'static str {
@@ -129,20 +129,6 @@ impl Entries {
         self.shared.epoch.current()
     }
 
-    pub(crate) fn count(&self, event: Event) {
-        self.counters.count(event);
-    }
-
-    /// Returns the counters of this layer.
-    pub(super) fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    /// Counts a failed operation.
-    pub(super) fn checked<T>(&self, outcome: Result<T, BackendError>) -> Result<T, BackendError> {
-        outcome.inspect_err(|_| self.count(Event::Error))
-    }
-
     /// Returns the time for which a lease reserves its key, and so the longest computation that is stored.
     pub(crate) fn lease_lifetime(&self) -> Duration {
         self.shared.lease_lifetime
@@ -165,7 +151,7 @@ impl Entries {
     /// Reads the state of a slot with its token. Counts neither a hit nor a miss.
     pub(crate) async fn look_up(&self, slot: Slot<'_>) -> Lookup {
         self.watch_epoch().await;
-        self.state(slot, self.checked(self.shared.backend.get(slot.key, true).await))
+        self.state(slot, self.checked(slot.key, self.shared.backend.get(slot.key, true).await))
     }
 
     /// Reads stored bytes, with their tokens where the backend tells them, in one round trip per server.
@@ -175,7 +161,7 @@ impl Entries {
     ) -> Vec<Result<Option<StoredBytes>, BackendError>> {
         self.watch_epoch().await;
         let found = self.shared.backend.get_many(keys).await.into_iter();
-        found.map(|found| self.checked(found)).collect()
+        found.zip(keys).map(|(found, key)| self.checked(key, found)).collect()
     }
 
     /// Returns the generation of a group, if the stored bytes are one.
@@ -219,7 +205,7 @@ impl Entries {
     /// Reads the body of an entry. Counts neither a hit nor a miss.
     pub(crate) async fn get(&self, slot: Slot<'_>) -> Result<Option<Bytes>, BackendError> {
         self.watch_epoch().await;
-        let stored = self.checked(self.shared.backend.get(slot.key, false).await)?;
+        let stored = self.checked(slot.key, self.shared.backend.get(slot.key, false).await)?;
         Ok(stored.and_then(|stored| self.body(slot, &stored)))
     }
 
@@ -242,7 +228,7 @@ impl Entries {
         let found = self.shared.backend.get_many(keys).await.into_iter();
         found
             .zip(keys)
-            .map(|(found, key)| match self.checked(found)? {
+            .map(|(found, key)| match self.checked(key, found)? {
                 Some(stored) => match self.open(key, &stored) {
                     Some(Frame::Entry { stamp, body, fresh_until }) if !is_over(fresh_until) => {
                         Ok(Some((stamp, body)))
@@ -295,7 +281,8 @@ impl Entries {
             .zip(&frames)
             .map(|(outcome, (key, frame))| {
                 self.stored(key, outcome)?;
-                self.count(Event::Fill { bytes: frame.len() - HEADER });
+                let bytes = frame.len() - HEADER;
+                self.note(key, CacheEventKind::Fill { bytes }, None);
                 Ok(())
             })
             .collect()
@@ -338,7 +325,7 @@ impl Entries {
         term: Term,
     ) -> Result<bool, BackendError> {
         self.watch_epoch().await;
-        let found = self.checked(self.shared.backend.get(slot.key, true).await)?;
+        let found = self.checked(slot.key, self.shared.backend.get(slot.key, true).await)?;
         let Some(stored) = found else { return Ok(false) };
         let opened = self.open(slot.key, &stored);
         let (Some(token), Some(Frame::Entry { stamp, body: present, fresh_until })) =
@@ -361,7 +348,7 @@ impl Entries {
     /// gone.
     pub(crate) async fn delete_many(&self, keys: &[String]) -> Vec<bool> {
         let outcomes = self.shared.backend.delete_many(keys).await.into_iter();
-        outcomes.map(|outcome| self.checked(outcome).is_ok()).collect()
+        outcomes.zip(keys).map(|(outcome, key)| self.checked(key, outcome).is_ok()).collect()
     }
 
     /// Returns whether [`delete_many`](Self::delete_many) deletes these keys in order.
@@ -371,7 +358,7 @@ impl Entries {
 
     /// Deletes everything that the backend stores, of other programs too. Returns whether that is certain.
     pub(crate) async fn clear(&self) -> bool {
-        self.checked(self.shared.backend.clear().await).is_ok()
+        self.checked("", self.shared.backend.clear().await).is_ok()
     }
 }
 

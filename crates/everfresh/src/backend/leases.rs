@@ -34,7 +34,7 @@ impl Entries {
                 token.map_or(SwapOutcome::Changed, |token| SwapOutcome::Stored(Some(token)))
             })
         };
-        self.checked(outcome)
+        self.checked(key, outcome)
     }
 
     /// Reads the state of a slot, or reserves its key by a lease if it is free. Counts neither a hit nor a
@@ -43,7 +43,9 @@ impl Entries {
         self.watch_epoch().await;
         let frame = self.lease(slot.key, id);
         let lifetime = self.lease_lifetime();
-        match self.checked(self.shared.backend.get_or_add(slot.key, &frame, lifetime).await) {
+        match self
+            .checked(slot.key, self.shared.backend.get_or_add(slot.key, &frame, lifetime).await)
+        {
             Ok(FoundOrAdded::Found(stored)) => Reserved::Not(self.state(slot, Ok(Some(stored)))),
             Ok(FoundOrAdded::Added(Some(token))) => Reserved::By(token),
             // The state, or the token, is not known.
@@ -65,6 +67,6 @@ impl Entries {
         key: &str,
         token: CasToken,
     ) -> Result<(), BackendError> {
-        self.checked(self.shared.backend.delete_if_unchanged(key, token).await)
+        self.checked(key, self.shared.backend.delete_if_unchanged(key, token).await)
     }
 }

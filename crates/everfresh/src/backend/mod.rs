@@ -63,7 +63,7 @@ mod epoch;
 pub(crate) mod frame;
 pub(crate) mod leases;
 mod named;
-mod not_kept;
+mod report;
 pub(crate) mod types;
 
 use std::time::Duration;

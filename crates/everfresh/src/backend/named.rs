@@ -27,7 +27,7 @@ impl Entries {
     /// Reads bytes of [`put_named`](Self::put_named), which may have been changed. Counts neither a hit nor a
     /// miss.
     pub(crate) async fn get_named(&self, key: &str) -> Result<Option<Bytes>, BackendError> {
-        let stored = self.checked(self.shared.backend.get(key, false).await)?;
+        let stored = self.checked(key, self.shared.backend.get(key, false).await)?;
         Ok(stored.map(|stored| stored.bytes))
     }
 
@@ -51,7 +51,7 @@ impl Entries {
         delta: Delta,
         new: NewNumber,
     ) -> Result<Option<u64>, BackendError> {
-        self.checked(self.shared.backend.count(key, delta, new).await)
+        self.checked(key, self.shared.backend.count(key, delta, new).await)
     }
 
     /// Reads numbers in one round trip per server. `None` for one that does not exist, or that is no number.

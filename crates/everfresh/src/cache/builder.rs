@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Cache,
+    events::{CacheEvent, Observer},
     near::{NEAR_BYTES, Near},
 };
 use crate::{
@@ -30,6 +31,7 @@ pub struct CacheBuilder {
     default_lifetime: Option<Duration>,
     max_computation: Duration,
     near_bytes: usize,
+    observers: Vec<Observer>,
 }
 
 /// Makes the backend, given the prefix of all keys.
@@ -47,6 +49,7 @@ impl CacheBuilder {
             default_lifetime: None,
             max_computation: LEASE_LIFETIME,
             near_bytes: NEAR_BYTES,
+            observers: Vec::new(),
         }
     }
 
@@ -119,6 +122,35 @@ impl CacheBuilder {
         Self { near_bytes: bytes, ..self }
     }
 
+    /// Adds an observer, which is called for each event, by the task that uses the cache. It must not block. Can be
+    /// called several times. Default: no observer, and no cost.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU32, Ordering};
+    ///
+    /// use everfresh::{Cache, CacheEventKind};
+    ///
+    /// static MISSES: AtomicU32 = AtomicU32::new(0);
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory(1 << 20)
+    ///     .observe(|event| {
+    ///         if event.kind == CacheEventKind::Miss {
+    ///             MISSES.fetch_add(1, Ordering::Relaxed);
+    ///         }
+    ///     })
+    ///     .build();
+    /// cache.get::<u32>("k").await;
+    /// assert_eq!(MISSES.load(Ordering::Relaxed), 1);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn observe(mut self, observe: impl Fn(&CacheEvent<'_>) + Send + Sync + 'static) -> Self {
+        self.observers.push(Box::new(observe));
+        self
+    }
+
     /// Builds the cache.
     #[must_use]
     pub fn build(self) -> Cache {
@@ -136,6 +168,7 @@ impl CacheBuilder {
             self.default_lifetime,
             self.max_computation,
             Near::new(self.near_bytes),
+            self.observers,
         )
     }
 }

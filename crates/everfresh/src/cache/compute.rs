@@ -8,8 +8,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     Cache,
     codec::{deserialize, serialize},
+    events::CacheEventKind,
     lifetime::Lifetime,
-    stats::Event,
 };
 use crate::{
     backend::{
@@ -160,6 +160,7 @@ impl Cache {
         let key = self.full_key(key);
         let term = self.resolve(lifetime);
         let mut stamp = Stamp { schema, fingerprint: 0 };
+        let stopwatch = self.entries.stopwatch();
         let found = if groups.is_empty() {
             if is_within_computation() && !term.has_stale_time() {
                 // Look up and reserve in one round trip.
@@ -170,14 +171,19 @@ impl Cache {
         } else {
             let (found, in_groups) = Box::pin(self.entries.look_up_in(&key, schema, groups)).await;
             let Some(in_groups) = in_groups else {
-                self.entries.count(Event::Misses(1));
+                self.entries.note(&key, CacheEventKind::Miss, None);
                 return compute().await;
             };
             stamp = in_groups;
             found
         };
         let slot = Slot { key: &key, stamp };
-        let hit = |body: &Bytes| self.entries.count(Event::Hits { hits: 1, bytes: body.len() });
+        // A lookup that reserves the key is counted later, and its duration is not known.
+        let mut looked_up = stopwatch.elapsed();
+        let note = |kind, duration| self.entries.note(&key, kind, duration);
+        let hit = |body: &Bytes, duration| {
+            note(CacheEventKind::Hit { bytes: body.len() }, duration);
+        };
         let encode = |value: &T| {
             let bytes = encode(value)?;
             Some(Encoded { size: bytes.len(), bytes, term, named: None })
@@ -189,37 +195,39 @@ impl Cache {
                 if let (true, Some(value)) = (term.has_stale_time(), decode(&body).await) {
                     let refreshed = self.filler().refresh(slot, token, &encode, compute).await;
                     if let Some(computed) = refreshed {
-                        self.entries.count(Event::Misses(1));
+                        note(CacheEventKind::Miss, looked_up);
                         return Ok(computed);
                     }
-                    hit(&body);
-                    self.entries.count(Event::Stale);
+                    hit(&body, looked_up);
+                    note(CacheEventKind::Stale, None);
                     return Ok(value);
                 }
             }
             if let Lookup::Hit(body, token) = found {
                 if let Some(value) = decode(&body).await {
-                    hit(&body);
+                    hit(&body, looked_up);
                     return Ok(value);
                 }
                 // A value of another type is replaced like foreign bytes.
                 found = Lookup::Miss(token);
             }
             let was_unknown = matches!(found, Lookup::Unknown);
-            if !was_unknown {
-                self.entries.count(Event::Misses(1));
+            if was_unknown {
+                looked_up = None;
+            } else {
+                note(CacheEventKind::Miss, looked_up);
             }
             match self.filler().fill(slot, found, &encode, compute).await? {
                 FillOutcome::Computed { value, .. } => {
                     if was_unknown {
-                        self.entries.count(Event::Misses(1));
+                        note(CacheEventKind::Miss, looked_up);
                     }
                     return Ok(value);
                 }
                 FillOutcome::Cached(body, back) => {
                     if let Some(value) = decode(&body).await {
                         if was_unknown {
-                            hit(&body);
+                            hit(&body, looked_up);
                         }
                         return Ok(value);
                     }

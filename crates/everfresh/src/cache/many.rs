@@ -8,8 +8,8 @@ use super::{
     Cache,
     codec::{deserialize, serialize},
     compute::Stored,
+    events::CacheEventKind,
     lifetime::Lifetime,
-    stats::Event,
 };
 use crate::{
     backend::entries::{Lookup, Slot},
@@ -86,11 +86,14 @@ impl Cache {
         if self.entries().is_null() {
             return compute(&all).await;
         }
+        let stopwatch = self.entries().stopwatch();
         let (found, stamp) = self.entries().look_up_all_in(&full, schema, groups).await;
         let Some(stamp) = stamp else {
-            self.entries().count(Event::Misses(keys.len()));
+            self.entries().counters().count_misses(keys.len());
             return compute(&all).await;
         };
+        let looked_up = stopwatch.elapsed();
+        let note = |key: &str, kind| self.entries().note(key, kind, looked_up);
         let mut values: Vec<Option<T>> = keys.iter().map(|_| None).collect();
         let (mut positions, mut missing) = (Vec::new(), Vec::new());
         for (position, (key, found)) in full.iter().zip(found).enumerate() {
@@ -98,7 +101,8 @@ impl Cache {
             let found = match found {
                 Lookup::Hit(body, token) => match deserialize(&body) {
                     Some(value) => {
-                        self.entries().count(Event::Hits { hits: 1, bytes: body.len() });
+                        let bytes = body.len();
+                        note(key, CacheEventKind::Hit { bytes });
                         values[position] = Some(value);
                         continue;
                     }
@@ -106,7 +110,7 @@ impl Cache {
                 },
                 found => found,
             };
-            self.entries().count(Event::Misses(1));
+            note(key, CacheEventKind::Miss);
             positions.push(position);
             missing.push((slot, found));
         }

@@ -6,13 +6,13 @@ pub(crate) mod compute;
 pub(crate) mod counters;
 #[cfg(feature = "memcached")]
 pub(crate) mod environment;
+pub(crate) mod events;
 pub(crate) mod key;
 pub(crate) mod lifetime;
 mod many;
 pub(crate) mod near;
 #[cfg(feature = "memcached")]
 pub(crate) mod servers;
-pub(crate) mod stats;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 #[cfg(debug_assertions)]
@@ -26,10 +26,13 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use self::{
     codec::{deserialize, serialize},
+    events::{
+        CacheEventKind, Events, Observer, Stopwatch,
+        stats::{LayerStats, Registry},
+    },
     key::full_key,
     lifetime::{Lifetime, Term},
     near::Near,
-    stats::{Event, LayerStats, Registry},
 };
 use crate::{
     backend::{
@@ -103,11 +106,12 @@ impl Cache {
         default_lifetime: Option<Duration>,
         max_computation: Duration,
         near: Near,
+        observers: Vec<Observer>,
     ) -> Self {
         let stats = Registry::default();
-        let counters = stats.layer(DEFAULT_LAYER);
+        let events = Events::new(stats.layer(DEFAULT_LAYER), observers.into());
         let epoch_key = full_key(&prefix, EPOCH_KEY);
-        let entries = Entries::new(backend, secret, epoch_key, max_computation, counters);
+        let entries = Entries::new(backend, secret, epoch_key, max_computation, events);
         let flights = Flights::default();
         let inner = Inner {
             prefix,
@@ -215,30 +219,37 @@ impl Cache {
     ) -> Result<Option<T>, BackendError> {
         let key = self.full_key(key);
         // A failure is counted as such by `entries`, and is no miss.
-        Ok(self.value(self.entries.get(Slot::unstamped(&key)).await?))
+        let stopwatch = self.entries.stopwatch();
+        let body = self.entries.get(Slot::unstamped(&key)).await?;
+        Ok(self.value(&key, body, stopwatch))
     }
 
     /// Returns the values of `keys`, in the same order, in one round trip per server.
     pub async fn get_many<T: DeserializeOwned>(&self, keys: &[&str]) -> Vec<Option<T>> {
         let keys: Vec<_> = keys.iter().map(|key| self.full_key(key)).collect();
         let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+        let stopwatch = self.entries.stopwatch();
         let found = self.entries.get_many(&keys).await.into_iter();
-        found
-            .map(|found| {
-                let entry = found.ok().flatten();
-                self.value(entry.filter(|(stamp, _)| *stamp == Stamp::default()).map(|(_, b)| b))
-            })
-            .collect()
+        let value = |(found, key): (Result<_, _>, &&str)| {
+            let entry = found.ok().flatten().filter(|(stamp, _)| *stamp == Stamp::default());
+            self.value(key, entry.map(|(_, body)| body), stopwatch)
+        };
+        found.zip(&keys).map(value).collect()
     }
 
     /// Deserializes a body, and counts a hit or a miss.
-    fn value<T: DeserializeOwned>(&self, body: Option<Bytes>) -> Option<T> {
+    fn value<T: DeserializeOwned>(
+        &self,
+        key: &str,
+        body: Option<Bytes>,
+        stopwatch: Stopwatch,
+    ) -> Option<T> {
         let value = body.and_then(|body| Some((deserialize(&body)?, body.len())));
         let Some((value, bytes)) = value else {
-            self.entries.count(Event::Misses(1));
+            self.entries.note(key, CacheEventKind::Miss, stopwatch.elapsed());
             return None;
         };
-        self.entries.count(Event::Hits { hits: 1, bytes });
+        self.entries.note(key, CacheEventKind::Hit { bytes }, stopwatch.elapsed());
         Some(value)
     }
 

@@ -30,7 +30,7 @@ use self::{
 };
 use crate::{
     backend::entries::NewEntry,
-    cache::{Cache, lifetime::Term, near::NearValue, stats::Event},
+    cache::{Cache, events::CacheEventKind, lifetime::Term, near::NearValue},
     freshness::beside::beside,
 };
 
@@ -300,6 +300,7 @@ async fn look_up(cache: &Cache, requests: &[FragmentRequest]) -> Vec<CachedFragm
     let keys: Vec<_> = requests.iter().map(|request| request.key.as_str()).collect();
     let entries = cache.entries();
     let (mut hits, mut bytes) = (0, 0);
+    let stopwatch = entries.stopwatch();
     let mut fragments = Vec::with_capacity(requests.len());
     for (found, request) in entries.get_many(&keys).await.into_iter().zip(requests) {
         let fragment = match found {
@@ -316,10 +317,13 @@ async fn look_up(cache: &Cache, requests: &[FragmentRequest]) -> Vec<CachedFragm
                 cache.near().insert(name, NearValue::Fragment(body.clone()));
             }
         }
+        let bytes = fragment.content(request.stamp).map(str::len);
+        let kind = bytes.map_or(CacheEventKind::Miss, |bytes| CacheEventKind::Hit { bytes });
+        entries.tell(&request.key, kind, stopwatch.elapsed());
         fragments.push(fragment);
     }
-    entries.count(Event::Hits { hits, bytes });
-    entries.count(Event::Misses(fragments.len() - hits));
+    entries.counters().count_hits(hits, bytes);
+    entries.counters().count_misses(fragments.len() - hits);
     fragments
 }
 
@@ -327,13 +331,13 @@ async fn look_up(cache: &Cache, requests: &[FragmentRequest]) -> Vec<CachedFragm
 async fn store(cache: &Cache, rendered: RenderedPage) -> TeraResult<String> {
     let page = rendered.page?;
     let entries = cache.entries();
-    entries.count(Event::Hits { hits: rendered.near_hits, bytes: rendered.near_bytes });
+    entries.counters().count_hits(rendered.near_hits, rendered.near_bytes);
     if !rendered.deleted.is_empty() {
         entries.delete_many(&rendered.deleted).await;
     }
     let mut by_lifetime: HashMap<Term, Vec<NewEntry>> = HashMap::new();
     for RenderedFragment { request, body, took } in rendered.fragments {
-        entries.count(Event::Computed(took));
+        entries.note(&request.key, CacheEventKind::Computed, Some(took));
         let body = ByteString::from(body);
         if let Some(name) = request.near {
             cache.near().insert(name, NearValue::Fragment(body.clone()));
@@ -347,7 +351,7 @@ async fn store(cache: &Cache, rendered: RenderedPage) -> TeraResult<String> {
             for (term, new) in by_lifetime {
                 for outcome in entries.put_many(new, term).await {
                     if outcome.is_err() {
-                        entries.count(Event::RefusedFill);
+                        entries.note("", CacheEventKind::NotKept, None);
                     }
                 }
             }

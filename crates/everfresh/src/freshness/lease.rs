@@ -21,7 +21,7 @@ use crate::{
         leases::Reserved,
         types::{CasToken, Holder, SwapOutcome},
     },
-    cache::{lifetime::Term, stats::Event},
+    cache::{events::CacheEventKind, lifetime::Term},
 };
 
 /// The pause between two lookups of an entry that another process computes.
@@ -131,9 +131,12 @@ impl Filler<'_> {
                     return self.lead(slot, leader, found, encode, compute).await;
                 }
                 Role::Joiner(joiner) => {
-                    self.entries.count(Event::Wait);
                     found = None;
-                    match timeout(self.entries.lease_lifetime(), joiner.outcome()).await {
+                    self.entries.counters().count_wait();
+                    let stopwatch = self.entries.stopwatch();
+                    let outcome = timeout(self.entries.lease_lifetime(), joiner.outcome()).await;
+                    self.entries.tell(slot.key, CacheEventKind::Wait, stopwatch.elapsed());
+                    match outcome {
                         Ok(JoinOutcome::Value(body)) => {
                             return Ok(FillOutcome::Cached(body, compute));
                         }
@@ -176,7 +179,7 @@ impl Filler<'_> {
             leader.close();
         }
         let begun = Instant::now();
-        let computed = self.timed(compute).await;
+        let computed = self.timed(slot.key, compute).await;
         if lease.is_some() && begun.elapsed() > self.entries.lease_lifetime() {
             self.entries.warn_of_slow(slot.key, begun.elapsed());
         }
@@ -199,7 +202,7 @@ impl Filler<'_> {
             LeaseAttempt::Hit(body) => return Ok(FillOutcome::Cached(body, compute)),
             LeaseAttempt::Taken(_) | LeaseAttempt::Failed => None,
         };
-        let computed = self.timed(compute).await;
+        let computed = self.timed(slot.key, compute).await;
         let encoded = computed.as_ref().ok().and_then(&encode);
         let is_stored = self.land(slot, lease, None, encoded).await;
         computed.map(|value| FillOutcome::Computed { value, is_stored })
@@ -207,11 +210,12 @@ impl Filler<'_> {
 
     pub(crate) async fn timed<T, E>(
         self,
+        key: &str,
         compute: impl AsyncFnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
         let begun = Instant::now();
         let value = within_computation(compute()).await?;
-        self.entries.count(Event::Computed(begun.elapsed()));
+        self.entries.note(key, CacheEventKind::Computed, Some(begun.elapsed()));
         Ok(value)
     }
 
@@ -242,7 +246,7 @@ impl Filler<'_> {
                 return attempt;
             }
             if steps == 0 {
-                self.entries.count(Event::Wait);
+                self.entries.note(slot.key, CacheEventKind::Wait, None);
             }
             steps += 1;
             tokio::time::sleep(WAIT_STEP).await;
@@ -356,21 +360,21 @@ impl Landing {
     /// lease if it may still be there.
     async fn store(&self, lease: Option<Lease>, encoded: &Encoded) -> (bool, Option<LeaseId>) {
         let Some(lease) = lease.filter(|_| !encoded.term.is_zero()) else {
-            self.entries.count(Event::RefusedFill);
+            self.entries.note(&self.key, CacheEventKind::NotKept, None);
             return (false, None);
         };
         if lease.epoch != self.entries.epoch() {
             // The cache was cleared meanwhile.
-            self.entries.count(Event::RefusedFill);
+            self.entries.note(&self.key, CacheEventKind::NotKept, None);
             return (false, self.release(Some(lease)).await);
         }
         let slot = Slot { key: &self.key, stamp: self.stamp };
         let swap = self.entries.swap(slot, &encoded.bytes, encoded.term, lease.token);
         let outcome = swap.await;
         let is_stored = matches!(outcome, Ok(SwapOutcome::Stored(_)));
-        let event =
-            if is_stored { Event::Fill { bytes: encoded.size } } else { Event::RefusedFill };
-        self.entries.count(event);
+        let stored = CacheEventKind::Fill { bytes: encoded.size };
+        let kind = if is_stored { stored } else { CacheEventKind::NotKept };
+        self.entries.note(&self.key, kind, None);
         match outcome {
             Ok(_) => (is_stored, None),
             Err(_) => (false, self.release(Some(lease)).await),

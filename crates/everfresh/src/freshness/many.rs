@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     backend::entries::{Lookup, Slot},
-    cache::stats::Event,
+    cache::events::{CacheEventKind, Stopwatch},
 };
 
 /// A value of a batch.
@@ -50,8 +50,8 @@ impl Filler<'_> {
             match self.flights.enter(&slot.flight_key()) {
                 Role::Leader(leader) => leading.push((index, slot, found, leader)),
                 Role::Joiner(joiner) => {
-                    self.entries.count(Event::Wait);
-                    waiting.push((index, joiner));
+                    self.entries.counters().count_wait();
+                    waiting.push((index, self.entries.stopwatch(), joiner));
                 }
             }
         }
@@ -68,7 +68,7 @@ impl Filler<'_> {
         }
         self.compute_led(&keys, led, &mut filled, &encode, &compute).await?;
         // Only now, so that two batches never wait for each other.
-        self.await_joined(waiting, &mut filled, &compute).await?;
+        self.await_joined(&keys, waiting, &mut filled, &compute).await?;
         Ok(filled.into_iter().map(|value| value.unwrap_or(Filled::Computed(None))).collect())
     }
 
@@ -126,13 +126,16 @@ impl Filler<'_> {
     /// Waits for the values that other tasks compute. Computes those that they could not give, without storing them.
     async fn await_joined<T, E>(
         self,
-        joined: Vec<(usize, Joiner)>,
+        keys: &[Slot<'_>],
+        joined: Vec<(usize, Stopwatch, Joiner)>,
         filled: &mut [Option<Filled<T>>],
         compute: impl AsyncFn(&[usize]) -> Result<Vec<Option<T>>, E>,
     ) -> Result<(), E> {
         let mut left = Vec::new();
-        for (index, joiner) in joined {
-            match timeout(self.entries.lease_lifetime(), joiner.outcome()).await {
+        for (index, stopwatch, joiner) in joined {
+            let outcome = timeout(self.entries.lease_lifetime(), joiner.outcome()).await;
+            self.entries.tell(keys[index].key, CacheEventKind::Wait, stopwatch.elapsed());
+            match outcome {
                 Ok(JoinOutcome::Value(body)) => filled[index] = Some(Filled::Cached(body)),
                 _ => left.push(index),
             }
@@ -156,7 +159,7 @@ impl Filler<'_> {
         let computed = super::lease::within_computation(compute()).await?;
         let number = u32::try_from(values).unwrap_or(u32::MAX);
         for _ in 0..values {
-            self.entries.count(Event::Computed(begun.elapsed() / number));
+            self.entries.note("", CacheEventKind::Computed, Some(begun.elapsed() / number));
         }
         Ok(computed)
     }

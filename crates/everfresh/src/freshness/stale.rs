@@ -40,7 +40,7 @@ impl<'a> Filler<'a> {
         compute: impl AsyncFnOnce() -> Result<T, E>,
     ) -> Option<T> {
         let refresh = self.begin_refresh(slot, token).await?;
-        let Ok(value) = self.timed(compute).await else {
+        let Ok(value) = self.timed(slot.key, compute).await else {
             refresh.fail().await;
             return None;
         };

@@ -26,7 +26,9 @@ use super::{
     policy::{self, Refusal},
     spelling, uncacheable,
 };
-use crate::{backend::entries::Lookup, cache::stats::Event, freshness::lease::FillOutcome};
+use crate::{
+    backend::entries::Lookup, cache::events::CacheEventKind, freshness::lease::FillOutcome,
+};
 
 /// Lookups of one request, each of which may find that the page varies by other headers.
 const MAX_LOOKUPS: u32 = 4;
@@ -148,9 +150,11 @@ impl Settings {
         }
         for _ in 0..MAX_LOOKUPS {
             // The first lookup is by path; if the page varies, the next one is by variant.
+            let stopwatch = self.cache.entries().stopwatch();
             let found = match self.look_up(key).await {
                 PageLookup::Page(page, at) => {
-                    self.cache.entries().count(Event::Hits { hits: 1, bytes: page.length() });
+                    let kind = CacheEventKind::Hit { bytes: page.length() };
+                    self.cache.entries().note(key.key(), kind, stopwatch.elapsed());
                     let res = respond(req.headers(), &page, Some(at), None).await;
                     return Ok(req.into_response(res.map_into_right_body()));
                 }
@@ -167,7 +171,7 @@ impl Settings {
                 PageLookup::Missing(found) => found,
                 PageLookup::Unknown => break,
             };
-            self.cache.entries().count(Event::Misses(1));
+            self.cache.entries().note(key.key(), CacheEventKind::Miss, stopwatch.elapsed());
             if self.uncacheable.contains(key.key()) {
                 log_refusal(req.path(), Refusal::Uncacheable);
                 return Box::pin(self.answer_uncached(req, service, key)).await;

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     backend::types::CasToken,
-    cache::{codec, stats::Event},
+    cache::{codec, events::CacheEventKind},
     freshness::lease::Encoded,
 };
 
@@ -119,17 +119,18 @@ impl Settings {
         let filler = self.cache.filler();
         let Some(refresh) = filler.begin_refresh(key.slot(), stale.token).await else {
             let (req, _) = req.into_parts();
-            return Ok(self.serve_stale(req, &stale).await);
+            return Ok(self.serve_stale(req, key, &stale).await);
         };
         // If a middleware fails, the request is lost, and the reservation ends by itself.
-        let outcome = filler.timed(async || self.call_handler(req, service, key).await).await?;
+        let outcome =
+            filler.timed(key.key(), async || self.call_handler(req, service, key).await).await?;
         if let HandlerOutcome::Other(res, Refusal::Status(status)) = &outcome
             && status.is_server_error()
         {
             refresh.fail().await;
-            return Ok(self.serve_stale(res.request().clone(), &stale).await);
+            return Ok(self.serve_stale(res.request().clone(), key, &stale).await);
         }
-        self.cache.entries().count(Event::Misses(1));
+        self.cache.entries().note(key.key(), CacheEventKind::Miss, None);
         refresh.land(encode(&outcome)).await;
         Ok(finish(outcome, key, false).await)
     }
@@ -137,11 +138,13 @@ impl Settings {
     async fn serve_stale<B>(
         &self,
         req: HttpRequest,
+        key: &PageKey,
         stale: &StalePage,
     ) -> ServiceResponse<EitherBody<B, Bytes>> {
         let entries = self.cache.entries();
-        entries.count(Event::Hits { hits: 1, bytes: stale.page.length() });
-        entries.count(Event::Stale);
+        let bytes = stale.page.length();
+        entries.note(key.key(), CacheEventKind::Hit { bytes }, None);
+        entries.note(key.key(), CacheEventKind::Stale, None);
         let status = Some("hit; detail=stale");
         let res = respond(req.headers(), &stale.page, Some(stale.at), status).await;
         ServiceResponse::new(req, res.map_into_right_body())

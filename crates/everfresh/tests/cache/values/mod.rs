@@ -2,6 +2,7 @@
 
 mod at_hand;
 mod clear;
+mod events;
 mod many;
 mod memos;
 pub mod not_kept;

@@ -1,11 +1,43 @@
-//! Tells in the log, once for each layer, why a value is not kept, or not renewed.
+//! Counts and tells what happens, and says in the log, once for each layer, why a value is not kept or renewed.
 
 use std::time::Duration;
 
 use super::{entries::Entries, types::BackendError};
-use crate::cache::stats::Reason;
+use crate::cache::events::{
+    CacheEventKind, Stopwatch,
+    stats::{Counters, Reason},
+};
 
 impl Entries {
+    /// Counts an event, and tells it to the observers.
+    pub(crate) fn note(&self, key: &str, kind: CacheEventKind, duration: Option<Duration>) {
+        self.events.note(key, kind, duration);
+    }
+
+    /// Tells an event to the observers, without counting it.
+    pub(crate) fn tell(&self, key: &str, kind: CacheEventKind, duration: Option<Duration>) {
+        self.events.tell(key, kind, duration);
+    }
+
+    /// Starts to measure a duration, if there is an observer.
+    pub(crate) fn stopwatch(&self) -> Stopwatch {
+        self.events.stopwatch()
+    }
+
+    /// Returns the counters of this layer.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.events.counters
+    }
+
+    /// Counts a failed operation.
+    pub(super) fn checked<T>(
+        &self,
+        key: &str,
+        outcome: Result<T, BackendError>,
+    ) -> Result<T, BackendError> {
+        outcome.inspect_err(|_| self.note(key, CacheEventKind::Error, None))
+    }
+
     /// Like [`checked`](Self::checked), for the outcome of storing a value under a key: says once for each
     /// layer that a value is too large.
     pub(super) fn stored<T>(
@@ -28,7 +60,7 @@ impl Entries {
                 }
             }
         }
-        self.checked(outcome)
+        self.checked(key, outcome)
     }
 
     fn remedy(&self) -> &'static str {

@@ -9,6 +9,10 @@ use std::{
     time::Duration,
 };
 
+use serde::{Serialize, Serializer};
+
+use super::event::CacheEventKind;
+
 /// The counters of one layer, such as queries, fragments or pages.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -36,26 +40,6 @@ pub(crate) enum Reason {
     Failed,
 }
 
-/// An event that is counted.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Event {
-    /// `bytes` is the size of all bodies together.
-    Hits {
-        hits: usize,
-        bytes: usize,
-    },
-    Misses(usize),
-    Fill {
-        bytes: usize,
-    },
-    RefusedFill,
-    Wait,
-    /// An entry has been served after its lifetime. Counts as a hit, too.
-    Stale,
-    Error,
-    Computed(Duration),
-}
-
 impl Counters {
     /// Returns the name of the layer.
     pub(crate) fn layer(&self) -> &'static str {
@@ -67,30 +51,38 @@ impl Counters {
         !self.has_warned[reason as usize].swap(true, Ordering::Relaxed)
     }
 
-    pub(crate) fn count(&self, event: Event) {
-        let add = |counter: &AtomicU64, number: u64| {
-            counter.fetch_add(number, Ordering::Relaxed);
-        };
-        match event {
-            Event::Hits { hits, bytes } => {
-                add(&self.hits, hits as u64);
-                add(&self.bytes_read, bytes as u64);
+    pub(super) fn count(&self, kind: CacheEventKind, duration: Option<Duration>) {
+        match kind {
+            CacheEventKind::Hit { bytes } => self.count_hits(1, bytes),
+            CacheEventKind::Stale => add(&self.stale, 1),
+            CacheEventKind::Miss => self.count_misses(1),
+            CacheEventKind::Computed => {
+                add(&self.computations, 1);
+                let nanos = duration.unwrap_or_default().as_nanos();
+                add(&self.computing_nanos, u64::try_from(nanos).unwrap_or(u64::MAX));
             }
-            Event::Misses(misses) => add(&self.misses, misses as u64),
-            Event::Fill { bytes } => {
+            CacheEventKind::Fill { bytes } => {
                 add(&self.fills, 1);
                 add(&self.bytes_written, bytes as u64);
             }
-            Event::RefusedFill => add(&self.refused_fills, 1),
-            Event::Wait => add(&self.waits, 1),
-            Event::Stale => add(&self.stale, 1),
-            Event::Error => add(&self.errors, 1),
-            Event::Computed(time) => {
-                add(&self.computations, 1);
-                let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-                add(&self.computing_nanos, nanos);
-            }
+            CacheEventKind::NotKept => add(&self.refused_fills, 1),
+            CacheEventKind::Wait => self.count_wait(),
+            CacheEventKind::Error => add(&self.errors, 1),
         }
+    }
+
+    /// Counts hits. `bytes` is the size of all bodies together.
+    pub(crate) fn count_hits(&self, hits: usize, bytes: usize) {
+        add(&self.hits, hits as u64);
+        add(&self.bytes_read, bytes as u64);
+    }
+
+    pub(crate) fn count_wait(&self) {
+        add(&self.waits, 1);
+    }
+
+    pub(crate) fn count_misses(&self, misses: usize) {
+        add(&self.misses, misses as u64);
     }
 
     fn all(&self) -> [&AtomicU64; 11] {
@@ -139,8 +131,12 @@ impl Counters {
     }
 }
 
+fn add(counter: &AtomicU64, number: u64) {
+    counter.fetch_add(number, Ordering::Relaxed);
+}
+
 /// The statistics of one layer since the cache was built.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct LayerStats {
     /// Entries that were looked up and found.
@@ -163,8 +159,13 @@ pub struct LayerStats {
     /// Bytes of the values that were stored.
     pub bytes_written: u64,
     /// The time that computing the hits would have taken: the mean time of a computation, times the
-    /// number of hits.
+    /// number of hits. Serialized as a number of seconds.
+    #[serde(serialize_with = "seconds")]
     pub time_saved: Duration,
+}
+
+fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
 }
 
 impl LayerStats {
