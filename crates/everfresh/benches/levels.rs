@@ -144,6 +144,15 @@ fn values(runtime: &Runtime, client: &Client, memory: &Cache, memcached: &Cache)
         let cache = cache.clone();
         async move || drop(MEMO.call(&cache, &7, async || Err(())).await.unwrap())
     };
+    let next = std::sync::atomic::AtomicU64::new(100);
+    let fill = |cache: &Cache| {
+        let (cache, next, value) = (cache.clone(), &next, &value);
+        async move || {
+            let n = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let compute = async || Ok::<_, ()>(value.clone());
+            drop(MEMO.call(&cache, &n, compute).await.unwrap());
+        }
+    };
     compare(
         "a value of 300 bytes, in this process",
         1,
@@ -151,6 +160,7 @@ fn values(runtime: &Runtime, client: &Client, memory: &Cache, memcached: &Cache)
             Candidate::new("moka", runtime, async || drop(moka.get("k").unwrap())),
             Candidate::new("get", runtime, get(memory)),
             Candidate::new("a memoized function", runtime, memo(memory)),
+            Candidate::new("a memoized function, computed and stored", runtime, fill(memory)),
         ],
     );
     compare(
@@ -162,6 +172,7 @@ fn values(runtime: &Runtime, client: &Client, memory: &Cache, memcached: &Cache)
             }),
             Candidate::new("get", runtime, get(memcached)),
             Candidate::new("a memoized function", runtime, memo(memcached)),
+            Candidate::new("a memoized function, computed and stored", runtime, fill(memcached)),
         ],
     );
 }

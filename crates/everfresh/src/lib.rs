@@ -16,6 +16,8 @@ mod diesel_ledger;
 mod fragment;
 mod freshness;
 mod memo;
+#[cfg(doc)]
+pub mod peers;
 #[cfg(feature = "session")]
 mod session;
 #[cfg(feature = "testing")]
