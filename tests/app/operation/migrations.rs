@@ -13,6 +13,7 @@ use test_support::{app::TestApp, database::TestDatabase, on_every_database_url, 
 on_every_database_url![
     eight_concurrent_processes_apply_each_migration_once,
     the_diesel_cli_can_run_and_redo_the_migrations,
+    the_diesel_cli_without_a_folder_stops_with_the_remedy_and_leaves_nothing,
     completed_is_added_to_a_long_list_that_an_older_version_goes_on_using,
 ];
 
@@ -59,11 +60,15 @@ fn eight_concurrent_processes_apply_each_migration_once(database: &TestDatabase)
     assert_eq!(applied, migration_names("sqlite").len(), "{outputs:?}");
 }
 
-fn diesel(database: &TestDatabase, arguments: &[&str]) {
+fn cli() -> PathBuf {
     let cli = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin/diesel");
     assert!(cli.exists(), "{} is missing; run bin/setup", cli.display());
+    cli
+}
+
+fn diesel(database: &TestDatabase, arguments: &[&str]) {
     let folder = format!("migrations/{}", database.kind());
-    let output = Command::new(cli)
+    let output = Command::new(cli())
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .args(["migration", "--database-url", &database.url, "--migration-dir", &folder])
         .args(arguments)
@@ -77,6 +82,20 @@ fn the_diesel_cli_can_run_and_redo_the_migrations(database: &TestDatabase) {
     diesel(database, &["redo", "--all"]);
     assert_eq!(migrate(database), "The database is up to date.\n");
     database.execute("INSERT INTO task (name) VALUES ('Milk')");
+}
+
+fn the_diesel_cli_without_a_folder_stops_with_the_remedy_and_leaves_nothing(database: &TestDatabase) {
+    let output = Command::new(cli())
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["migration", "run", "--database-url", &database.url])
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    let remedy = format!("migrations/{}", database.kind());
+    assert!(error.contains("--migration-dir") && error.contains(&remedy), "{error}");
+    assert!(!database.try_execute("SELECT 1 FROM __diesel_schema_migrations"));
+    diesel(database, &["run"]);
 }
 
 fn completed_is_added_to_a_long_list_that_an_older_version_goes_on_using(database: &TestDatabase) {
