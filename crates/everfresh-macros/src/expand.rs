@@ -1,6 +1,6 @@
 //! The function with the cache around its body, and the constant of its memo.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote};
 use syn::{
     Error, FnArg, GenericArgument, Ident, ItemFn, Lifetime, Pat, PathArguments, Result, ReturnType,
@@ -18,6 +18,10 @@ pub(crate) fn expand(settings: Settings, mut function: ItemFn) -> Result<TokenSt
         let message = "a memoized function has no type parameters: its memo is a constant";
         return Err(Error::new_spanned(parameter, message));
     }
+    if let Some(parameter) = signature.generics.const_params().next() {
+        let message = "a memoized function has no const parameters: make it an argument";
+        return Err(Error::new_spanned(parameter, message));
+    }
     let Arguments { cache, others } = arguments(&function)?;
     let key = match &settings.key {
         None => others,
@@ -29,7 +33,7 @@ pub(crate) fn expand(settings: Settings, mut function: ItemFn) -> Result<TokenSt
         ([kind], [name]) => (quote!(#kind), quote!(::core::clone::Clone::clone(&#name))),
         _ => (quote!((#(#types,)*)), quote!((#(::core::clone::Clone::clone(&#names),)*))),
     };
-    let (value, method) = result(&signature.output);
+    let (value, method) = result(&signature.output)?;
     let value = of_constant(value);
     let name = signature.ident.to_string();
     let constant = format_ident!("{}", name.to_uppercase(), span = signature.ident.span());
@@ -46,12 +50,14 @@ pub(crate) fn expand(settings: Settings, mut function: ItemFn) -> Result<TokenSt
         #visibility const #constant: ::everfresh::Memo<#key_type, #value> =
             ::everfresh::Memo::new(#memo_name, #lifetime) #groups #version;
     };
+    // Hidden from the body, which may have an argument of that name.
+    let copy = Ident::new("key", Span::mixed_site());
     let (body, output) = (&function.block, &signature.output);
     let compute = quote!(async || #output #body);
     *function.block = parse_quote!({
         // A copy, because the body may consume the arguments.
-        let key = #key_value;
-        #constant.#method(#cache, &key, #compute).await
+        let #copy = #key_value;
+        #constant.#method(#cache, &#copy, #compute).await
     });
     Ok(quote!(#constant_item #function))
 }
@@ -99,18 +105,22 @@ fn chosen(names: &[Ident], arguments: &[(Ident, Type)]) -> Result<Vec<(Ident, Ty
 }
 
 /// Returns the type of the cached value, and the method that calls a function of this output.
-fn result(output: &ReturnType) -> (Type, Ident) {
+fn result(output: &ReturnType) -> Result<(Type, Ident)> {
     let infallible = format_ident!("get_with");
-    let ReturnType::Type(_, kind) = output else { return (parse_quote!(()), infallible) };
+    let ReturnType::Type(_, kind) = output else { return Ok((parse_quote!(()), infallible)) };
     if let Type::Path(path) = &**kind
         && let Some(last) = path.path.segments.last()
         && last.ident.to_string().ends_with("Result")
-        && let PathArguments::AngleBracketed(arguments) = &last.arguments
-        && let Some(GenericArgument::Type(value)) = arguments.args.first()
     {
-        return (value.clone(), format_ident!("call"));
+        let PathArguments::AngleBracketed(arguments) = &last.arguments else {
+            let message = "write the types of the result: `Result<VALUE, ERROR>`";
+            return Err(Error::new_spanned(kind, message));
+        };
+        if let Some(GenericArgument::Type(value)) = arguments.args.first() {
+            return Ok((value.clone(), format_ident!("call")));
+        }
     }
-    ((**kind).clone(), infallible)
+    Ok(((**kind).clone(), infallible))
 }
 
 /// Returns a type as a constant names it: with the lifetime `'static`.
@@ -155,6 +165,8 @@ mod tests {
             (forever, "async fn size(&self, cache: &Cache) -> u64 { 0 }", "a method"),
             (forever, "async fn f<T>(cache: &Cache, of: T) -> u64 { 0 }", "type parameters"),
             (forever, "async fn f(cache: &Cache, (a, b): (u8, u8)) -> u8 { 0 }", "needs a name"),
+            (forever, "async fn f<const N: u8>(cache: &Cache) -> u8 { N }", "const parameters"),
+            (forever, "async fn f(cache: &Cache) -> io::Result { 0 }", "write the types"),
         ] {
             let error = error(settings, function);
             assert!(error.contains(expected) && error.is_empty() == expected.is_empty(), "{error}");
@@ -165,7 +177,7 @@ mod tests {
     fn only_a_result_is_taken_for_fallible() {
         let method = |output: &str| {
             let output: ReturnType = syn::parse_str(output).unwrap();
-            result(&output).1.to_string()
+            result(&output).unwrap().1.to_string()
         };
         for output in ["-> Result<u8, ()>", "-> std::io::Result<u8>", "-> QueryResult<u8>"] {
             assert_eq!(method(output), "call");

@@ -84,8 +84,9 @@ impl Backend for Redis {
             pipeline.query_async::<(Option<Bytes>, Option<String>)>(&mut connection).await
         });
         Ok(match answers.await? {
-            (Some(stored), _) => FoundOrAdded::Found(read(stored)),
-            (None, Some(_)) => FoundOrAdded::Added(Some(token)),
+            // Also if there was an entry that has just been deleted.
+            (_, Some(_)) => FoundOrAdded::Added(Some(token)),
+            (Some(stored), None) => FoundOrAdded::Found(read(stored)),
             (None, None) => FoundOrAdded::Lost,
         })
     }
@@ -135,7 +136,8 @@ impl Backend for Redis {
     ) -> Result<Option<u64>, BackendError> {
         let (by, stops_at_zero) = match delta {
             Delta::Up(by) => (signed(by), 0),
-            Delta::Down(by) => (signed(by).wrapping_neg(), 1),
+            // Redis cannot subtract more; numbers from 2⁶³ on are not expected.
+            Delta::Down(by) => (-i64::try_from(by).unwrap_or(i64::MAX), 1),
         };
         let mut script = COUNT.prepare_invoke();
         script.key(key).arg(by).arg(signed(new.value)).arg(milliseconds(new.lifetime));

@@ -3,7 +3,10 @@
 use std::{
     fmt,
     future::Future,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -13,7 +16,7 @@ use redis::{
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use thiserror::Error;
-use tokio::{sync::OnceCell, time::timeout};
+use tokio::time::timeout;
 
 /// The time in which the server must answer.
 const TIMEOUT: Duration = Duration::from_millis(200);
@@ -24,9 +27,14 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// A Redis or Valkey server, for [`Cache::with_backend`](everfresh::Cache::with_backend). A server that does not
 /// answer within 200 ms is not asked for a second; meanwhile the cache is one without entries.
 pub struct Redis {
-    connection: ConnectionManager,
-    /// Set once the server is known to keep nothing over a restart.
-    is_volatile: OnceCell<()>,
+    client: Client,
+    /// Replaced after an outage: a connection that answers no more may look open for long.
+    connection: Mutex<ConnectionManager>,
+    /// Whether the server is known to be empty after a restart. It is asked again after an outage, because it may be
+    /// another one.
+    is_volatile: AtomicBool,
+    /// Whether that was promised by the caller.
+    is_promised: bool,
     down_until: Mutex<Option<Instant>>,
 }
 
@@ -50,6 +58,15 @@ pub enum ConnectError {
         /// The value that it should have.
         remedy: &'static str,
     },
+    /// The server has begun with the entries of a snapshot.
+    #[error(
+        "the Redis server has begun with {keys} entries of a snapshot, and would bring back entries that were \
+         deleted: delete its file dump.rdb and restart it"
+    )]
+    Snapshot {
+        /// The number of entries.
+        keys: String,
+    },
     /// The server does not tell its settings.
     #[error(
         "the Redis server does not tell whether it keeps its entries over a restart ({0}); if you know that it \
@@ -62,7 +79,7 @@ impl Redis {
     /// Connects to a server, and makes sure that it is empty after a restart. If it cannot be reached, logs a
     /// warning, and makes sure of that before its first use.
     pub async fn connect(url: &str) -> Result<Self, ConnectError> {
-        let redis = Self::new(url, OnceCell::new())?;
+        let redis = Self::new(url, false)?;
         match redis.check().await {
             Ok(()) => Ok(redis),
             Err(Check::Unreachable(reason)) => {
@@ -76,19 +93,24 @@ impl Redis {
     /// Connects, at the first use, to a server that is known to be empty after a restart, and to have no replica that
     /// may take its place.
     pub fn connect_to_volatile(url: &str) -> Result<Self, ConnectError> {
-        Self::new(url, OnceCell::new_with(Some(())))
+        Self::new(url, true)
     }
 
-    fn new(url: &str, is_volatile: OnceCell<()>) -> Result<Self, ConnectError> {
+    fn new(url: &str, is_promised: bool) -> Result<Self, ConnectError> {
         // The URL may contain a password, and is not part of the error.
         let client = Client::open(url).map_err(|error| ConnectError::Url(text(&error)))?;
-        let config = ConnectionManagerConfig::new()
-            .set_number_of_retries(0)
-            .set_connection_timeout(Some(TIMEOUT))
-            .set_response_timeout(Some(TIMEOUT));
-        let connection = ConnectionManager::new_lazy_with_config(client, config)
-            .map_err(|error| ConnectError::Url(text(&error)))?;
-        Ok(Self { connection, is_volatile, down_until: Mutex::default() })
+        let connection = open(&client).map_err(|error| ConnectError::Url(text(&error)))?;
+        Ok(Self {
+            client,
+            connection: Mutex::new(connection),
+            is_volatile: AtomicBool::new(is_promised),
+            is_promised,
+            down_until: Mutex::default(),
+        })
+    }
+
+    fn connection(&self) -> ConnectionManager {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Runs an operation, unless the server is known to be away.
@@ -102,18 +124,21 @@ impl Redis {
         if self.is_down() {
             return Err(BackendError::Unavailable);
         }
-        match self.is_volatile.get_or_try_init(|| self.check()).await {
-            Ok(()) => self.timed(operation(self.connection.clone())).await.map_err(|error| {
-                if is_outage(&error) { BackendError::Unavailable } else { BackendError::Refused }
-            }),
-            Err(Check::Unreachable(_)) => Err(BackendError::Unavailable),
-            Err(Check::Failed(error)) => {
-                log::error!("the cache stores nothing: {error}");
-                // It is asked again after a while: its settings can be changed.
-                self.note_outage();
-                Err(BackendError::Refused)
+        if !self.is_volatile.load(Ordering::Relaxed) {
+            match self.check().await {
+                Ok(()) => self.is_volatile.store(true, Ordering::Relaxed),
+                Err(Check::Unreachable(_)) => return Err(BackendError::Unavailable),
+                Err(Check::Failed(error)) => {
+                    log::error!("the cache stores nothing: {error}");
+                    // It is asked again after a while: its settings can be changed.
+                    self.note_outage();
+                    return Err(BackendError::Refused);
+                }
             }
         }
+        self.timed(operation(self.connection())).await.map_err(|error| {
+            if is_outage(&error) { BackendError::Unavailable } else { BackendError::Refused }
+        })
     }
 
     async fn timed<T>(&self, operation: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
@@ -137,12 +162,16 @@ impl Redis {
     fn note_outage(&self) {
         let mut down_until = self.down_until.lock().unwrap_or_else(PoisonError::into_inner);
         *down_until = Some(Instant::now() + RETRY_AFTER);
+        self.is_volatile.store(self.is_promised, Ordering::Relaxed);
+        if let Ok(new) = open(&self.client) {
+            *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        }
     }
 
     /// Makes sure that the server is empty after a restart.
     async fn check(&self) -> Result<(), Check> {
         for (setting, remedy) in [("save", ""), ("appendonly", "no")] {
-            let mut connection = self.connection.clone();
+            let mut connection = self.connection();
             let mut command = redis::cmd("CONFIG");
             command.arg("GET").arg(setting);
             let answer = self.timed(command.query_async::<Vec<String>>(&mut connection)).await;
@@ -156,7 +185,17 @@ impl Redis {
                 return Err(Check::Failed(error));
             }
         }
-        Ok(())
+        // A snapshot of before is loaded at each start, whatever the settings.
+        let mut connection = self.connection();
+        let mut command = redis::cmd("INFO");
+        command.arg("persistence");
+        let answer = self.timed(command.query_async::<String>(&mut connection)).await;
+        let info = answer.map_err(|error| Check::Unreachable(text(&error)))?;
+        let loaded = info.lines().find_map(|line| line.strip_prefix("rdb_last_load_keys_loaded:"));
+        match loaded.map(str::trim).filter(|loaded| *loaded != "0") {
+            Some(keys) => Err(Check::Failed(ConnectError::Snapshot { keys: keys.to_owned() })),
+            None => Ok(()),
+        }
     }
 }
 
@@ -164,6 +203,15 @@ impl Redis {
 enum Check {
     Unreachable(String),
     Failed(ConnectError),
+}
+
+/// Opens a connection at its first use.
+fn open(client: &Client) -> RedisResult<ConnectionManager> {
+    let config = ConnectionManagerConfig::new()
+        .set_number_of_retries(0)
+        .set_connection_timeout(Some(TIMEOUT))
+        .set_response_timeout(Some(TIMEOUT));
+    ConnectionManager::new_lazy_with_config(client.clone(), config)
 }
 
 fn is_outage(error: &RedisError) -> bool {

@@ -67,6 +67,19 @@ async fn a_server_that_keeps_entries_over_a_restart_is_refused() {
 }
 
 #[tokio::test]
+async fn a_server_that_has_loaded_an_old_snapshot_is_refused() {
+    let mut server = RedisServer::start();
+    server.ask("SET app:k old");
+    assert_eq!(server.ask("SAVE").as_deref(), Some("+OK"));
+    server.kill();
+    server.run();
+    assert_eq!(server.ask("EXISTS app:k").as_deref(), Some(":1"), "it is back");
+    let error = Redis::connect(&server.url()).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Snapshot { .. }), "{error}");
+    assert!(error.to_string().contains("delete its file dump.rdb"), "{error}");
+}
+
+#[tokio::test]
 async fn a_server_that_keeps_entries_and_starts_late_stores_nothing() {
     let mut server = RedisServer::with(&["--save", "3600 1"]);
     server.kill();

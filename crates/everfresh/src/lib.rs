@@ -6,6 +6,7 @@
     not(all(feature = "actix", feature = "memcached", feature = "tera")),
     doc = "A cache for server-rendered apps. The README shows most features together."
 )]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(missing_docs)]
 
 pub mod backend;
@@ -62,6 +63,8 @@ pub use diesel_ledger::{
 /// | `groups("a", "b")` | the groups of all results, see [`Memo::in_groups`] |
 /// | `name = "…"` | the name of the memo; default: the function's path |
 /// | `version = "…"` | see [`Memo::versioned_by`] |
+///
+/// Two functions of one name and module, such as local ones, need names of their own.
 ///
 /// Give the memo a name before you move or rename the function: another name means other keys, and while processes
 /// of both versions run, they do not forget each other's results.

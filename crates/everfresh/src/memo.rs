@@ -7,7 +7,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::cache::{
     Cache,
     compute::Stored,
-    key::{arguments::arguments_key, join_key},
+    key::{
+        arguments::{ArgumentsKey, arguments_key},
+        join_key,
+    },
     lifetime::Lifetime,
     near::at_hand::AtHand,
 };
@@ -20,7 +23,8 @@ use crate::cache::{
 /// declare it for a function.
 ///
 /// The arguments are any type that serde can serialize; several are a tuple. Different arguments give different
-/// keys. Fields that the type does not serialize are not part of the key. Borrowed arguments need no copy:
+/// keys. Fields that the type does not serialize are not part of the key. A `HashSet` is no argument, because equal sets
+/// are serialized in different orders: take a `BTreeSet`; a debug build panics. Borrowed arguments need no copy:
 /// a `Memo<(u64, &str), T>` takes any `&(number, text)`.
 ///
 /// ```
@@ -189,7 +193,7 @@ impl<A: Serialize + ?Sized, T: Serialize + DeserializeOwned, G: Grouping> Memo<A
     pub fn key(&self, arguments: &A) -> String {
         // Arguments without a key have no stored result.
         arguments_key(self.name, arguments)
-            .unwrap_or_else(|| join_key(self.name, [""; 0]) + "/%none")
+            .map_or_else(|| join_key(self.name, [""; 0]) + NO_KEY, |of| of.key)
     }
 
     /// Returns the stored result for these arguments, or computes and stores it. See
@@ -236,7 +240,12 @@ impl<A: Serialize + ?Sized, T: Serialize + DeserializeOwned, G: Grouping> Memo<A
     {
         let (groups, schema) = (self.full_groups(cache), self.schema(cache));
         let stored = Stored { schema, groups: &groups, lifetime: self.lifetime };
-        let keys: Vec<_> = arguments.iter().map(|arguments| self.key(arguments)).collect();
+        // Arguments without a key have no value.
+        let no_key = || ArgumentsKey { key: join_key(self.name, [""; 0]) + NO_KEY, kinds: 0 };
+        let keys: Vec<_> = arguments
+            .iter()
+            .map(|arguments| arguments_key(self.name, arguments).unwrap_or_else(no_key))
+            .collect();
         let compute = async |indices: &[usize]| {
             let missing: Vec<_> = indices.iter().map(|index| &arguments[*index]).collect();
             let pairs = compute(&missing).await?.into_iter();
@@ -271,12 +280,12 @@ impl<A: Serialize + ?Sized, T: Serialize + DeserializeOwned, G: Grouping> Memo<A
         compute: impl AsyncFnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
         let key = arguments_key(self.name, arguments).filter(|_| mode != Mode::Bypass);
-        let Some(key) = key else { return compute().await };
+        let Some(ArgumentsKey { key, kinds }) = key else { return compute().await };
         if mode == Mode::Refresh && !cache.delete(&key).await {
             // The old result may still be there and would be returned below.
             return compute().await;
         }
-        let (groups, schema) = (self.full_groups(cache), self.schema(cache));
+        let (groups, schema) = (self.full_groups(cache), self.schema(cache) ^ kinds);
         let lifetime = self.lifetime;
         cache.get_or_compute_if(&key, schema, &groups, lifetime, is_cacheable, compute).await
     }
@@ -313,10 +322,10 @@ impl<A: Serialize + ?Sized, T: Serialize + DeserializeOwned, G: Grouping> Memo<A
     where
         T: Send + Sync + 'static,
     {
-        let Some(key) = arguments_key(self.name, arguments) else {
+        let Some(ArgumentsKey { key, kinds }) = arguments_key(self.name, arguments) else {
             return Ok(AtHand::unkept(compute().await?));
         };
-        let (groups, schema) = (self.full_groups(cache), self.schema(cache));
+        let (groups, schema) = (self.full_groups(cache), self.schema(cache) ^ kinds);
         cache.get_at_hand(&key, schema, &groups, self.lifetime, compute).await
     }
 
@@ -352,6 +361,9 @@ fn hash_name(hash: u64, name: &str) -> u64 {
         (hash.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     })
 }
+
+/// Ends the key of arguments that make none: nothing is stored there.
+const NO_KEY: &str = "/%no-key";
 
 /// The key of a memo's generation. No arguments give this key: within a part of a key, `%` is always
 /// followed by two digits.

@@ -84,7 +84,9 @@ fn the_diesel_cli_can_run_and_redo_the_migrations(database: &TestDatabase) {
     database.execute("INSERT INTO task (name) VALUES ('Milk')");
 }
 
-fn the_diesel_cli_without_a_folder_stops_with_the_remedy_and_leaves_nothing(database: &TestDatabase) {
+fn the_diesel_cli_without_a_folder_stops_with_the_remedy_and_leaves_nothing(
+    database: &TestDatabase,
+) {
     let output = Command::new(cli())
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .args(["migration", "run", "--database-url", &database.url])

@@ -1,9 +1,7 @@
 //! Clears a cache by ending its epoch, and follows the clears of other processes.
 
-use std::sync::atomic::Ordering;
-
 use super::{
-    entries::Entries,
+    entries::{Entries, now},
     types::{BackendError, Delta, NewNumber},
 };
 use crate::freshness::beside::beside;
@@ -19,33 +17,40 @@ impl Entries {
             let look = async || {
                 epoch.is_due();
                 // Without an answer, the next look is due as any other.
-                let _ = self.add_to_epoch(0).await;
+                let _ = self.agree_on_epoch().await;
             };
             Box::pin(epoch.first_look.get_or_init(look)).await;
         } else if epoch.is_due() {
             let entries = self.clone();
-            beside(async move { entries.add_to_epoch(0).await }).await;
+            beside(async move { entries.agree_on_epoch().await }).await;
         }
     }
 
     /// Begins a new epoch of all entries. Other processes follow within a few seconds. Returns whether that
     /// is certain.
     pub(crate) async fn end_epoch(&self) -> bool {
-        self.checked("", self.add_to_epoch(1).await).is_ok()
+        // By the clock, so that it is a new one also if this process does not know the last one.
+        let begun = self.shared.epoch.current().saturating_add(1).max(now());
+        self.shared.epoch.advance(begun);
+        self.checked("", self.agree_on_epoch().await).is_ok()
     }
 
-    /// Adds to the number and notes the sum. Adding zero reads it, and is not counted as a lookup by the servers.
-    async fn add_to_epoch(&self, by: u64) -> Result<(), BackendError> {
-        let Some(key) = &self.shared.epoch.key else { return Ok(()) };
-        // When the server of the number has lost it, the entries on other servers stay as they are. A cache that is
-        // new to all processes does not begin with a number that was used before.
-        let known = Some(self.shared.epoch.current()).filter(|known| *known != 0);
-        let value = known.map_or_else(rand::random, |known| known.wrapping_add(by));
-        let new = NewNumber { value, lifetime: None };
-        let counted = self.shared.backend.count(key, Delta::Up(by), new).await?;
-        if let Some(number) = counted {
-            self.shared.epoch.current.store(number, Ordering::Relaxed);
+    /// Looks at the epoch, and writes it if this process knows a later one, or if the server has lost it. Adding to
+    /// a number reads it, too, and is not counted as a lookup by the servers.
+    async fn agree_on_epoch(&self) -> Result<(), BackendError> {
+        let epoch = &self.shared.epoch;
+        let Some(key) = &epoch.key else { return Ok(()) };
+        loop {
+            let known = epoch.current();
+            let new = NewNumber { value: known, lifetime: None };
+            let Some(found) = self.shared.backend.count(key, Delta::Up(0), new).await? else {
+                return Ok(());
+            };
+            epoch.advance(found);
+            if found >= known {
+                return Ok(());
+            }
+            self.shared.backend.count(key, Delta::Up(known - found), new).await?;
         }
-        Ok(())
     }
 }

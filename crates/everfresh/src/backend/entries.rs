@@ -145,7 +145,7 @@ impl Entries {
 
     /// Makes the stamp of a slot that of its entries in the current epoch, and the reverse.
     fn in_epoch(&self, stamp: Stamp) -> Stamp {
-        Stamp { schema: stamp.schema ^ self.epoch(), ..stamp }
+        Stamp { schema: stamp.schema ^ self.epoch().wrapping_mul(0x9e37_79b9_7f4a_7c15), ..stamp }
     }
 
     /// Reads the state of a slot with its token. Counts neither a hit nor a miss.
@@ -298,7 +298,16 @@ impl Entries {
         self.watch_epoch().await;
         let frame = self.frame(slot, body, term);
         let added = self.shared.backend.add(slot.key, &frame, term.stored()).await;
-        self.stored(slot.key, added).map(|token| token.is_some())
+        if self.stored(slot.key, added)?.is_some() {
+            return Ok(true);
+        }
+        // Bytes that are no entry of the slot, such as those of a cleared one, do not count.
+        match self.look_up(slot).await {
+            Lookup::Miss(Some(token)) | Lookup::Stale(_, Some(token)) => {
+                Ok(matches!(self.swap(slot, body, term, token).await?, SwapOutcome::Stored(_)))
+            }
+            _ => Ok(false),
+        }
     }
 
     /// Stores an entry if the slot still is in the state of the token. Does not count as a fill.
@@ -314,7 +323,7 @@ impl Entries {
         self.stored(slot.key, swapped)
     }
 
-    /// Gives an entry another lifetime, whatever its stamp, and another body if there is one.
+    /// Gives an entry another lifetime, and another body if there is one.
     /// Returns whether it was stored: not if there is no entry, or if it was changed meanwhile.
     ///
     /// The bytes travel both ways: no server can tell whether a key holds an entry or a lease.
@@ -333,12 +342,12 @@ impl Entries {
         else {
             return Ok(false);
         };
-        if is_over(fresh_until) {
+        if is_over(fresh_until) || stamp != slot.stamp {
             return Ok(false);
         }
         let frame = match body {
             Some(body) => self.frame(slot, body, term),
-            None => self.frame(Slot { key: slot.key, stamp }, &present, term),
+            None => self.frame(slot, &present, term),
         };
         let swapped = self.shared.backend.swap(slot.key, &frame, term.stored(), token).await;
         Ok(matches!(self.stored(slot.key, swapped)?, SwapOutcome::Stored(_)))

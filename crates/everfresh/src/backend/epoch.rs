@@ -1,8 +1,10 @@
 //! The epoch of a cache, which a clear ends.
 //!
 //! Servers cannot delete the entries of one app alone. So each entry of a shared cache carries an epoch, and one
-//! of another epoch is no entry. The current epoch is a number in the cache, which each process reads
-//! at its first use and then every few seconds, beside the operations that ask for it.
+//! of another epoch is no entry. The current epoch is a number in the cache, which each process reads at its first use
+//! and then every few seconds, beside the operations that ask for it. It is 0 before the first clear, then the time of the
+//! last clear in milliseconds since 1970: it only grows, also if its server has lost it, and a process that cannot
+//! read it is right as long as the cache was never cleared.
 //!
 //! The epoch is part of what an entry must prove, and not of its key: while two processes know different
 //! epochs, neither finds the other's entries, but each still deletes them.
@@ -22,7 +24,7 @@ const INTERVAL: Duration = Duration::from_secs(3);
 pub(super) struct Epoch {
     /// The key of the number; `None` if the entries are seen by this process alone.
     pub(super) key: Option<String>,
-    pub(super) current: AtomicU64,
+    current: AtomicU64,
     started: Instant,
     pub(super) first_look: OnceCell<()>,
     /// When to look again, in nanoseconds since the start.
@@ -36,9 +38,14 @@ impl Epoch {
         Self { key, current, started, first_look, next_look }
     }
 
-    /// Returns the epoch; 0 if it is not known, or the entries are not shared.
+    /// Returns the epoch; 0 before the first clear, or if it is not known.
     pub(super) fn current(&self) -> u64 {
         self.current.load(Ordering::Relaxed)
+    }
+
+    /// Notes an epoch, unless a later one is known.
+    pub(super) fn advance(&self, epoch: u64) {
+        self.current.fetch_max(epoch, Ordering::Relaxed);
     }
 
     /// Returns whether the caller is to look at the number: one does, and no other until the next interval.

@@ -104,7 +104,8 @@ pub enum Delta {
 
 impl Delta {
     /// Returns the number after the change.
-    pub(crate) fn apply(self, number: u64) -> u64 {
+    #[must_use]
+    pub fn apply(self, number: u64) -> u64 {
         match self {
             Self::Up(delta) => number.wrapping_add(delta),
             Self::Down(delta) => number.saturating_sub(delta),

@@ -30,8 +30,8 @@ impl Lifetime {
     /// once.
     ///
     /// For values that are slow to compute and may be a little old: weather, a feed, a rate. Used by
-    /// [`Cache::get_or_compute`](crate::Cache::get_or_compute) and the like, by memos and by the view cache; elsewhere the
-    /// entry ends with its lifetime.
+    /// [`Cache::get_or_compute`](crate::Cache::get_or_compute) and the like, by memos and by the view cache; elsewhere, and in batches,
+    /// the entry ends with its lifetime.
     ///
     /// ```
     /// use std::time::Duration;

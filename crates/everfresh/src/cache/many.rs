@@ -9,10 +9,14 @@ use super::{
     codec::{deserialize, serialize},
     compute::Stored,
     events::CacheEventKind,
+    key::arguments::ArgumentsKey,
     lifetime::Lifetime,
 };
 use crate::{
-    backend::entries::{Lookup, Slot},
+    backend::{
+        entries::{Lookup, Slot},
+        frame::Stamp,
+    },
     freshness::{lease::Encoded, many::Filled},
 };
 
@@ -57,47 +61,89 @@ impl Cache {
         I: IntoIterator<Item = (K, T)>,
     {
         let stored = Stored { schema: 0, groups: &[], lifetime };
-        let owned: Vec<_> = keys.iter().map(|key| (*key).to_owned()).collect();
+        let of_key = |key: &str| ArgumentsKey { key: key.to_owned(), kinds: 0 };
+        let owned: Vec<_> = keys.iter().map(|key| of_key(key)).collect();
         let compute = async |indices: &[usize]| {
             let missing: Vec<_> = indices.iter().map(|index| keys[*index]).collect();
             let pairs = compute(&missing).await?.into_iter();
-            Ok(pairs.map(|(key, value)| (key.as_ref().to_owned(), value)).collect::<Vec<_>>())
+            Ok(pairs.map(|(key, value)| (of_key(key.as_ref()), value)).collect::<Vec<_>>())
         };
         self.find_or_fill_many(&owned, stored, compute).await
     }
 
     /// Like [`Cache::get_or_compute_many`], with entries of one schema, in groups. `compute` gets the indices of the
-    /// missing keys.
+    /// missing keys. A key that is listed several times is looked up and computed once.
     pub(crate) async fn find_or_fill_many<T, E>(
         &self,
-        keys: &[String],
+        keys: &[ArgumentsKey],
+        stored: Stored<'_>,
+        compute: impl AsyncFn(&[usize]) -> Result<Vec<(ArgumentsKey, T)>, E>,
+    ) -> Result<Vec<Option<T>>, E>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        let mut first_of: HashMap<&ArgumentsKey, usize> = HashMap::new();
+        let (mut distinct, mut firsts, mut places) = (Vec::new(), Vec::new(), Vec::new());
+        for (position, key) in keys.iter().enumerate() {
+            let place = *first_of.entry(key).or_insert_with(|| {
+                distinct.push(key.clone());
+                firsts.push(position);
+                distinct.len() - 1
+            });
+            places.push(place);
+        }
+        let of_distinct = async |indices: &[usize]| {
+            let indices: Vec<_> = indices.iter().map(|index| firsts[*index]).collect();
+            compute(&indices).await
+        };
+        let mut values = self.fill_distinct(&distinct, stored, of_distinct).await?;
+        let mut listed: Vec<Option<T>> = Vec::with_capacity(keys.len());
+        for (position, place) in places.into_iter().enumerate() {
+            let value = if firsts[place] == position {
+                values[place].take()
+            } else {
+                // A copy, whatever the type.
+                listed[firsts[place]].as_ref().and_then(|value| deserialize(&serialize(value)?))
+            };
+            listed.push(value);
+        }
+        Ok(listed)
+    }
+
+    async fn fill_distinct<T, E>(
+        &self,
+        keys: &[ArgumentsKey],
         Stored { schema, groups, lifetime }: Stored<'_>,
-        compute: impl AsyncFn(&[usize]) -> Result<Vec<(String, T)>, E>,
+        compute: impl AsyncFn(&[usize]) -> Result<Vec<(ArgumentsKey, T)>, E>,
     ) -> Result<Vec<Option<T>>, E>
     where
         T: Serialize + DeserializeOwned,
     {
         let compute = async |indices: &[usize]| {
-            let mut values: HashMap<String, T> = compute(indices).await?.into_iter().collect();
+            let mut values: HashMap<ArgumentsKey, T> =
+                compute(indices).await?.into_iter().collect();
             Ok::<_, E>(indices.iter().map(|index| values.remove(&keys[*index])).collect())
         };
-        let full: Vec<_> = keys.iter().map(|key| self.full_key(key)).collect();
+        let full: Vec<_> =
+            keys.iter().map(|key| (self.full_key(&key.key), schema ^ key.kinds)).collect();
         let all: Vec<_> = (0..keys.len()).collect();
         if self.entries().is_null() {
             return compute(&all).await;
         }
         let stopwatch = self.entries().stopwatch();
-        let (found, stamp) = self.entries().look_up_all_in(&full, schema, groups).await;
-        let Some(stamp) = stamp else {
-            self.entries().counters().count_misses(keys.len());
+        let (found, fingerprint) = self.entries().look_up_all_in(&full, groups).await;
+        let Some(fingerprint) = fingerprint else {
+            for (key, _) in &full {
+                self.entries().note(key, CacheEventKind::Miss, None);
+            }
             return compute(&all).await;
         };
         let looked_up = stopwatch.elapsed();
         let note = |key: &str, kind| self.entries().note(key, kind, looked_up);
         let mut values: Vec<Option<T>> = keys.iter().map(|_| None).collect();
         let (mut positions, mut missing) = (Vec::new(), Vec::new());
-        for (position, (key, found)) in full.iter().zip(found).enumerate() {
-            let slot = Slot { key, stamp };
+        for (position, ((key, schema), found)) in full.iter().zip(found).enumerate() {
+            let slot = Slot { key, stamp: Stamp { schema: *schema, fingerprint } };
             let found = match found {
                 Lookup::Hit(body, token) => match deserialize(&body) {
                     Some(value) => {
@@ -124,11 +170,25 @@ impl Cache {
             compute(&indices).await
         };
         let filled = self.filler().fill_many(missing, encode, of_all).await?;
+        let mut of_another_type = Vec::new();
         for (position, filled) in positions.into_iter().zip(filled) {
             values[position] = match filled {
-                Filled::Cached(body) => deserialize(&body),
                 Filled::Computed(value) => value,
+                Filled::Cached(body) => {
+                    let value = deserialize(&body);
+                    if value.is_none() {
+                        of_another_type.push(position);
+                    }
+                    value
+                }
             };
+        }
+        // Another version of the app was faster. They are not stored.
+        if !of_another_type.is_empty() {
+            let computed = compute(&of_another_type).await?;
+            for (position, value) in of_another_type.into_iter().zip(computed) {
+                values[position] = value;
+            }
         }
         Ok(values)
     }

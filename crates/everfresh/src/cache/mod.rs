@@ -185,6 +185,14 @@ impl Cache {
             let mut memos = self.inner.memos.lock().unwrap_or_else(PoisonError::into_inner);
             let (known_version, known) = *memos.entry(name).or_insert((version, types));
             drop(memos);
+            let unordered =
+                ["HashSet<", "BinaryHeap<"].iter().find(|name| types[0].contains(**name));
+            assert!(
+                unordered.is_none(),
+                "the memo `{name}` takes {}: equal sets give different keys, so that a result cannot be \
+                 forgotten; take a BTreeSet or a sorted Vec",
+                types[0]
+            );
             assert!(
                 known == types || known_version != version,
                 "two memos are named `{name}`: one takes {} and returns {}, the other takes {} and returns {}; \
@@ -346,7 +354,7 @@ impl Cache {
     }
 
     /// Clears the cache: no entry of it is found any more, sessions included; other processes that share it follow
-    /// within a few seconds. [Counters](Self::counter) stay. Entries of other programs, and of caches with
+    /// within a few seconds. On servers, [counters](Self::counter) stay. Entries of other programs, and of caches with
     /// another prefix or version, stay as they are. Returns whether that is certain.
     pub async fn clear(&self) -> bool {
         self.inner.near.clear();

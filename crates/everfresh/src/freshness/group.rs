@@ -56,21 +56,20 @@ impl Entries {
         schema: u64,
         groups: &[String],
     ) -> (Lookup, Option<Stamp>) {
-        let (mut found, stamp) = self.look_up_all_in(&[key], schema, groups).await;
+        let (mut found, fingerprint) = self.look_up_all_in(&[(key, schema)], groups).await;
+        let stamp = fingerprint.map(|fingerprint| Stamp { schema, fingerprint });
         (found.pop().unwrap_or(Lookup::Failed), stamp)
     }
 
-    /// Like [`look_up_in`](Self::look_up_in), for several keys of the same groups. Without a stamp, returns no
-    /// states.
+    /// Like [`look_up_in`](Self::look_up_in), for several keys, each with a schema, of the same groups. Returns the
+    /// fingerprint of all their stamps; without it, no states.
     pub(crate) async fn look_up_all_in<K: AsRef<str>>(
         &self,
-        keys: &[K],
-        schema: u64,
+        keys: &[(K, u64)],
         groups: &[String],
-    ) -> (Vec<Lookup>, Option<Stamp>) {
-        let (keys_of_groups, keys) =
-            (groups.iter().map(String::as_str), keys.iter().map(K::as_ref));
-        let all: Vec<_> = keys.clone().chain(keys_of_groups).collect();
+    ) -> (Vec<Lookup>, Option<u128>) {
+        let keys_of_groups = groups.iter().map(String::as_str);
+        let all: Vec<_> = keys.iter().map(|(key, _)| key.as_ref()).chain(keys_of_groups).collect();
         let mut found = self.get_each(&all).await;
         let found_groups = found.split_off(all.len() - groups.len());
         let mut fingerprint = self.fingerprint_key().hasher();
@@ -84,9 +83,11 @@ impl Entries {
             fingerprint.write_u128(generation);
         }
         let fingerprint = if groups.is_empty() { 0 } else { fingerprint.finish128().as_u128() };
-        let stamp = Stamp { schema, fingerprint };
-        let states = keys.zip(found).map(|(key, found)| self.state(Slot { key, stamp }, found));
-        (states.collect(), Some(stamp))
+        let states = keys.iter().zip(found).map(|((key, schema), found)| {
+            let stamp = Stamp { schema: *schema, fingerprint };
+            self.state(Slot { key: key.as_ref(), stamp }, found)
+        });
+        (states.collect(), Some(fingerprint))
     }
 
     /// Begins a generation of a group without one. If another reader is faster, returns its generation;

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, time::Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use super::{
     flight::{JoinOutcome, Joiner, Leader, Role},
@@ -132,8 +132,9 @@ impl Filler<'_> {
         compute: impl AsyncFn(&[usize]) -> Result<Vec<Option<T>>, E>,
     ) -> Result<(), E> {
         let mut left = Vec::new();
+        let deadline = tokio::time::Instant::now() + self.entries.lease_lifetime();
         for (index, stopwatch, joiner) in joined {
-            let outcome = timeout(self.entries.lease_lifetime(), joiner.outcome()).await;
+            let outcome = timeout_at(deadline, joiner.outcome()).await;
             self.entries.tell(keys[index].key, CacheEventKind::Wait, stopwatch.elapsed());
             match outcome {
                 Ok(JoinOutcome::Value(body)) => filled[index] = Some(Filled::Cached(body)),

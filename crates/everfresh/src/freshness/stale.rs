@@ -11,7 +11,10 @@ use super::{
     lease::{Encoded, Filler, Lease},
 };
 use crate::{
-    backend::{entries::Slot, types::CasToken},
+    backend::{
+        entries::{Lookup, Slot},
+        types::CasToken,
+    },
     cache::lifetime::Term,
 };
 
@@ -54,7 +57,14 @@ impl<'a> Filler<'a> {
         slot: Slot<'a>,
         token: Option<CasToken>,
     ) -> Option<Refresh<'a>> {
-        let token = token?;
+        let token = match token {
+            Some(token) => token,
+            // A batch does not tell tokens with every protocol.
+            None => match self.entries.look_up(slot).await {
+                Lookup::Stale(_, Some(token)) => token,
+                _ => return None,
+            },
+        };
         let epoch = self.entries.epoch();
         let Role::Leader(leader) = self.flights.enter(&format!("{} refresh", slot.key)) else {
             return None;

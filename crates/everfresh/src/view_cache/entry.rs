@@ -165,7 +165,8 @@ impl Settings {
             Lookup::Hit(body, token) => self.read(&body, token).await,
             Lookup::Stale(body, token) => match self.read(&body, token).await {
                 PageLookup::Page(page, at) => PageLookup::Stale(page, at, token),
-                // Variants are listed anew.
+                // A list of headers does not age. Its pages may be stale.
+                PageLookup::Variants(generation, names) => PageLookup::Variants(generation, names),
                 _ => PageLookup::Missing(Lookup::Miss(token)),
             },
             other => PageLookup::Missing(other),

@@ -9,29 +9,69 @@ use serde::ser::{self, Serialize, Serializer};
 
 use super::join_key;
 
+/// The key of a function's result for some arguments.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct ArgumentsKey {
+    pub(crate) key: String,
+    /// A hash of the kinds of the arguments, in order: with an untagged enum, the number 7 and the text "7" have one
+    /// key. It is to be part of what the entry must prove.
+    pub(crate) kinds: u64,
+}
+
 /// Returns the key of a function's result for these arguments; `None` if they cannot be serialized.
-pub(crate) fn arguments_key<A: Serialize + ?Sized>(name: &str, arguments: &A) -> Option<String> {
+pub(crate) fn arguments_key<A: Serialize + ?Sized>(
+    name: &str,
+    arguments: &A,
+) -> Option<ArgumentsKey> {
     arguments
         .serialize(Parts::default())
-        .map(|parts| join_key(name, parts.0))
+        .map(|Parts { parts, kinds }| ArgumentsKey { key: join_key(name, parts), kinds })
         .inspect_err(|error| log::error!("the arguments of {name} make no key: {error}"))
         .ok()
 }
 
-/// The parts so far.
+/// The parts so far, and a hash of their kinds.
 #[derive(Default)]
-struct Parts(Vec<String>);
+struct Parts {
+    parts: Vec<String>,
+    kinds: u64,
+}
 
 impl Parts {
-    fn push(mut self, part: impl Display) -> Self {
-        self.0.push(part.to_string());
+    fn push(mut self, kind: Kind, part: impl Display) -> Self {
+        self.parts.push(part.to_string());
+        self.add(kind as u64);
         self
     }
 
     fn append<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), NoKey> {
-        self.0.append(&mut value.serialize(Self::default())?.0);
+        self.append_all(value.serialize(Self::default())?);
         Ok(())
     }
+
+    fn append_all(&mut self, mut other: Self) {
+        self.parts.append(&mut other.parts);
+        self.add(other.kinds);
+    }
+
+    fn add(&mut self, kinds: u64) {
+        self.kinds = (self.kinds.rotate_left(5) ^ kinds).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+/// The kind of a part.
+#[derive(Clone, Copy)]
+enum Kind {
+    Bool = 1,
+    Number,
+    Char,
+    Text,
+    Bytes,
+    Option,
+    Variant,
+    List,
+    Map,
+    Fields,
 }
 
 /// The reason that arguments cannot be serialized, as their type gives it.
@@ -53,9 +93,9 @@ impl ser::Error for NoKey {
 }
 
 macro_rules! by_display {
-    ($($method:ident: $type:ty),+ $(,)?) => {
+    ($($method:ident: $type:ty => $kind:ident),+ $(,)?) => {
         $(fn $method(self, value: $type) -> Result<Parts, NoKey> {
-            Ok(self.push(value))
+            Ok(self.push(Kind::$kind, value))
         })+
     };
 }
@@ -72,21 +112,21 @@ impl Serializer for Parts {
     type SerializeTupleVariant = Self;
 
     by_display! {
-        serialize_bool: bool,
-        serialize_i8: i8,
-        serialize_i16: i16,
-        serialize_i32: i32,
-        serialize_i64: i64,
-        serialize_i128: i128,
-        serialize_u8: u8,
-        serialize_u16: u16,
-        serialize_u32: u32,
-        serialize_u64: u64,
-        serialize_u128: u128,
-        serialize_f32: f32,
-        serialize_f64: f64,
-        serialize_char: char,
-        serialize_str: &str,
+        serialize_bool: bool => Bool,
+        serialize_i8: i8 => Number,
+        serialize_i16: i16 => Number,
+        serialize_i32: i32 => Number,
+        serialize_i64: i64 => Number,
+        serialize_i128: i128 => Number,
+        serialize_u8: u8 => Number,
+        serialize_u16: u16 => Number,
+        serialize_u32: u32 => Number,
+        serialize_u64: u64 => Number,
+        serialize_u128: u128 => Number,
+        serialize_f32: f32 => Number,
+        serialize_f64: f64 => Number,
+        serialize_char: char => Char,
+        serialize_str: &str => Text,
     }
 
     fn serialize_bytes(self, bytes: &[u8]) -> Result<Self, NoKey> {
@@ -96,15 +136,15 @@ impl Serializer for Parts {
             // Writing to a String cannot fail.
             let _ = write!(digits, "{byte:02x}");
         }
-        Ok(self.push(digits))
+        Ok(self.push(Kind::Bytes, digits))
     }
 
     fn serialize_none(self) -> Result<Self, NoKey> {
-        Ok(self.push(0))
+        Ok(self.push(Kind::Option, 0))
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Self, NoKey> {
-        let mut parts = self.push(1);
+        let mut parts = self.push(Kind::Option, 1);
         parts.append(value)?;
         Ok(parts)
     }
@@ -123,7 +163,7 @@ impl Serializer for Parts {
         _: u32,
         variant: &'static str,
     ) -> Result<Self, NoKey> {
-        Ok(self.push(variant))
+        Ok(self.push(Kind::Variant, variant))
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
@@ -142,7 +182,7 @@ impl Serializer for Parts {
         variant: &'static str,
         value: &T,
     ) -> Result<Self, NoKey> {
-        let mut parts = self.push(variant);
+        let mut parts = self.push(Kind::Variant, variant);
         parts.append(value)?;
         Ok(parts)
     }
@@ -166,7 +206,7 @@ impl Serializer for Parts {
         variant: &'static str,
         _: usize,
     ) -> Result<Self, NoKey> {
-        Ok(self.push(variant))
+        Ok(self.push(Kind::Variant, variant))
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<Pairs, NoKey> {
@@ -175,7 +215,7 @@ impl Serializer for Parts {
 
     /// The fields that the type leaves out are in no key: each of the others follows its name.
     fn serialize_struct(self, _: &'static str, number: usize) -> Result<Self, NoKey> {
-        Ok(self.push(number))
+        Ok(self.push(Kind::Fields, number))
     }
 
     fn serialize_struct_variant(
@@ -185,7 +225,7 @@ impl Serializer for Parts {
         variant: &'static str,
         number: usize,
     ) -> Result<Self, NoKey> {
-        Ok(self.push(variant).push(number))
+        Ok(self.push(Kind::Variant, variant).push(Kind::Fields, number))
     }
 }
 
@@ -250,9 +290,9 @@ impl ser::SerializeSeq for Elements {
         self.parts.append(value)
     }
 
-    fn end(mut self) -> Result<Parts, NoKey> {
-        let mut parts = self.before.push(self.number);
-        parts.0.append(&mut self.parts.0);
+    fn end(self) -> Result<Parts, NoKey> {
+        let mut parts = self.before.push(Kind::List, self.number);
+        parts.append_all(self.parts);
         Ok(parts)
     }
 }
@@ -260,7 +300,7 @@ impl ser::SerializeSeq for Elements {
 /// The pairs of a map. They are sorted, because equal maps may list them in different orders.
 struct Pairs {
     before: Parts,
-    pairs: Vec<Vec<String>>,
+    pairs: Vec<(Vec<String>, u64)>,
 }
 
 impl ser::SerializeMap for Pairs {
@@ -268,22 +308,27 @@ impl ser::SerializeMap for Pairs {
     type Ok = Parts;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), NoKey> {
-        self.pairs.push(key.serialize(Parts::default())?.0);
+        let Parts { parts, kinds } = key.serialize(Parts::default())?;
+        self.pairs.push((parts, kinds));
         Ok(())
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), NoKey> {
-        let mut parts = value.serialize(Parts::default())?.0;
-        if let Some(pair) = self.pairs.last_mut() {
-            pair.append(&mut parts);
+        let value = value.serialize(Parts::default())?;
+        if let Some((parts, kinds)) = self.pairs.last_mut() {
+            let mut pair = Parts { parts: std::mem::take(parts), kinds: *kinds };
+            pair.append_all(value);
+            (*parts, *kinds) = (pair.parts, pair.kinds);
         }
         Ok(())
     }
 
     fn end(mut self) -> Result<Parts, NoKey> {
         self.pairs.sort();
-        let mut parts = self.before.push(self.pairs.len());
-        parts.0.extend(self.pairs.into_iter().flatten());
+        let mut parts = self.before.push(Kind::Map, self.pairs.len());
+        for (pair, kinds) in self.pairs {
+            parts.append_all(Parts { parts: pair, kinds });
+        }
         Ok(parts)
     }
 }
@@ -306,7 +351,7 @@ mod tests {
     }
 
     fn key<A: Serialize + ?Sized>(arguments: &A) -> String {
-        arguments_key("f", arguments).unwrap()
+        arguments_key("f", arguments).unwrap().key
     }
 
     fn filters() -> impl Strategy<Value = Filter> {
@@ -345,6 +390,20 @@ mod tests {
         assert_eq!(key(&Some(7)), "f/1/7");
         assert_eq!(key(&[3, 4][..]), "f/2/3/4");
         assert_eq!(key(&(vec!["a"], vec!["b", "c"])), "f/1/a/2/b/c");
+    }
+
+    #[test]
+    fn values_of_an_untagged_enum_with_one_key_have_different_kinds() {
+        #[derive(Serialize)]
+        #[serde(untagged)]
+        enum Id {
+            Number(u64),
+            Text(String),
+        }
+        let [number, text] = [Id::Number(7), Id::Text("7".to_owned())]
+            .map(|id| arguments_key("f", &(id, 1)).unwrap());
+        assert_eq!(number.key, text.key);
+        assert_ne!(number.kinds, text.kinds);
     }
 
     #[test]

@@ -34,7 +34,8 @@ async fn a_clear_ends_the_entries_of_one_cache_in_all_processes() {
     assert_eq!(get(&neighbour).await, Some(1));
     assert_eq!(one.counter("visits").get().await, Some(3), "counters stay");
 
-    assert!(one.set("k", &2, Lifetime::Forever).await);
+    assert!(!one.replace("k", &2, Lifetime::Forever).await, "there is nothing to replace");
+    assert!(one.add("k", &2, Lifetime::Forever).await, "the key is free");
     assert_eq!([get(&one).await, get(&other).await], [Some(2); 2]);
     assert_eq!(get(&cache(&server, "one:")).await, Some(2), "a new process finds them, too");
 }
@@ -66,9 +67,29 @@ async fn values_that_a_process_keeps_end_with_a_clear() {
 }
 
 #[tokio::test]
+async fn an_epoch_only_grows() {
+    let server = Memcached::start(Kind::Plain);
+    let [one, other] = [(); 2].map(|()| cache(&server, "app:"));
+    assert!(one.set("k", &1, Lifetime::Forever).await);
+    assert!(one.clear().await);
+    // A server that comes back with an older number.
+    let client = server.client(Protocol::Binary);
+    client.set("app:%epoch", "5").await.unwrap();
+    assert_eq!(get(&one).await, None);
+    eventually("the later epoch is written again", async || {
+        assert_eq!(get(&one).await, None);
+        client.get("app:%epoch").await.unwrap().is_some_and(|found| found.data != "5")
+    })
+    .await;
+    eventually("the other process follows", async || get(&other).await.is_none()).await;
+    assert!(one.clear().await);
+}
+
+#[tokio::test]
 async fn a_lost_epoch_does_not_clear_the_cache() {
     let server = Memcached::start(Kind::Plain);
     let cache = cache(&server, "app:");
+    assert!(cache.clear().await);
     assert!(cache.set("k", &1, Lifetime::Forever).await);
     let client = server.client(Protocol::Binary);
     let epoch = client.get("app:%epoch").await.unwrap().unwrap();

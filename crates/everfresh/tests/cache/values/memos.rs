@@ -100,6 +100,24 @@ async fn a_memoized_function_is_called_once_for_each_key() {
     assert_eq!(CALLS.load(Ordering::Relaxed), 4);
 }
 
+#[memoize(key(id), lifetime = Lifetime::Forever)]
+async fn with_an_argument_named_key(cache: &Cache, key: u32, id: u32) -> (u32, u32) {
+    (key, id)
+}
+
+#[tokio::test]
+async fn an_argument_of_a_memoized_function_may_have_any_name() {
+    assert_eq!(with_an_argument_named_key(&cache(), 1, 2).await, (1, 2));
+}
+
+#[tokio::test]
+#[cfg(debug_assertions)]
+#[should_panic(expected = "take a BTreeSet")]
+async fn a_debug_build_finds_a_memo_of_an_unordered_set() {
+    const TAGGED: Memo<std::collections::HashSet<u8>, u8> = Memo::new("tagged", Lifetime::Forever);
+    TAGGED.get_with(&cache(), &[1, 2].into(), async || 7).await;
+}
+
 #[tokio::test]
 async fn a_memoized_function_may_consume_its_arguments() {
     let cache = cache();

@@ -22,14 +22,14 @@ use crate::views::site::Site;
 const AGING: Lifetime =
     Lifetime::For(Duration::from_millis(1)).stale_for(Duration::from_secs(3600));
 
-/// A memory cache, and two processes that share a memcached.
-fn caches(server: &Memcached) -> [[Cache; 2]; 3] {
+/// A memory cache, and two processes that share a memcached, by each protocol.
+fn caches(server: &Memcached) -> [[Cache; 2]; 4] {
     let memory = Cache::memory(1 << 20).build();
     let shared = |protocol, prefix| {
         [(); 2].map(|()| Cache::memcached(server.client(protocol)).prefix(prefix).build())
     };
     let [binary, meta] = [shared(Protocol::Binary, "binary:"), shared(Protocol::Meta, "meta:")];
-    [[memory.clone(), memory], binary, meta]
+    [[memory.clone(), memory], binary, meta, shared(Protocol::Text, "text:")]
 }
 
 async fn rate(cache: &Cache, now: Result<u32, ()>) -> Result<u32, ()> {
@@ -104,7 +104,8 @@ async fn an_entry_of_a_group_that_was_forgotten_is_not_served_stale() {
         let rate = async |now: Result<u32, ()>| {
             cache.get_or_compute_in(&["rates"], "rate", AGING, async || now).await
         };
-        assert_eq!(rate(Ok(1)).await, Ok(1));
+        assert_eq!(rate(Ok(0)).await, Ok(0));
+        eventually("it is computed again", async || rate(Ok(1)).await == Ok(1)).await;
         eventually("the value is stored", async || rate(Err(())).await == Ok(1)).await;
         assert!(cache.invalidate(&Invalidation::of([group_key("rates")])).await);
         assert_eq!(rate(Err(())).await, Err(()));
@@ -139,19 +140,26 @@ fn a_page_is_served_stale_while_the_handler_fails() {
                 let res = if fails.load(Ordering::Relaxed) {
                     HttpResponse::InternalServerError().finish()
                 } else {
-                    HttpResponse::Ok().content_type("text/html").body(req.path().to_owned())
+                    let mut page = HttpResponse::Ok();
+                    if req.path() == "/varies" {
+                        page.insert_header(("vary", "accept-language"));
+                    }
+                    page.content_type("text/html").body(req.path().to_owned())
                 };
                 std::future::ready(res)
             }
         };
         let site = Site::start(&views, handler);
-        assert_eq!(site.get("/a").status, 200);
-        fails.store(true, Ordering::Relaxed);
-        wait_until("the lifetime is over", || {
-            let reply = site.get("/a");
-            assert_eq!((reply.status, reply.body.as_str()), (200, "/a"));
-            reply.header("cache-status").contains("detail=stale")
-        });
+        for path in ["/a", "/varies"] {
+            fails.store(false, Ordering::Relaxed);
+            assert_eq!(site.get(path).status, 200);
+            fails.store(true, Ordering::Relaxed);
+            wait_until("the lifetime is over", || {
+                let reply = site.get(path);
+                assert_eq!((reply.status, reply.body.as_str()), (200, path));
+                reply.header("cache-status").contains("detail=stale")
+            });
+        }
         assert_eq!(site.get("/b").status, 500, "no last page");
         fails.store(false, Ordering::Relaxed);
         wait_until("the page is made again", || {
