@@ -64,7 +64,7 @@ fn stats_show_each_server() {
 #[test]
 fn tls_needs_a_trusted_certificate() {
     let server = Memcached::start(Kind::Tls);
-    let servers = format!("tls://{}", server.address());
+    let servers = server.address().to_string();
     let ca_file = server.ca_file().display().to_string();
     let settings = [
         ("MEMCACHE_SERVERS", servers.as_str()),
