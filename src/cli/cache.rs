@@ -7,8 +7,12 @@ use std::{
     io::{IsTerminal, stdout},
 };
 
+use bytes::Bytes;
 use clap::Subcommand;
-use everfresh::Cache;
+use everfresh::{
+    Cache,
+    backend::{Inspected, inspect, named_key},
+};
 use memcached_client::{Client, Deletion, Error, ServerAddress};
 
 use super::output::{note, print_line};
@@ -19,7 +23,7 @@ use crate::config::{CacheBackend, CacheConfig};
 pub(super) enum CacheCommand {
     /// Check that every server answers
     Ping,
-    /// Print the value of a key
+    /// Print the value of a key; that of an entry of the app decoded, with its stamp
     Get { key: String },
     /// Store a value
     Set {
@@ -53,7 +57,7 @@ pub(super) async fn run(command: CacheCommand, config: &CacheConfig) -> Result<(
     let full = |key: &str| format!("{}{key}", config.prefix);
     match command {
         CacheCommand::Ping => ping(&client).await,
-        CacheCommand::Get { key } => get(&client, &full(&key)).await,
+        CacheCommand::Get { key } => get(&client, &config.prefix, &full(&key)).await,
         CacheCommand::Set { key, value } => set(&client, &full(&key), &value).await,
         CacheCommand::Delete { key } => delete(&client, &full(&key)).await,
         CacheCommand::Stats => stats(&client).await,
@@ -72,15 +76,48 @@ async fn ping(client: &Client) -> Result<(), String> {
     on_all(both.collect(), |version| format!("ok, memcached {version}").into())
 }
 
-async fn get(client: &Client, key: &str) -> Result<(), String> {
+/// Prints a value: that of an entry decoded, with its stamp as a note, and other bytes as they are.
+async fn get(client: &Client, prefix: &str, key: &str) -> Result<(), String> {
     let server = owner(client, key)?;
-    match client.get(key).await.map_err(|error| explained(&error))? {
-        Some(value) => {
-            print_line(shown(&value.data, stdout().is_terminal()));
+    let found = client.get(key).await.map_err(|error| explained(&error))?;
+    let Some(value) = found else {
+        return Err(format!("there is no {key}; it would be on {server}"));
+    };
+    let is_terminal = stdout().is_terminal();
+    match inspect(&value.data) {
+        Some(Inspected::Entry { schema, fingerprint, fresh_until, body }) => {
+            let named = named_value(client, prefix, &body).await;
+            print_line(shown(decoded(&named.unwrap_or(body)).as_bytes(), is_terminal));
             note(format_args!("{key} is on {server}, {} bytes", value.data.len()));
-            Ok(())
+            note(format_args!("stamp: schema {schema:016x}, fingerprint {fingerprint:032x}"));
+            if let Some(end) = fresh_until {
+                note(format_args!("fresh until {}", humantime::format_rfc3339_seconds(end)));
+            }
         }
-        None => Err(format!("there is no {key}; it would be on {server}")),
+        Some(Inspected::Lease { ends_at }) => {
+            let end = humantime::format_rfc3339_seconds(ends_at);
+            return Err(format!("{key} is reserved on {server} for a computation, until {end}"));
+        }
+        _ => {
+            print_line(shown(&value.data, is_terminal));
+            note(format_args!("{key} is on {server}, {} bytes", value.data.len()));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the value that an entry names by its digest.
+async fn named_value(client: &Client, prefix: &str, body: &[u8]) -> Option<Bytes> {
+    let key = format!("{prefix}{}", named_key(body)?);
+    Some(client.get(key).await.ok()??.data)
+}
+
+/// Returns a value as text: `MessagePack` as JSON.
+fn decoded(body: &Bytes) -> String {
+    match rmp_serde::from_slice::<serde_json::Value>(body) {
+        // A text begins like a number of MessagePack, of one byte.
+        Ok(value) if !value.is_number() || body.len() == 1 => value.to_string(),
+        _ => shown(body, false).into_owned(),
     }
 }
 

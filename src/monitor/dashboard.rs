@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
-use actix_web::{HttpRequest, HttpResponse, http::header, web::Data};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header,
+    web::{Data, Query},
+};
 use bytesize::ByteSize;
 use everfresh::{Backlog, Cache, LayerStats, ServerReport};
 use futures_util::future::join;
 use memcached_client::ServerState;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     admin_token::AdminAccess,
@@ -18,6 +22,8 @@ use crate::{http::error_pages::AppError, tasks::Tasks, views::Views};
 
 #[derive(Serialize)]
 struct Page {
+    /// The seconds after which the page is loaded again; `None` for never.
+    refresh: Option<u32>,
     backend: &'static str,
     layers: Vec<LayerRow>,
     charts: [Chart; 2],
@@ -29,13 +35,14 @@ struct Page {
 #[derive(Serialize)]
 struct LayerRow {
     name: &'static str,
-    hits: u64,
-    misses: u64,
+    hits: String,
+    misses: String,
+    stale: String,
     ratio: Option<String>,
-    fills: u64,
-    refused_fills: u64,
-    waits: u64,
-    errors: u64,
+    fills: String,
+    refused_fills: String,
+    waits: String,
+    errors: String,
     bytes_read: String,
     bytes_written: String,
     /// The time that computing the hits would have taken.
@@ -73,6 +80,19 @@ const FIGURES: [(&str, &str); 6] = [
     ("evictions", "evictions"),
 ];
 
+/// Whether the page is to be loaded again by itself: `?refresh=SECONDS`.
+#[derive(Deserialize)]
+struct Refresh {
+    refresh: Option<String>,
+}
+
+impl Refresh {
+    /// Returns the seconds, from 1 to 3600; `None` for anything else.
+    fn seconds(self) -> Option<u32> {
+        self.refresh?.parse().ok().filter(|seconds| (1..=3600).contains(seconds))
+    }
+}
+
 /// `GET /cache`
 pub(crate) async fn show(
     req: HttpRequest,
@@ -88,6 +108,9 @@ pub(crate) async fn show(
     let stats = cache.stats();
     let layers = LAYERS.iter().map(|name| (*name, stats.get(name).copied().unwrap_or_default()));
     let page = Page {
+        refresh: Query::from_query(req.query_string())
+            .ok()
+            .and_then(|Query(q)| Refresh::seconds(q)),
         backend: cache.backend_name(),
         layers: layers.map(LayerRow::from).collect(),
         charts: history.charts(&cache, &metrics),
@@ -104,13 +127,14 @@ impl From<(&'static str, LayerStats)> for LayerRow {
     fn from((name, stats): (&'static str, LayerStats)) -> Self {
         Self {
             name,
-            hits: stats.hits,
-            misses: stats.misses,
-            ratio: stats.hit_ratio().map(|ratio| format!("{:.1} %", ratio * 100.0)),
-            fills: stats.fills,
-            refused_fills: stats.refused_fills,
-            waits: stats.waits,
-            errors: stats.errors,
+            hits: grouped(stats.hits),
+            misses: grouped(stats.misses),
+            stale: grouped(stats.stale),
+            ratio: stats.hit_ratio().map(|ratio| format!("{:.1}{THIN_SPACE}%", ratio * 100.0)),
+            fills: grouped(stats.fills),
+            refused_fills: grouped(stats.refused_fills),
+            waits: grouped(stats.waits),
+            errors: grouped(stats.errors),
             bytes_read: in_bytes(stats.bytes_read),
             bytes_written: in_bytes(stats.bytes_written),
             time_saved: in_words(stats.time_saved),
@@ -122,8 +146,8 @@ impl From<ServerReport> for ServerRow {
     fn from(report: ServerReport) -> Self {
         let figure = |(name, shown): &(&str, &'static str)| {
             let value = report.stats.get(*name)?;
-            let bytes = value.parse().ok().filter(|_| *name == "bytes");
-            Some((*shown, bytes.map_or_else(|| value.clone(), in_bytes)))
+            let show = if *name == "bytes" { in_bytes } else { grouped };
+            Some((*shown, value.parse().map_or_else(|_| value.clone(), show)))
         };
         let protocol = report.status.protocol.map(|p| ("protocol", p.name().to_owned()));
         let figures = protocol.into_iter().chain(FIGURES.iter().filter_map(figure)).collect();
@@ -148,8 +172,24 @@ impl From<Backlog> for LedgerRow {
     }
 }
 
+/// Separates groups of digits, and numbers from their units: U+202F, which does not break a line.
+const THIN_SPACE: char = '\u{202f}';
+
+/// Formats a number with its digits in groups of three.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 2);
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(THIN_SPACE);
+        }
+        text.push(digit);
+    }
+    text
+}
+
 fn in_bytes(bytes: u64) -> String {
-    ByteSize::b(bytes).display().iec().to_string()
+    ByteSize::b(bytes).display().iec().to_string().replace(' ', &THIN_SPACE.to_string())
 }
 
 /// Formats a duration with the precision that people need.
@@ -167,9 +207,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn numbers_are_in_groups_of_three() {
+        let expected = ["0", "999", "1\u{202f}000", "12\u{202f}345\u{202f}678"];
+        assert_eq!([0, 999, 1000, 12_345_678].map(grouped), expected);
+    }
+
+    #[test]
+    fn only_a_sensible_number_of_seconds_is_a_refresh() {
+        let seconds = |text: &str| Refresh { refresh: Some(text.to_owned()) }.seconds();
+        assert_eq!(["5", "3600"].map(seconds), [Some(5), Some(3600)]);
+        assert_eq!(["0", "3601", "-1", "", "x"].map(seconds), [None; 5]);
+    }
+
+    #[test]
     fn sizes_and_times_are_short() {
-        assert_eq!([in_bytes(0), in_bytes(1023), in_bytes(1536)], ["0 B", "1023 B", "1.5 KiB"]);
-        assert_eq!(in_bytes(5 << 30), "5.0 GiB");
+        let expected = ["0\u{202f}B", "1023\u{202f}B", "1.5\u{202f}KiB"];
+        assert_eq!([in_bytes(0), in_bytes(1023), in_bytes(1536)], expected);
+        assert_eq!(in_bytes(5 << 30), "5.0\u{202f}GiB");
         assert_eq!(in_words(Duration::from_nanos(1_234_567)), "1ms 234us");
         assert_eq!(in_words(Duration::from_millis(1234)), "1s 234ms");
         assert_eq!(in_words(Duration::from_millis(61_500)), "1m 1s");

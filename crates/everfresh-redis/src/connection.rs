@@ -177,8 +177,7 @@ impl Redis {
             let answer = self.timed(command.query_async::<Vec<String>>(&mut connection)).await;
             let value = match answer {
                 Ok(pair) => pair.into_iter().nth(1).unwrap_or_default(),
-                Err(error) if is_outage(&error) => return Err(Check::Unreachable(text(&error))),
-                Err(error) => return Err(Check::Failed(ConnectError::Unknown(text(&error)))),
+                Err(error) => return Err(not_answered(error)),
             };
             if value != remedy {
                 let error = ConnectError::Persistent { setting, value, remedy: quoted(remedy) };
@@ -190,11 +189,19 @@ impl Redis {
         let mut command = redis::cmd("INFO");
         command.arg("persistence");
         let answer = self.timed(command.query_async::<String>(&mut connection)).await;
-        let info = answer.map_err(|error| Check::Unreachable(text(&error)))?;
-        let loaded = info.lines().find_map(|line| line.strip_prefix("rdb_last_load_keys_loaded:"));
-        match loaded.map(str::trim).filter(|loaded| *loaded != "0") {
-            Some(keys) => Err(Check::Failed(ConnectError::Snapshot { keys: keys.to_owned() })),
-            None => Ok(()),
+        let info = answer.map_err(not_answered)?;
+        let value = |name: &str| {
+            info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+        };
+        match (value("loading"), value("rdb_last_load_keys_loaded")) {
+            (Some("1"), _) => Err(Check::Unreachable("it is loading".to_owned())),
+            (_, Some("0")) => Ok(()),
+            (_, Some(keys)) => Err(Check::Failed(ConnectError::Snapshot { keys: keys.to_owned() })),
+            (_, None) => {
+                let reason =
+                    "it does not say what it has loaded: it is older than Redis 7".to_owned();
+                Err(Check::Failed(ConnectError::Unknown(reason)))
+            }
         }
     }
 }
@@ -203,6 +210,14 @@ impl Redis {
 enum Check {
     Unreachable(String),
     Failed(ConnectError),
+}
+
+fn not_answered(error: RedisError) -> Check {
+    if is_outage(&error) {
+        Check::Unreachable(text(&error))
+    } else {
+        Check::Failed(ConnectError::Unknown(text(&error)))
+    }
 }
 
 /// Opens a connection at its first use.

@@ -208,7 +208,8 @@ impl<A: Serialize + ?Sized, T: Serialize + DeserializeOwned, G: Grouping> Memo<A
     }
 
     /// Returns the stored results for several lists of arguments, in the same order, computing all those that are
-    /// missing in one call. See [`Cache::get_or_compute_many`]: `compute` returns pairs of arguments and result.
+    /// missing in one call. See [`Cache::get_or_compute_many`]: `compute` returns pairs of arguments and result. The
+    /// arguments may be of another type that serde serializes alike: `String` for `&str`, a number for a newtype.
     ///
     /// ```
     /// use everfresh::{Cache, Lifetime, Memo};

@@ -67,6 +67,25 @@ fn cache_commands_set_get_and_delete_values_and_name_the_server() {
 }
 
 #[test]
+fn an_entry_of_the_app_is_shown_decoded_with_its_stamp() {
+    let server = Memcached::start(Kind::Plain);
+    let address = server.address().to_string();
+    let settings = [("MEMCACHE_SERVERS", address.as_str())];
+    let app = TestApp::with(TestDatabase::sqlite(), &settings);
+    app.with_tasks(&["Milk"]);
+    app.browser().get("/");
+    wait_until("the list is stored", || run(&settings, &["cache", "get", "tasks.all"]).0 == 0);
+    let (code, out, err) = run(&settings, &["cache", "get", "tasks.all"]);
+    assert_eq!(code, 0, "{err}");
+    let shown: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(shown.to_string().contains("\"Milk\""), "{out}");
+    assert!(err.contains("stamp: schema "), "{err}");
+    let (code, out, err) = run(&settings, &["cache", "get", "view//"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("Page"), "{out}");
+}
+
+#[test]
 fn a_flush_clears_the_cache_of_the_app_alone() {
     let server = Memcached::start(Kind::Plain);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -158,13 +177,18 @@ fn the_cache_page_shows_hits_per_layer_and_server_statistics() {
     let page = app.browser().get("/cache");
     assert_eq!((page.status, page.header("cache-control").as_str()), (200, "no-store"));
     for expected in [
-        r#"<th scope="row">view</th><td>2</td><td>1</td><td>66.7 %</td>"#,
+        "<th scope=\"row\">view</th><td>2</td><td>1</td><td>0</td><td>66.7\u{202f}%</td>",
         r#"<th scope="row">fragment</th>"#,
         &format!("<h3>{address} <span class=\"state good\">up</span>"),
         "<dt>get hits</dt>",
         "Every write’s invalidation has been confirmed.",
     ] {
         assert!(page.body.contains(expected), "{expected} in {}", page.body);
+    }
+    let refresh = "<meta http-equiv=\"refresh\"";
+    assert!(!page.body.contains(refresh), "only on demand");
+    for (target, is_refreshed) in [("/cache?refresh=5", true), ("/cache?refresh=0", false)] {
+        assert_eq!(app.browser().get(target).body.contains(refresh), is_refreshed, "{target}");
     }
 }
 

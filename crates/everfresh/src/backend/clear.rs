@@ -29,10 +29,19 @@ impl Entries {
     /// Begins a new epoch of all entries. Other processes follow within a few seconds. Returns whether that
     /// is certain.
     pub(crate) async fn end_epoch(&self) -> bool {
-        // By the clock, so that it is a new one also if this process does not know the last one.
-        let begun = self.shared.epoch.current().saturating_add(1).max(now());
-        self.shared.epoch.advance(begun);
-        self.checked("", self.agree_on_epoch().await).is_ok()
+        self.checked("", self.begin_epoch().await).is_ok()
+    }
+
+    async fn begin_epoch(&self) -> Result<(), BackendError> {
+        let epoch = &self.shared.epoch;
+        let Some(key) = &epoch.key else { return Ok(()) };
+        // By the clock, so that it is a new one also if the server has lost the last one. The number always grows,
+        // so that it is a new one whatever the clocks say.
+        let begun = epoch.current().saturating_add(1).max(now());
+        let new = NewNumber { value: begun, lifetime: None };
+        let counted = self.shared.backend.count(key, Delta::Up(1), new).await?;
+        epoch.advance(counted.unwrap_or_default().max(begun));
+        self.agree_on_epoch().await
     }
 
     /// Looks at the epoch, and writes it if this process knows a later one, or if the server has lost it. Adding to

@@ -61,6 +61,7 @@ pub(crate) mod custom;
 pub(crate) mod entries;
 mod epoch;
 pub(crate) mod frame;
+mod inspect;
 pub(crate) mod leases;
 mod named;
 mod report;
@@ -77,6 +78,7 @@ use self::built_in::memcached;
 use self::built_in::{memory, null};
 pub use self::{
     contract::Backend,
+    inspect::{Inspected, inspect, named_key},
     types::{BackendError, CasToken, Delta, FoundOrAdded, NewNumber, StoredBytes, SwapOutcome},
 };
 

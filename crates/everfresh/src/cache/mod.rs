@@ -354,7 +354,9 @@ impl Cache {
     }
 
     /// Clears the cache: no entry of it is found any more, sessions included; other processes that share it follow
-    /// within a few seconds. On servers, [counters](Self::counter) stay. Entries of other programs, and of caches with
+    /// within a few seconds. On servers, [counters](Self::counter) stay. If
+    /// a server loses the number of the clear while no process runs, or it is away when a process starts, entries from before the
+    /// clear can be found again; those that were deleted stay deleted. Entries of other programs, and of caches with
     /// another prefix or version, stay as they are. Returns whether that is certain.
     pub async fn clear(&self) -> bool {
         self.inner.near.clear();

@@ -3,7 +3,10 @@
 //! Each is looked up, reserved and stored as any other. Only the computation is shared: it is called once, for all
 //! values that are missing and that no other task computes.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -46,8 +49,14 @@ impl Filler<'_> {
         let mut filled: Vec<Option<Filled<T>>> = slots.iter().map(|_| None).collect();
         let keys: Vec<_> = slots.iter().map(|(slot, _)| *slot).collect();
         let (mut leading, mut waiting) = (Vec::new(), Vec::new());
+        let (mut led, mut reserved) = (VecDeque::new(), HashSet::new());
         for (index, (slot, found)) in slots.into_iter().enumerate() {
             match self.flights.enter(&slot.flight_key()) {
+                // Two slots of one key, with different stamps: only one can be reserved.
+                Role::Leader(mut leader) if !reserved.insert(slot.key.to_owned()) => {
+                    leader.close();
+                    led.push_back(Led { index, leader, lease: None });
+                }
                 Role::Leader(leader) => leading.push((index, slot, found, leader)),
                 Role::Joiner(joiner) => {
                     self.entries.counters().count_wait();
@@ -59,7 +68,6 @@ impl Filler<'_> {
         let prepared = leading.into_iter().map(|(index, slot, found, leader)| async move {
             (index, self.prepare(slot, found, leader).await)
         });
-        let mut led = VecDeque::new();
         for (index, prepared) in join_all(prepared).await {
             match prepared {
                 Prepared::Leads(leader, lease) => led.push_back(Led { index, leader, lease }),

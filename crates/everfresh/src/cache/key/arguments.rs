@@ -72,6 +72,7 @@ enum Kind {
     List,
     Map,
     Fields,
+    Unit,
 }
 
 /// The reason that arguments cannot be serialized, as their type gives it.
@@ -149,7 +150,8 @@ impl Serializer for Parts {
         Ok(parts)
     }
 
-    fn serialize_unit(self) -> Result<Self, NoKey> {
+    fn serialize_unit(mut self) -> Result<Self, NoKey> {
+        self.add(Kind::Unit as u64);
         Ok(self)
     }
 
@@ -167,12 +169,11 @@ impl Serializer for Parts {
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
-        mut self,
+        self,
         _: &'static str,
         value: &T,
     ) -> Result<Self, NoKey> {
-        self.append(value)?;
-        Ok(self)
+        value.serialize(self)
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -410,7 +411,7 @@ mod tests {
     fn a_newtype_gives_the_key_of_its_content() {
         #[derive(Serialize)]
         struct TaskId(u128);
-        assert_eq!(key(&TaskId(7)), key(&7));
+        assert_eq!(arguments_key("f", &TaskId(7)), arguments_key("f", &7_u128));
     }
 
     #[test]
