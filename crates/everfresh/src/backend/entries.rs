@@ -333,24 +333,14 @@ impl Entries {
         body: Option<&[u8]>,
         term: Term,
     ) -> Result<bool, BackendError> {
-        self.watch_epoch().await;
-        let found = self.checked(slot.key, self.shared.backend.get(slot.key, true).await)?;
-        let Some(stored) = found else { return Ok(false) };
-        let opened = self.open(slot.key, &stored);
-        let (Some(token), Some(Frame::Entry { stamp, body: present, fresh_until })) =
-            (stored.token, opened)
-        else {
-            return Ok(false);
-        };
-        if is_over(fresh_until) || stamp != slot.stamp {
-            return Ok(false);
+        match self.look_up(slot).await {
+            Lookup::Hit(present, Some(token)) => {
+                let body = body.unwrap_or(&present);
+                Ok(matches!(self.swap(slot, body, term, token).await?, SwapOutcome::Stored(_)))
+            }
+            Lookup::Failed => Err(BackendError::Unavailable),
+            _ => Ok(false),
         }
-        let frame = match body {
-            Some(body) => self.frame(slot, body, term),
-            None => self.frame(slot, &present, term),
-        };
-        let swapped = self.shared.backend.swap(slot.key, &frame, term.stored(), token).await;
-        Ok(matches!(self.stored(slot.key, swapped)?, SwapOutcome::Stored(_)))
     }
 
     /// Deletes entries in one round trip per server. Returns for each whether it is certain to be

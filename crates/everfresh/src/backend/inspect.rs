@@ -47,6 +47,11 @@ pub fn inspect(bytes: &Bytes) -> Option<Inspected> {
 /// Returns the key under which the bytes of a value at hand are stored, given the body of the entry that names it.
 #[must_use]
 pub fn named_key(body: &[u8]) -> Option<String> {
-    let digest = u128::from_be_bytes(body.try_into().ok()?);
-    Some(format!("%value/{digest:032x}"))
+    Some(value_key(u128::from_be_bytes(body.try_into().ok()?)))
+}
+
+/// Returns the key of the bytes with this digest. No other key begins like this: elsewhere `%` is always followed by
+/// two digits, or by another word.
+pub(crate) fn value_key(digest: u128) -> String {
+    format!("%value/{digest:032x}")
 }

@@ -61,7 +61,7 @@ pub(crate) mod custom;
 pub(crate) mod entries;
 mod epoch;
 pub(crate) mod frame;
-mod inspect;
+pub(crate) mod inspect;
 pub(crate) mod leases;
 mod named;
 mod report;

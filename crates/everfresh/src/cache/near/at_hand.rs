@@ -17,6 +17,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use siphasher::sip128::Hasher128;
 
 use super::NearValue;
+use crate::backend::inspect::value_key;
 use crate::cache::{
     Cache,
     codec::{deserialize, serialize},
@@ -181,7 +182,6 @@ impl Cache {
     }
 
     fn bytes_key(&self, digest: u128) -> String {
-        // No other key begins like this: elsewhere `%` is always followed by two digits.
-        self.full_key(&format!("%value/{digest:032x}"))
+        self.full_key(&value_key(digest))
     }
 }
