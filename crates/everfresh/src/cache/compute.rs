@@ -16,7 +16,10 @@ use crate::{
         entries::{Lookup, Slot},
         frame::Stamp,
     },
-    freshness::lease::{Encoded, FillOutcome, is_within_computation},
+    freshness::{
+        landing::Encoded,
+        lease::{FillOutcome, is_within_computation},
+    },
 };
 
 /// The schema, groups and lifetime of an entry.

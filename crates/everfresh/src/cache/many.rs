@@ -17,7 +17,7 @@ use crate::{
         entries::{Lookup, Slot},
         frame::Stamp,
     },
-    freshness::{lease::Encoded, many::Filled},
+    freshness::{landing::Encoded, many::Filled},
 };
 
 impl Cache {

@@ -13,15 +13,16 @@ use tokio::time::timeout;
 use super::{
     beside::beside,
     flight::{Flights, JoinOutcome, Leader, Role, StaleLease},
+    landing::{Encoded, Landing, Lease},
 };
 use crate::{
     backend::{
         entries::{Entries, Lookup, Slot},
-        frame::{LeaseId, Stamp},
+        frame::LeaseId,
         leases::Reserved,
-        types::{CasToken, Holder, SwapOutcome},
+        types::{Holder, SwapOutcome},
     },
-    cache::{events::CacheEventKind, lifetime::Term},
+    cache::events::CacheEventKind,
 };
 
 /// The pause between two lookups of an entry that another process computes.
@@ -49,23 +50,15 @@ pub(super) async fn within_computation<F: Future>(computation: F) -> F::Output {
     FILLING.scope((), computation).await
 }
 
-/// The right to store a value.
-#[derive(Debug)]
-pub(super) struct Lease {
-    id: LeaseId,
-    token: CasToken,
-    /// The epoch of the cache in which it was taken.
-    epoch: u64,
+/// The outcome of reserving a slot.
+pub(super) enum Prepared {
+    /// Compute. Without a lease, the value is not stored.
+    Leads(Leader, Option<Lease>),
+    /// An entry was there instead.
+    Found(Bytes),
 }
 
-impl Lease {
-    /// The right to replace a stale entry.
-    pub(super) fn of_entry(token: CasToken, epoch: u64) -> Self {
-        Self { id: 0, token, epoch }
-    }
-}
-
-pub(super) enum LeaseAttempt {
+enum LeaseAttempt {
     Acquired(Lease),
     /// An entry was there instead.
     Hit(Bytes),
@@ -84,16 +77,6 @@ pub(crate) enum FillOutcome<T, F> {
         #[cfg_attr(not(feature = "actix"), expect(dead_code, reason = "told to visitors"))]
         is_stored: bool,
     },
-}
-
-/// The stored form of a value.
-pub(crate) struct Encoded {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) term: Term,
-    /// Its size in bytes, for the statistics.
-    pub(crate) size: usize,
-    /// The key and bytes of a value that the entry names by a digest. They are stored together.
-    pub(crate) named: Option<(String, Bytes)>,
 }
 
 /// Fills slots of `entries`, one computation per key at a time.
@@ -156,28 +139,15 @@ impl Filler<'_> {
     async fn lead<T, E, F: AsyncFnOnce() -> Result<T, E>>(
         self,
         slot: Slot<'_>,
-        mut leader: Leader,
+        leader: Leader,
         found: Lookup,
         encode: impl Fn(&T) -> Option<Encoded>,
         compute: F,
     ) -> Result<FillOutcome<T, F>, E> {
-        // Take the lease before the input is read: a write after that deletes the lease.
-        let lease = match self.acquire_or_wait(slot, &mut leader, found).await {
-            LeaseAttempt::Acquired(lease) => Some(lease),
-            LeaseAttempt::Hit(body) => {
-                // It may have been read before some joiners came, so it is not for them.
-                leader.finish_without_result();
-                return Ok(FillOutcome::Cached(body, compute));
-            }
-            LeaseAttempt::Taken(_) | LeaseAttempt::Failed => None,
+        let (mut leader, lease) = match self.prepare(slot, found, leader).await {
+            Prepared::Leads(leader, lease) => (leader, lease),
+            Prepared::Found(body) => return Ok(FillOutcome::Cached(body, compute)),
         };
-        if lease.is_some() {
-            // From here on joiners are late: they need the result to be stored.
-            leader.begin();
-        } else {
-            // Nothing will be stored, so a late joiner would wait in vain.
-            leader.close();
-        }
         let begun = Instant::now();
         let computed = self.timed(slot.key, compute).await;
         if lease.is_some() && begun.elapsed() > self.entries.lease_lifetime() {
@@ -188,6 +158,32 @@ impl Filler<'_> {
         let encoded = computed.as_ref().ok().and_then(&encode);
         let is_stored = self.land(slot, lease, Some(leader), encoded).await;
         computed.map(|value| FillOutcome::Computed { value, is_stored })
+    }
+
+    /// Takes the lease before the input is read: a write after that deletes the lease.
+    pub(super) async fn prepare(
+        self,
+        slot: Slot<'_>,
+        found: Lookup,
+        mut leader: Leader,
+    ) -> Prepared {
+        match self.acquire_or_wait(slot, &mut leader, found).await {
+            LeaseAttempt::Acquired(lease) => {
+                // From here on joiners are late: they need the result to be stored.
+                leader.begin();
+                Prepared::Leads(leader, Some(lease))
+            }
+            LeaseAttempt::Hit(body) => {
+                // It may have been read before some joiners came, so it is not for them.
+                leader.finish_without_result();
+                Prepared::Found(body)
+            }
+            LeaseAttempt::Taken(_) | LeaseAttempt::Failed => {
+                // Nothing will be stored, so a late joiner would wait in vain.
+                leader.close();
+                Prepared::Leads(leader, None)
+            }
+        }
     }
 
     /// Computes without a flight, for a joiner that may not use a shared result.
@@ -221,7 +217,7 @@ impl Filler<'_> {
 
     /// Acquires the lease. If another process holds it, waits for its entry, 100 ms at most and once
     /// per lease.
-    pub(super) async fn acquire_or_wait(
+    async fn acquire_or_wait(
         self,
         slot: Slot<'_>,
         leader: &mut Leader,
@@ -316,76 +312,5 @@ impl Filler<'_> {
     pub(super) fn landing(self, slot: Slot<'_>) -> Landing {
         let entries = self.entries.clone();
         Landing { entries, key: slot.key.to_owned(), stamp: slot.stamp }
-    }
-}
-
-/// The end of a computation, which its caller need not wait for.
-pub(super) struct Landing {
-    entries: Entries,
-    key: String,
-    stamp: Stamp,
-}
-
-impl Landing {
-    /// Returns whether the value was stored.
-    pub(super) async fn land(
-        self,
-        lease: Option<Lease>,
-        leader: Option<Leader>,
-        encoded: Option<Encoded>,
-    ) -> bool {
-        let Some(mut encoded) = encoded else {
-            // The next computation need not wait until the lease expires.
-            let lease = self.release(lease).await;
-            if let Some(mut leader) = leader {
-                leader.settle(lease);
-                leader.finish_without_result();
-            }
-            return false;
-        };
-        if let Some((key, bytes)) = encoded.named.take() {
-            // Both requests are sent in one round trip, the entry last: on the same server, a reader of the
-            // entry finds the value. On another server a reader may miss the value, and compute it again.
-            self.entries.put_named_beside(key, bytes, encoded.term.stored()).await;
-        }
-        let (is_stored, lease) = self.store(lease, &encoded).await;
-        if let Some(mut leader) = leader {
-            leader.settle(lease);
-            leader.finish(encoded.bytes.into(), is_stored);
-        }
-        is_stored
-    }
-
-    /// Stores the value if the lease has not been touched. Returns whether it was stored, and the
-    /// lease if it may still be there.
-    async fn store(&self, lease: Option<Lease>, encoded: &Encoded) -> (bool, Option<LeaseId>) {
-        let Some(lease) = lease.filter(|_| !encoded.term.is_zero()) else {
-            self.entries.note(&self.key, CacheEventKind::NotKept, None);
-            return (false, None);
-        };
-        if lease.epoch != self.entries.epoch() {
-            // The cache was cleared meanwhile.
-            self.entries.note(&self.key, CacheEventKind::NotKept, None);
-            return (false, self.release(Some(lease)).await);
-        }
-        let slot = Slot { key: &self.key, stamp: self.stamp };
-        let swap = self.entries.swap(slot, &encoded.bytes, encoded.term, lease.token);
-        let outcome = swap.await;
-        let is_stored = matches!(outcome, Ok(SwapOutcome::Stored(_)));
-        let stored = CacheEventKind::Fill { bytes: encoded.size };
-        let kind = if is_stored { stored } else { CacheEventKind::NotKept };
-        self.entries.note(&self.key, kind, None);
-        match outcome {
-            Ok(_) => (is_stored, None),
-            Err(_) => (false, self.release(Some(lease)).await),
-        }
-    }
-
-    /// Gives the lease up, so that other processes can compute at once. Returns the lease if it may
-    /// still be there; it then expires by itself.
-    async fn release(&self, lease: Option<Lease>) -> Option<LeaseId> {
-        let lease = lease?;
-        let released = self.entries.delete_if_unchanged(&self.key, lease.token).await;
-        released.err().map(|_| lease.id)
     }
 }

@@ -3,10 +3,7 @@
 //! Each is looked up, reserved and stored as any other. Only the computation is shared: it is called once, for all
 //! values that are missing and that no other task computes.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    time::Instant,
-};
+use std::{collections::HashSet, time::Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -14,7 +11,8 @@ use tokio::time::timeout_at;
 
 use super::{
     flight::{JoinOutcome, Joiner, Leader, Role},
-    lease::{Encoded, Filler, Lease, LeaseAttempt},
+    landing::{Encoded, Lease},
+    lease::{Filler, Prepared},
 };
 use crate::{
     backend::entries::{Lookup, Slot},
@@ -49,13 +47,13 @@ impl Filler<'_> {
         let mut filled: Vec<Option<Filled<T>>> = slots.iter().map(|_| None).collect();
         let keys: Vec<_> = slots.iter().map(|(slot, _)| *slot).collect();
         let (mut leading, mut waiting) = (Vec::new(), Vec::new());
-        let (mut led, mut reserved) = (VecDeque::new(), HashSet::new());
+        let (mut led, mut reserved) = (Vec::new(), HashSet::new());
         for (index, (slot, found)) in slots.into_iter().enumerate() {
             match self.flights.enter(&slot.flight_key()) {
                 // Two slots of one key, with different stamps: only one can be reserved.
                 Role::Leader(mut leader) if !reserved.insert(slot.key.to_owned()) => {
                     leader.close();
-                    led.push_back(Led { index, leader, lease: None });
+                    led.push(Led { index, leader, lease: None });
                 }
                 Role::Leader(leader) => leading.push((index, slot, found, leader)),
                 Role::Joiner(joiner) => {
@@ -70,7 +68,7 @@ impl Filler<'_> {
         });
         for (index, prepared) in join_all(prepared).await {
             match prepared {
-                Prepared::Leads(leader, lease) => led.push_back(Led { index, leader, lease }),
+                Prepared::Leads(leader, lease) => led.push(Led { index, leader, lease }),
                 Prepared::Found(body) => filled[index] = Some(Filled::Cached(body)),
             }
         }
@@ -80,28 +78,10 @@ impl Filler<'_> {
         Ok(filled.into_iter().map(|value| value.unwrap_or(Filled::Computed(None))).collect())
     }
 
-    /// Reserves a slot.
-    async fn prepare(self, slot: Slot<'_>, found: Lookup, mut leader: Leader) -> Prepared {
-        match self.acquire_or_wait(slot, &mut leader, found).await {
-            LeaseAttempt::Acquired(lease) => {
-                leader.begin();
-                Prepared::Leads(leader, Some(lease))
-            }
-            LeaseAttempt::Hit(body) => {
-                leader.finish_without_result();
-                Prepared::Found(body)
-            }
-            LeaseAttempt::Taken(_) | LeaseAttempt::Failed => {
-                leader.close();
-                Prepared::Leads(leader, None)
-            }
-        }
-    }
-
     async fn compute_led<T, E>(
         self,
         keys: &[Slot<'_>],
-        led: VecDeque<Led>,
+        led: Vec<Led>,
         filled: &mut [Option<Filled<T>>],
         encode: impl Fn(&T) -> Option<Encoded>,
         compute: impl AsyncFn(&[usize]) -> Result<Vec<Option<T>>, E>,
@@ -172,9 +152,4 @@ impl Filler<'_> {
         }
         Ok(computed)
     }
-}
-
-enum Prepared {
-    Leads(Leader, Option<Lease>),
-    Found(Bytes),
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`lease`]: a miss reserves the key before the value is computed. The value is stored only if the
 //!   reservation has not been touched, so a value that may have been read before a write is not kept.
+//! - [`landing`]: the value of a computation is stored, or its lease given up.
 //! - [`flight`]: concurrent misses of one key in this process share one computation.
 //! - [`group`]: entries carry the generation of their groups, which one deletion ends.
 //! - [`many`]: several values are reserved and computed together.
@@ -24,6 +25,7 @@ pub(crate) mod flight;
 pub(crate) mod group;
 mod heartbeat;
 pub(crate) mod invalidation;
+pub(crate) mod landing;
 pub(crate) mod lease;
 pub(crate) mod many;
 pub(crate) mod replay;

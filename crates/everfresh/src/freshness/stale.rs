@@ -8,7 +8,8 @@
 use super::{
     beside::beside,
     flight::{Leader, Role},
-    lease::{Encoded, Filler, Lease},
+    landing::{Encoded, Lease},
+    lease::Filler,
 };
 use crate::{
     backend::{

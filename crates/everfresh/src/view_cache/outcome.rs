@@ -21,7 +21,7 @@ use super::{
 use crate::{
     backend::types::CasToken,
     cache::{codec, events::CacheEventKind},
-    freshness::lease::Encoded,
+    freshness::landing::Encoded,
 };
 
 pub(super) type Response<B> = Result<ServiceResponse<EitherBody<B, Bytes>>, Error>;

@@ -1,0 +1,110 @@
+//! The end of a computation: its value is stored, or its lease given up.
+
+use bytes::Bytes;
+
+use super::flight::Leader;
+use crate::{
+    backend::{
+        entries::{Entries, Slot},
+        frame::{LeaseId, Stamp},
+        types::{CasToken, SwapOutcome},
+    },
+    cache::{events::CacheEventKind, lifetime::Term},
+};
+
+/// The right to store a value.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) id: LeaseId,
+    pub(super) token: CasToken,
+    /// The epoch of the cache in which it was taken.
+    pub(super) epoch: u64,
+}
+
+impl Lease {
+    /// The right to replace a stale entry.
+    pub(super) fn of_entry(token: CasToken, epoch: u64) -> Self {
+        Self { id: 0, token, epoch }
+    }
+}
+
+/// The stored form of a value.
+pub(crate) struct Encoded {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) term: Term,
+    /// Its size in bytes, for the statistics.
+    pub(crate) size: usize,
+    /// The key and bytes of a value that the entry names by a digest. They are stored together.
+    pub(crate) named: Option<(String, Bytes)>,
+}
+
+/// The end of a computation, which its caller need not wait for.
+pub(super) struct Landing {
+    pub(super) entries: Entries,
+    pub(super) key: String,
+    pub(super) stamp: Stamp,
+}
+
+impl Landing {
+    /// Returns whether the value was stored.
+    pub(super) async fn land(
+        self,
+        lease: Option<Lease>,
+        leader: Option<Leader>,
+        encoded: Option<Encoded>,
+    ) -> bool {
+        let Some(mut encoded) = encoded else {
+            // The next computation need not wait until the lease expires.
+            let lease = self.release(lease).await;
+            if let Some(mut leader) = leader {
+                leader.settle(lease);
+                leader.finish_without_result();
+            }
+            return false;
+        };
+        if let Some((key, bytes)) = encoded.named.take() {
+            // Both requests are sent in one round trip, the entry last: on the same server, a reader of the
+            // entry finds the value. On another server a reader may miss the value, and compute it again.
+            self.entries.put_named_beside(key, bytes, encoded.term.stored()).await;
+        }
+        let (is_stored, lease) = self.store(lease, &encoded).await;
+        if let Some(mut leader) = leader {
+            leader.settle(lease);
+            leader.finish(encoded.bytes.into(), is_stored);
+        }
+        is_stored
+    }
+
+    /// Stores the value if the lease has not been touched. Returns whether it was stored, and the
+    /// lease if it may still be there.
+    async fn store(&self, lease: Option<Lease>, encoded: &Encoded) -> (bool, Option<LeaseId>) {
+        let Some(lease) = lease.filter(|_| !encoded.term.is_zero()) else {
+            self.entries.note(&self.key, CacheEventKind::NotKept, None);
+            return (false, None);
+        };
+        if lease.epoch != self.entries.epoch() {
+            // The cache was cleared meanwhile.
+            self.entries.note(&self.key, CacheEventKind::NotKept, None);
+            return (false, self.release(Some(lease)).await);
+        }
+        let slot = Slot { key: &self.key, stamp: self.stamp };
+        let swap = self.entries.swap(slot, &encoded.bytes, encoded.term, lease.token);
+        let outcome = swap.await;
+        let is_stored = matches!(outcome, Ok(SwapOutcome::Stored(_)));
+        let stored = CacheEventKind::Fill { bytes: encoded.size };
+        let kind = if is_stored { stored } else { CacheEventKind::NotKept };
+        self.entries.note(&self.key, kind, None);
+        match outcome {
+            Ok(_) => (is_stored, None),
+            Err(_) => (false, self.release(Some(lease)).await),
+        }
+    }
+
+    /// Gives the lease up, so that other processes can compute at once. Returns the lease if it may
+    /// still be there; it then expires by itself.
+    async fn release(&self, lease: Option<Lease>) -> Option<LeaseId> {
+        let lease = lease?;
+        let released = self.entries.delete_if_unchanged(&self.key, lease.token).await;
+        released.err().map(|_| lease.id)
+    }
+}
