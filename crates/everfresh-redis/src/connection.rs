@@ -1,4 +1,4 @@
-//! The connection: its time limits, and what must be true of the server.
+//! The connection: its time limits, and the required settings of the server.
 
 use std::{
     fmt,

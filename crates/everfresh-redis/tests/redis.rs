@@ -111,8 +111,8 @@ async fn bytes_of_another_program_are_replaced() {
     }
 }
 
-/// Two processes write and read, while the server is killed again and again: what a reader gets is never older than the
-/// last write with a confirmed deletion before it began.
+/// Two processes write and read while the server is killed repeatedly: no reader gets a value older than the last write
+/// with a confirmed deletion before it began.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_value_is_stale_while_the_server_is_killed() {
     const KILLS: u32 = 5;

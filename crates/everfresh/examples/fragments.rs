@@ -35,7 +35,7 @@ async fn main() -> Result<(), TemplatesError> {
         if let Err(error) = templates.render(&cache, "list.html", &context).await {
             println!("{error}");
         }
-        // What was rendered is stored.
+        // Each rendered fragment is stored.
         let fills = cache.stats()["cache"].fills;
         println!("{name}: {} fragments rendered", fills - rendered);
         rendered = fills;

@@ -37,7 +37,7 @@ async fn main() -> Result<(), io::Error> {
     LENGTH.forget(&cache, &"Ada").await;
     println!("{}", length(&cache, "Ada").await?);
 
-    // Several at once: what is missing is computed in one call.
+    // Several at once: missing results are computed in one call.
     let names = [("Ada", 1), ("Mary", 1)];
     let greetings = GREETING.call_many(&cache, &names, async |missing: &[&(&str, u32)]| {
         println!("greeting {} of {}", missing.len(), names.len());

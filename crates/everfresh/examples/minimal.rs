@@ -21,7 +21,7 @@ async fn main() {
         println!("{}", names.await);
     }
 
-    // A write deletes what it makes wrong.
+    // A write deletes the entries that it invalidates.
     stored.push("Tea");
     cache.delete("names").await;
     let names = cache.get_with("names", Lifetime::Forever, async || stored.join(", "));

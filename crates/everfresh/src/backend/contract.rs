@@ -1,4 +1,4 @@
-//! What a backend does.
+//! The operations of a backend.
 
 use std::{future::Future, time::Duration};
 
