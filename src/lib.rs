@@ -16,3 +16,8 @@ pub mod server;
 mod session;
 mod tasks;
 mod views;
+
+/// Tests the code of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -25,7 +25,7 @@ use crate::{
     server::shutdown,
 };
 
-/// A task list. Settings come from the environment; see the README.
+/// A task list. Settings come from the environment; docs/reference.md lists them.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Arguments {

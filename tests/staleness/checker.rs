@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Time within which a write must be visible if a server was unreachable or the writer was killed
-/// (README.md, "The promise").
+/// (docs/reference.md, "The promise and its limits").
 const REPAIR_TIME: Duration = Duration::from_secs(1);
 
 /// Age at which a page is judged. By then the writers have reported the writes that it must show.

@@ -9,8 +9,8 @@ use super::{Gets, cached_app, count_gets, flush, insert_tasks};
 
 on_every_database_url![every_set_of_layers_costs_the_listed_gets];
 
-/// Gets per page view, as (hits, misses), by cache layers and number of tasks. README.md shows an
-/// excerpt.
+/// Gets per page view, as (hits, misses), by cache layers and number of tasks.
+/// docs/reference.md shows an excerpt.
 ///
 /// The columns are in the order of the requests that [`assert_costs`] sends:
 ///
