@@ -34,7 +34,9 @@ pub(crate) const ROUTES: &[Route] = &[
         |r| r.route(web::post().to(changes::delete)))
     .with_session(),
     route!(Get "/static/{name}" => |r| read(r, static_files::serve)),
-    route!(Get "/cache" => |r| read(r, dashboard::show).default_service(web::to(admin_token::refuse))),
+    route!(GetAndPost "/cache" => |r| read(r, dashboard::show)
+        .route(web::post().to(dashboard::reset))
+        .default_service(web::to(admin_token::refuse))),
     route!(Get "/metrics" => |r| read(r, metrics::show).default_service(web::to(admin_token::refuse))),
     route!(Get "/healthz" => |r| read(r, health::healthz)).probe(),
     route!(Get "/readyz" => |r| read(r, health::readyz)).probe(),

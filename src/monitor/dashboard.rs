@@ -1,13 +1,10 @@
-//! `GET /cache`: the state of the cache, in figures.
-
-use std::time::Duration;
+//! `/cache`: the state of the cache, in figures.
 
 use actix_web::{
     HttpRequest, HttpResponse,
     http::header,
     web::{Data, Query},
 };
-use bytesize::ByteSize;
 use everfresh::{Backlog, Cache, LayerStats, ServerReport};
 use futures_util::future::join;
 use memcached_client::ServerState;
@@ -15,8 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     admin_token::AdminAccess,
+    format::{THIN_SPACE, grouped, in_bytes, in_words},
     history::{Chart, History},
-    metrics::{Metrics, micros},
+    metrics::Metrics,
 };
 use crate::{http::error_pages::AppError, tasks::Tasks, views::Views};
 
@@ -25,6 +23,8 @@ struct Page {
     /// The seconds after which the page is loaded again; `None` for never.
     refresh: Option<u32>,
     backend: &'static str,
+    /// The time since the counters of layers were reset; `None` if they never were.
+    counted_for: Option<String>,
     layers: Vec<LayerRow>,
     charts: [Chart; 2],
     servers: Vec<ServerRow>,
@@ -105,13 +105,12 @@ pub(crate) async fn show(
 ) -> Result<HttpResponse, AppError> {
     access.check(&req)?;
     let (servers, backlog) = join(cache.server_reports(), tasks.invalidation_backlog()).await;
-    let stats = cache.stats();
+    let (counted_for, stats) = history.since_reset(cache.stats());
     let layers = LAYERS.iter().map(|name| (*name, stats.get(name).copied().unwrap_or_default()));
     let page = Page {
-        refresh: Query::from_query(req.query_string())
-            .ok()
-            .and_then(|Query(q)| Refresh::seconds(q)),
+        refresh: refresh_of(&req),
         backend: cache.backend_name(),
+        counted_for: counted_for.map(in_words),
         layers: layers.map(LayerRow::from).collect(),
         charts: history.charts(&cache, &metrics),
         servers: servers.into_iter().map(ServerRow::from).collect(),
@@ -121,6 +120,27 @@ pub(crate) async fn show(
         .content_type("text/html; charset=utf-8")
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .body(views.render("cache.html", &page).await?))
+}
+
+fn refresh_of(req: &HttpRequest) -> Option<u32> {
+    let Query(refresh) = Query::<Refresh>::from_query(req.query_string()).ok()?;
+    refresh.seconds()
+}
+
+/// `POST /cache`: counts the operations of the layers from now on. Metrics go on.
+pub(crate) async fn reset(
+    req: HttpRequest,
+    access: Data<AdminAccess>,
+    cache: Data<Cache>,
+    history: Data<History>,
+) -> Result<HttpResponse, AppError> {
+    access.check(&req)?;
+    history.reset(cache.stats());
+    let back = match refresh_of(&req) {
+        Some(seconds) => format!("/cache?refresh={seconds}"),
+        None => "/cache".to_owned(),
+    };
+    Ok(HttpResponse::SeeOther().insert_header((header::LOCATION, back)).finish())
 }
 
 impl From<(&'static str, LayerStats)> for LayerRow {
@@ -172,60 +192,14 @@ impl From<Backlog> for LedgerRow {
     }
 }
 
-/// Separates groups of digits, and numbers from their units: U+202F, which does not break a line.
-const THIN_SPACE: char = '\u{202f}';
-
-/// Formats a number with its digits in groups of three.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() * 2);
-    for (at, digit) in digits.char_indices() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(THIN_SPACE);
-        }
-        text.push(digit);
-    }
-    text
-}
-
-fn in_bytes(bytes: u64) -> String {
-    ByteSize::b(bytes).display().iec().to_string().replace(' ', &THIN_SPACE.to_string())
-}
-
-/// Formats a duration with the precision that people need.
-fn in_words(time: Duration) -> String {
-    let rounded = match time {
-        _ if time < Duration::from_millis(10) => Duration::from_micros(micros(time)),
-        _ if time < Duration::from_secs(10) => Duration::from_millis(micros(time) / 1000),
-        _ => Duration::from_secs(time.as_secs()),
-    };
-    humantime::format_duration(rounded).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_in_groups_of_three() {
-        let expected = ["0", "999", "1\u{202f}000", "12\u{202f}345\u{202f}678"];
-        assert_eq!([0, 999, 1000, 12_345_678].map(grouped), expected);
-    }
 
     #[test]
     fn only_a_sensible_number_of_seconds_is_a_refresh() {
         let seconds = |text: &str| Refresh { refresh: Some(text.to_owned()) }.seconds();
         assert_eq!(["5", "3600"].map(seconds), [Some(5), Some(3600)]);
         assert_eq!(["0", "3601", "-1", "", "x"].map(seconds), [None; 5]);
-    }
-
-    #[test]
-    fn sizes_and_times_are_short() {
-        let expected = ["0\u{202f}B", "1023\u{202f}B", "1.5\u{202f}KiB"];
-        assert_eq!([in_bytes(0), in_bytes(1023), in_bytes(1536)], expected);
-        assert_eq!(in_bytes(5 << 30), "5.0\u{202f}GiB");
-        assert_eq!(in_words(Duration::from_nanos(1_234_567)), "1ms 234us");
-        assert_eq!(in_words(Duration::from_millis(1234)), "1s 234ms");
-        assert_eq!(in_words(Duration::from_millis(61_500)), "1m 1s");
     }
 }

@@ -1,7 +1,7 @@
 //! The last ten minutes, in steps, for the charts on `/cache`.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -10,7 +10,13 @@ use actix_web::{rt, web::Data};
 use everfresh::{Cache, LayerStats};
 use serde::Serialize;
 
-use super::metrics::{Metrics, RequestTotals, micros};
+use super::{
+    format::{grouped, in_words},
+    metrics::{Metrics, RequestTotals, micros},
+};
+
+/// The statistics of each layer.
+type Stats = BTreeMap<&'static str, LayerStats>;
 
 /// The time that one bar of a chart stands for.
 const STEP: Duration = Duration::from_secs(10);
@@ -75,6 +81,8 @@ struct Past {
 pub(crate) struct History {
     start: Instant,
     past: Mutex<Past>,
+    /// The last reset, and the statistics of the layers at that moment.
+    reset: Mutex<Option<(Instant, Stats)>>,
 }
 
 /// Starts a task that ends each step in time. It ends with the current Actix system.
@@ -90,13 +98,34 @@ pub(crate) fn start(history: Data<History>, cache: Cache, metrics: Data<Metrics>
 
 impl Default for History {
     fn default() -> Self {
-        Self { start: Instant::now(), past: Mutex::default() }
+        Self { start: Instant::now(), past: Mutex::default(), reset: Mutex::default() }
     }
 }
 
 impl History {
     fn past(&self) -> MutexGuard<'_, Past> {
         self.past.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts the operations of the layers from now on.
+    pub(crate) fn reset(&self, now: Stats) {
+        *self.last_reset() = Some((Instant::now(), now));
+    }
+
+    /// Returns the time since the last reset, and the statistics since then, or since the start.
+    pub(crate) fn since_reset(&self, mut now: Stats) -> (Option<Duration>, Stats) {
+        let reset = self.last_reset();
+        let Some((moment, before)) = &*reset else { return (None, now) };
+        for (name, stats) in &mut now {
+            if let Some(before) = before.get(name) {
+                subtract(stats, before);
+            }
+        }
+        (Some(moment.elapsed()), now)
+    }
+
+    fn last_reset(&self) -> MutexGuard<'_, Option<(Instant, Stats)>> {
+        self.reset.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn end_step(&self, cache: &Cache, metrics: &Metrics) {
@@ -131,6 +160,19 @@ fn lookups(cache: &Cache) -> (u64, u64) {
     cache.stats().values().fold((0, 0), add)
 }
 
+fn subtract(stats: &mut LayerStats, before: &LayerStats) {
+    stats.hits -= before.hits;
+    stats.misses -= before.misses;
+    stats.fills -= before.fills;
+    stats.refused_fills -= before.refused_fills;
+    stats.waits -= before.waits;
+    stats.stale -= before.stale;
+    stats.errors -= before.errors;
+    stats.bytes_read -= before.bytes_read;
+    stats.bytes_written -= before.bytes_written;
+    stats.time_saved = stats.time_saved.saturating_sub(before.time_saved);
+}
+
 /// A chart of bars with two parts each.
 #[derive(Debug, Serialize)]
 pub(crate) struct Chart {
@@ -161,7 +203,7 @@ const HEIGHT: u64 = 100;
 fn bars(parts: &[(u64, u64)], top: u64) -> Vec<Bar> {
     let scaled = |value: u64| match value {
         0 => 0,
-        value => (value.saturating_mul(HEIGHT) / top.max(1)).max(1),
+        value => (value.saturating_mul(HEIGHT) / top.max(1)).max(2),
     };
     let first = STEPS.saturating_sub(parts.len());
     let places = parts.iter().enumerate();
@@ -181,9 +223,13 @@ fn lookups_chart(steps: &[Step], minutes: u64) -> Chart {
     Chart {
         kind: "lookups",
         title: "Hits and misses",
-        summary: format!("Last {minutes} min: {hits} hits, {misses} misses in all layers"),
+        summary: format!(
+            "Last {minutes} min: {} hits, {} misses in all layers",
+            grouped(hits),
+            grouped(misses)
+        ),
         legend: ["hits", "misses"],
-        top: format!("{top} in 10 s"),
+        top: format!("{} in 10 s", grouped(top)),
         bars: bars(&parts, top),
     }
 }
@@ -204,19 +250,14 @@ fn durations_chart(steps: &[Step], minutes: u64) -> Chart {
         title: "Time per request",
         summary: format!(
             "Last {minutes} min: {} requests, {} each, the slowest {}",
-            all.requests,
-            in_millis(all.mean()),
-            in_millis(slowest)
+            grouped(all.requests),
+            in_words(all.mean()),
+            in_words(slowest)
         ),
         legend: ["mean", "slowest"],
-        top: in_millis(slowest),
+        top: in_words(slowest),
         bars: bars(&parts, micros(slowest)),
     }
-}
-
-fn in_millis(duration: Duration) -> String {
-    let micros = micros(duration);
-    format!("{}.{:02} ms", micros / 1000, micros % 1000 / 10)
 }
 
 #[cfg(test)]
@@ -229,7 +270,7 @@ mod tests {
     fn bars_are_aligned_at_the_right_and_scaled_to_the_top() {
         let bars = bars(&[(1, 1), (50, 150), (0, 0)], 200);
         let positions: Vec<_> = bars.iter().map(|bar| (bar.x, bar.foot, bar.above)).collect();
-        assert_eq!(positions, [(570, 1, 1), (580, 25, 75), (590, 0, 0)]);
+        assert_eq!(positions, [(570, 2, 2), (580, 25, 75), (590, 0, 0)]);
     }
 
     #[test]

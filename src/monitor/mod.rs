@@ -3,6 +3,7 @@
 pub(crate) mod access_log;
 pub(crate) mod admin_token;
 pub(crate) mod dashboard;
+mod format;
 pub(crate) mod health;
 pub(crate) mod history;
 pub(crate) mod metrics;

@@ -287,3 +287,17 @@ for (const colorScheme of ["light", "dark"]) {
     assert.deepEqual(await violationsOf(page), [], "cache page");
   });
 }
+
+test("the cache page keeps its place when it loads again by itself", async () => {
+  const page = await visit({ context: { viewport: { width: 390, height: 600 } } });
+  await page.goto(app.url + "/cache?refresh=1");
+  await page.evaluate(() => {
+    document.querySelector("#servers").scrollIntoView();
+    document.documentElement.dataset.first = "yes";
+  });
+  const place = () => page.evaluate(() => [document.documentElement.dataset.first ?? "again", Math.round(scrollY)]);
+  const [, before] = await place();
+  assert.ok(before > 100, "the page is longer than the screen");
+  await page.waitForFunction(() => !document.documentElement.dataset.first && document.readyState === "complete");
+  assert.deepEqual(await place(), ["again", before]);
+});

@@ -193,6 +193,27 @@ fn the_cache_page_shows_hits_per_layer_and_server_statistics() {
 }
 
 #[test]
+fn the_cache_page_counts_from_a_reset_and_metrics_go_on() {
+    let app = TestApp::on_sqlite();
+    let row = |name: &str| {
+        let page = app.browser().get("/cache").body;
+        let row = page.split_once(&format!("<th scope=\"row\">{name}</th>")).unwrap().1;
+        row.split_once("</tr>").unwrap().0.replace("</td><td>", " ").replace("<td>", "")
+    };
+    app.browser().get("/");
+    app.browser().get("/");
+    assert!(row("view").starts_with("1 1 0 50.0\u{202f}% 1 "), "{}", row("view"));
+    let reset = app.browser().post("/cache?refresh=5");
+    assert_eq!((reset.status, reset.header("location").as_str()), (303, "/cache?refresh=5"));
+    assert!(row("view").starts_with("0 0 0 – 0 "), "{}", row("view"));
+    assert!(app.browser().get("/cache").body.contains("since they were reset"));
+    app.browser().get("/");
+    assert!(row("view").starts_with("1 0 0 100.0\u{202f}% 0 "), "{}", row("view"));
+    let metrics = app.browser().get("/metrics").body;
+    assert!(metrics.contains("tasklist_cache_hits_total{layer=\"view\"} 2\n"), "{metrics}");
+}
+
+#[test]
 fn the_cache_page_shows_a_server_outage_and_waiting_invalidations() {
     let mut server = Memcached::start(Kind::Plain);
     let address = server.address().to_string();
@@ -235,4 +256,5 @@ fn in_production_the_cache_page_needs_the_admin_token() {
     // `admin:wrong` and `admin:open sesame, open sesame` in Base64.
     assert_eq!(ask("Basic YWRtaW46d3Jvbmc=").status, 401);
     assert_eq!(ask("Basic YWRtaW46b3BlbiBzZXNhbWUsIG9wZW4gc2VzYW1l").status, 200);
+    assert_eq!(browser.post("/cache").status, 401, "a reset needs it, too");
 }
