@@ -1,9 +1,9 @@
-//! The app on Heroku, simulated: runs the commands of the Procfile in the slug, with the platform's
-//! environment variables.
+//! The app as it is deployed. On Heroku, simulated: runs the commands of the Procfile in the slug, with
+//! the platform's environment variables. Elsewhere: `static_binary`.
 //!
-//! Needs `SLUG` (a folder made by `bin/slug`) and `TEST_POSTGRES_TLS_URL` (a PostgreSQL server that
-//! requires TLS and a password). `bin/test --full` provides both; a plain `cargo test` skips these
-//! tests.
+//! Needs `SLUG` (a folder made by `bin/slug`), `STATIC_BINARY` (a file made by `bin/release`), and
+//! `TEST_POSTGRES_TLS_URL` (a PostgreSQL server that requires TLS and a password). `bin/test --full`
+//! provides them; a plain `cargo test` skips these tests.
 
 #![allow(
     unreachable_pub,
@@ -12,6 +12,8 @@
     clippy::print_stderr,
     clippy::unwrap_used
 )]
+
+mod static_binary;
 
 use std::{
     env, fs,
