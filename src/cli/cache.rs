@@ -49,7 +49,7 @@ pub(super) async fn run(command: CacheCommand, config: &CacheConfig) -> Result<(
     let CacheBackend::Memcached(servers) = &config.backend else {
         return Err(format!(
             "there is no cache server to talk to (the cache is {}); name servers in \
-             MEMCACHIER_SERVERS",
+             MEMCACHE_SERVERS",
             config.backend
         ));
     };
@@ -210,7 +210,7 @@ fn explained(error: &Error) -> String {
     let remedy = match error {
         Error::Timeout { .. } => "the server is slow, or MEMCACHE_TIMEOUT is too short",
         Error::Connection { .. } | Error::ServerDown(_) => {
-            "check MEMCACHIER_SERVERS, MEMCACHIER_USERNAME and MEMCACHIER_PASSWORD; new \
+            "check MEMCACHE_SERVERS, _USERNAME and _PASSWORD, or the add-on's MEMCACHIER_…; new \
              credentials may take some minutes to work"
         }
         Error::Unsupported(_) => "use MEMCACHE_PROTOCOL=auto",

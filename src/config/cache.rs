@@ -113,7 +113,7 @@ fn backend(env: &Environment, production: bool) -> Result<CacheBackend, ConfigEr
     Ok(match (env.get("CACHE_BACKEND"), servers) {
         (None | Some("memcached"), Some(servers)) => CacheBackend::Memcached(Box::new(servers)),
         (Some("memcached"), None) => {
-            let problem = "memcached needs servers; name them in MEMCACHIER_SERVERS";
+            let problem = "memcached needs servers; name them in MEMCACHE_SERVERS";
             return Err(ConfigError::new("CACHE_BACKEND", problem));
         }
         (None, None) if production => CacheBackend::None,

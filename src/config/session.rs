@@ -71,7 +71,7 @@ fn session_store(env: &Environment, cache: &CacheConfig) -> Result<SessionStoreK
         None | Some("cache") if cache.exists() => Ok(SessionStoreKind::Cache),
         Some("cache") => Err(ConfigError::new(
             "SESSION_STORE",
-            "cache needs a cache; use cookie or cached_db, or name servers in MEMCACHIER_SERVERS",
+            "cache needs a cache; use cookie or cached_db, or name servers in MEMCACHE_SERVERS",
         )),
         Some("cached_db") => Ok(SessionStoreKind::CachedDb),
         None | Some("cookie") => Ok(SessionStoreKind::Cookie),

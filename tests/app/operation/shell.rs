@@ -122,12 +122,12 @@ fn errors_name_the_setting_to_check_and_no_password() {
         let (code, out, err) = run(&settings, arguments);
         let text = out + &err;
         assert_eq!(code, 1, "{arguments:?}: {text}");
-        assert!(text.contains("check MEMCACHIER_SERVERS, MEMCACHIER_USERNAME"), "{text}");
+        assert!(text.contains("check MEMCACHE_SERVERS, _USERNAME and _PASSWORD"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
     }
     let (code, _, err) = run(&[], &["cache", "ping"]);
     assert_eq!(code, 1);
-    assert!(err.contains("name servers in MEMCACHIER_SERVERS"), "{err}");
+    assert!(err.contains("name servers in MEMCACHE_SERVERS"), "{err}");
     let (code, _, err) = run(&[("MEMCACHIER_SERVERS", "a:b")], &["cache", "ping"]);
     assert_eq!(code, 2);
     assert!(err.starts_with("tasklist: MEMCACHIER_SERVERS: "), "{err}");
