@@ -49,28 +49,31 @@ SEQUENCES = {
         ("", "memcached", "empty: the next reader asks"),
     ]),
     "ledger": (["Writer", "Database", "memcached", "Other process"], [
-        ("Writer", "Database", "INSERT Tea, and a row: tasks"),
+        ("Writer", "Database", "Tea, and a row"),
+        ("Writer", "Database", "commit"),
         ("", "Writer", "killed"),
-        ("Database", "Other process", "a row is left: tasks"),
+        ("Other process", "Database", "which rows are left?"),
+        ("Database", "Other process", "a row: delete tasks"),
         ("Other process", "memcached", "delete tasks"),
         ("Other process", "Database", "remove the row"),
     ]),
     "group": (["Reader", "memcached", "Writer"], [
-        ("memcached", "Reader", "page 1, of group no. 17"),
-        ("memcached", "Reader", "the group has no. 17: agreed"),
-        ("Writer", "memcached", "delete the group"),
-        ("memcached", "Reader", "page 1, of group no. 17"),
-        ("memcached", "Reader", "the group has no number"),
-        ("Reader", "memcached", "the group gets no. 42"),
+        ("Reader", "memcached", "get page 1, group"),
+        ("memcached", "Reader", "made for 17; it is 17"),
+        ("", "Reader", "agreed: a hit"),
+        ("Writer", "memcached", "delete group"),
+        ("Reader", "memcached", "get page 1, group"),
+        ("memcached", "Reader", "made for 17; none"),
+        ("Reader", "memcached", "group is 42"),
         ("", "Reader", "17 is not 42: a miss"),
     ]),
     "message": (["Browser", "Cache of pages", "Handler", "Session"], [
         ("Browser", "Handler", "add Milk"),
         ("Handler", "Session", "message: Added Milk."),
-        ("Handler", "Browser", "back to the list, with a marker"),
+        ("Handler", "Browser", "to the list; a marker"),
         ("Browser", "Handler", "the list; here is my marker"),
         ("Session", "Handler", "message: Added Milk."),
-        ("Handler", "Browser", "the page with the message, not stored"),
+        ("Handler", "Browser", "the page with the message"),
         ("Browser", "Cache of pages", "the list"),
         ("Cache of pages", "Browser", "the page of all visitors"),
     ]),
@@ -129,7 +132,8 @@ def servers():
     parts = [box(110, 20, "App, process 1", 150), box(110, 130, "App, process 2", 150),
              box(500, 20, "memcached A"), box(500, 130, "memcached B")]
     for y in (35, 145):
-        parts += [arrow(186, y, 434, 35), text(205, y + (34 if y < 100 else -24), "hash(tasks) → A", "start")]
+        parts += [arrow(186, y, 434, 35), arrow(186, y, 434, 145)]
+    parts += [text(310, 28, "tasks"), text(310, 163, "count"), text(310, 62, "count"), text(310, 128, "tasks")]
     parts.append(text(500, 95, "they do not know each other", kind="note"))
     return svg(620, 180, "Both processes compute the same server from a key", parts)
 

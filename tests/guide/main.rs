@@ -43,12 +43,10 @@ fn chapters() -> Vec<PathBuf> {
     files.map(|file| folder.join(file)).collect()
 }
 
-fn execute(chapter: usize) {
-    let text = fs::read_to_string(&chapters()[chapter]).unwrap();
-    let blocks = blocks(&text);
+/// Executes the commands of a chapter.
+fn execute(chapter: &Path, mut shell: Shell) {
+    let blocks = blocks(&fs::read_to_string(chapter).unwrap());
     assert!(!blocks.is_empty(), "the chapter has no commands");
-    // Chapter 0 starts memcached itself, and names it for all chapters.
-    let mut shell = if chapter == 0 { Shell::new() } else { Shell::with_memcached() };
     for block in blocks {
         run(&mut shell, &block);
     }
@@ -68,17 +66,27 @@ fn run(shell: &mut Shell, block: &Block) {
     }
 }
 
+#[test]
+fn the_front_page_prints_what_its_text_says() {
+    execute(&guide().join("src/README.md"), Shell::new());
+}
+
+#[test]
+fn chapter_0_prints_what_its_text_says() {
+    // It starts memcached itself, and names it for all chapters.
+    execute(&chapters()[0], Shell::new());
+}
+
 macro_rules! chapters {
     ($($name:ident $number:literal)*) => {$(
         #[test]
         fn $name() {
-            execute($number);
+            execute(&chapters()[$number], Shell::with_memcached());
         }
     )*};
 }
 
 chapters! {
-    chapter_0_prints_what_its_text_says 0
     chapter_1_prints_what_its_text_says 1
     chapter_2_prints_what_its_text_says 2
     chapter_3_prints_what_its_text_says 3

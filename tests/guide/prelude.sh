@@ -19,5 +19,5 @@ cargo() {
 memcached() { # always in the background, where `$!` has to be its process id
   local as_user=()
   if ((EUID == 0)); then as_user=(-u nobody); fi # it refuses to run as root
-  exec memcached -l 127.0.0.1 "${as_user[@]}" "$@"
+  exec memcached "${as_user[@]}" "$@"
 }

@@ -54,7 +54,7 @@ impl Shell {
     /// The shell as chapter 0 leaves it.
     pub fn with_memcached() -> Self {
         let mut shell = Self::new();
-        shell.start("memcached -p 11211", |_| true);
+        shell.start("memcached -l 127.0.0.1 -p 11211", |_| true);
         shell.run("export MEMCACHE_SERVERS=localhost:11211");
         shell
     }

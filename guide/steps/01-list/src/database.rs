@@ -37,17 +37,26 @@ pub struct Database {
 }
 
 impl Database {
-    /// Opens the database in `guide.sqlite3`, or in the file that `DATABASE` names.
+    /// Opens the database in `guide.sqlite3`, or in the file that `DATABASE` names, and brings its tables up to date.
     pub fn open() -> Result<Self, Box<dyn std::error::Error>> {
-        Self::open_file(&std::env::var("DATABASE").unwrap_or("guide.sqlite3".to_owned()))
+        Self::open_file(&file())
     }
 
-    /// Opens a database, and brings its tables up to date.
     pub fn open_file(file: &str) -> Result<Self, Box<dyn std::error::Error>> {
+        let database = Self::connect(file)?;
+        database.migrate()?;
+        Ok(database)
+    }
+
+    /// Opens a database as it is.
+    pub fn connect(file: &str) -> Result<Self, Box<dyn std::error::Error>> {
         let pool = Pool::builder().max_size(4).connection_customizer(Box::new(Patience));
-        let pool = pool.build(ConnectionManager::new(file))?;
-        pool.get()?.run_pending_migrations(MIGRATIONS).map_err(|error| error.to_string())?;
-        Ok(Self { pool })
+        Ok(Self { pool: pool.build(ConnectionManager::new(file))? })
+    }
+
+    pub fn migrate(&self) -> Result<(), Box<dyn std::error::Error>> {
+        let migrated = self.pool.get()?.run_pending_migrations(MIGRATIONS).map(drop);
+        Ok(migrated.map_err(|error| error.to_string())?)
     }
 
     /// Runs a query on a thread for blocking work, so that other visitors do not wait.
@@ -77,6 +86,11 @@ impl Database {
 }
 // ANCHOR_END: database
 
+/// The file of the database.
+pub fn file() -> String {
+    std::env::var("DATABASE").unwrap_or("guide.sqlite3".to_owned())
+}
+
 pub fn insert(conn: &mut SqliteConnection, name: &str) -> QueryResult<()> {
     diesel::insert_into(task::table).values(task::name.eq(name)).execute(conn).map(drop)
 }
@@ -85,7 +99,7 @@ pub fn delete(conn: &mut SqliteConnection, id: i32) -> QueryResult<()> {
     diesel::delete(task::table.find(id)).execute(conn).map(drop)
 }
 
-/// An error for the visitor. Its cause is for whoever runs the program.
+/// An error for the visitor. Its cause is printed for you.
 pub fn failed(cause: impl Display) -> Error {
     eprintln!("{cause}");
     ErrorInternalServerError("Something went wrong. Try again.")

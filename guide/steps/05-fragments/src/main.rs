@@ -81,7 +81,7 @@ async fn delete(writer: Data<DieselWriter<Pool>>, id: Path<i32>) -> Result<Redir
 }
 
 // ANCHOR: stats
-async fn stats(cache: Data<Cache>) -> String {
+async fn stats(cache: Data<Cache>, at_start: Data<Gets>) -> String {
     let mut lines = String::new();
     for (layer, counted) in cache.stats() {
         if counted.hits + counted.misses == 0 {
@@ -89,12 +89,20 @@ async fn stats(cache: Data<Cache>) -> String {
         }
         lines += &format!("{layer}: {} hits, {} misses\n", counted.hits, counted.misses);
     }
-    // What the servers themselves count.
-    for server in cache.server_reports().await {
-        let gets = server.stats.get("cmd_get").cloned().unwrap_or_default();
+    if cache.is_shared() {
+        let gets = gets(&cache).await.0 - at_start.0;
         lines += &format!("memcached: {gets} gets\n");
     }
     lines
+}
+
+/// The gets that memcached itself has counted.
+struct Gets(u64);
+
+async fn gets(cache: &Cache) -> Gets {
+    let reports = cache.server_reports().await;
+    let gets = reports.iter().filter_map(|server| server.stats.get("cmd_get")?.parse::<u64>().ok());
+    Gets(gets.sum())
 }
 // ANCHOR_END: stats
 
@@ -109,6 +117,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // ANCHOR_END: near
     let name = cache.backend_name();
     let writer = Data::new(cache.diesel_writer(pool));
+    let at_start = Data::new(gets(&cache).await);
     let (database, cache, templates) =
         (Data::new(database), Data::new(cache), Data::new(templates()?));
     let server = HttpServer::new(move || {
@@ -117,6 +126,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             .app_data(cache.clone())
             .app_data(writer.clone())
             .app_data(templates.clone())
+            .app_data(at_start.clone())
             .wrap(from_fn(refuse_other_sites))
             .service(web::resource("/").get(list).post(add))
             .service(web::resource("/by-id").get(list_by_id))

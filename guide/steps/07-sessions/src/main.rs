@@ -2,8 +2,8 @@
 
 use actix_session::{Session, SessionMiddleware};
 use actix_web::{
-    App, HttpResponse, HttpServer, Result,
-    cookie::{Cookie, Key},
+    App, HttpRequest, HttpResponse, HttpServer, Result,
+    cookie::{Cookie, Key, SameSite},
     http::header,
     middleware::from_fn,
     web::{self, Data, Form, Path},
@@ -43,6 +43,7 @@ async fn list(
     database: Data<Database>,
     templates: Data<Templates>,
     session: Session,
+    req: HttpRequest,
 ) -> Result<HttpResponse> {
     let read = async || database.tasks().await;
     let mut context = Context::new();
@@ -52,15 +53,19 @@ async fn list(
     context.insert("message", &message);
     let page = templates.render(&cache.layer("fragment"), "list.html", &context).await;
     let mut response = HttpResponse::Ok().content_type("text/html").body(page.map_err(failed)?);
-    if message.is_some() {
+    // Also if the session is lost: the marker must not outlive the message.
+    if req.cookie("message").is_some() {
         response.add_removal_cookie(&marker())?;
+        let private = header::HeaderValue::from_static("private, no-store");
+        response.headers_mut().insert(header::CACHE_CONTROL, private);
     }
     Ok(response)
 }
 
 /// Tells the cache of pages that a message waits for this visitor.
 fn marker() -> Cookie<'static> {
-    Cookie::build("message", "waits").path("/").http_only(true).finish()
+    let marker = Cookie::build("message", "waits").path("/").http_only(true);
+    marker.same_site(SameSite::Lax).finish()
 }
 
 fn back_with(session: &Session, message: &str) -> Result<HttpResponse> {

@@ -83,9 +83,9 @@ async fn main() -> ExitCode {
 }
 
 async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
-    // Migrates, too.
-    let database = Database::open()?;
+    let database = Database::connect(&database::file())?;
     if std::env::args().nth(1).as_deref() == Some("migrate") {
+        database.migrate()?;
         println!("the tables are up to date");
         return Ok(());
     }

@@ -5,6 +5,7 @@ use actix_web::{
     http::header,
     web::{Bytes, Data},
 };
+use diesel::{RunQueryDsl, SqliteConnection};
 use prometheus_client::{encoding::text, registry::Registry};
 use step_01::database::Database;
 
@@ -18,7 +19,8 @@ pub async fn healthz() -> &'static str {
 
 /// 200 while the app can work: with its database. Without its cache it is only slower.
 pub async fn readyz(database: Data<Database>) -> HttpResponse {
-    match database.tasks().await {
+    let query = |conn: &mut SqliteConnection| diesel::sql_query("SELECT 1").execute(conn);
+    match database.run(query).await {
         Ok(_) => HttpResponse::Ok().body("ready\n"),
         Err(_) => HttpResponse::ServiceUnavailable().body("no database\n"),
     }
@@ -34,7 +36,8 @@ pub async fn metrics(
     let expected = Bytes::from(format!("Bearer {token}"));
     let sent = req.headers().get(header::AUTHORIZATION);
     if sent.is_none_or(|sent| sent.as_bytes() != expected) {
-        return HttpResponse::Unauthorized().finish();
+        let challenge = (header::WWW_AUTHENTICATE, "Bearer");
+        return HttpResponse::Unauthorized().insert_header(challenge).finish();
     }
     let mut body = String::new();
     match text::encode(&mut body, &registry) {

@@ -107,7 +107,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
             sleep(Duration::from_millis(20)).await;
         }
         let seconds = started.elapsed().as_secs_f32();
-        println!("  visitor, {seconds:.1} s later: sees {}", shown(&cache, &database).await?);
+        let seen = shown(&cache, &database).await?;
+        let verdict = if seen.contains("Tea") { "right" } else { "stale until the next write" };
+        println!("  visitor, {seconds:.1} s later: sees {seen}: {verdict}");
     }
     Ok(())
 }
