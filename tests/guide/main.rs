@@ -129,3 +129,28 @@ fn every_program_has_at_most_250_lines_of_rust() {
         }
     }
 }
+
+#[test]
+fn every_link_to_the_repository_has_the_address_in_cargo_toml() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders: Vec<_> = ["", "docs", "guide", "guide/src"].map(|name| root.join(name)).into();
+    folders.extend(fs::read_dir(root.join("crates")).unwrap().map(|entry| entry.unwrap().path()));
+    let mut links = 0;
+    for file in folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap()) {
+        let file = file.unwrap().path();
+        let is_text = |extension| ["md", "toml", "json"].iter().any(|text| *text == extension);
+        if !file.extension().is_some_and(is_text) {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        for (at, _) in text.match_indices("/tasklist") {
+            let begin = text[..at].rfind(|c: char| c.is_whitespace() || "\"'(=<".contains(c));
+            let link = &text[begin.map_or(0, |begin| begin + 1)..at + "/tasklist".len()];
+            if link.starts_with("https://github.com/") {
+                assert_eq!(link, env!("CARGO_PKG_REPOSITORY"), "{}", file.display());
+                links += 1;
+            }
+        }
+    }
+    assert!(links > 10, "{links} links");
+}

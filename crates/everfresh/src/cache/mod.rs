@@ -41,7 +41,7 @@ use crate::{
         frame::{Secret, Stamp},
         types::BackendError,
     },
-    freshness::{flight::Flights, lease::Filler},
+    freshness::{expected::ExpectedMisses, flight::Flights, lease::Filler},
 };
 
 /// The name of the layer of a cache that was not made by [`Cache::layer`].
@@ -91,6 +91,7 @@ struct Inner {
     prefix: String,
     default_lifetime: Option<Duration>,
     flights: Flights,
+    expected_misses: ExpectedMisses,
     stats: Registry,
     near: Near,
     /// The version and types of each memo that was used, by its name.
@@ -117,6 +118,7 @@ impl Cache {
             prefix,
             default_lifetime,
             flights,
+            expected_misses: ExpectedMisses::default(),
             stats,
             near,
             #[cfg(debug_assertions)]
@@ -158,6 +160,10 @@ impl Cache {
     /// Fills slots of this layer, one computation per key at a time.
     pub(crate) fn filler(&self) -> Filler<'_> {
         Filler { entries: &self.entries, flights: &self.inner.flights }
+    }
+
+    pub(crate) fn expected_misses(&self) -> &ExpectedMisses {
+        &self.inner.expected_misses
     }
 
     /// Returns a key as the backend knows it.

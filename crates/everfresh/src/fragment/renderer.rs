@@ -33,9 +33,10 @@ use crate::{
         lifetime::Lifetime,
         near::{Near, NearValue},
     },
+    freshness::lease::is_made_of_new_value,
 };
 
-/// The number of fragments within missing ones that are rendered before others are fetched.
+/// The number of fragments that are rendered, because they are likely to be new, before others are fetched.
 const MAX_AT_ONCE: usize = 2;
 
 /// A `{% cache %}` tag in a template.
@@ -71,6 +72,8 @@ pub(super) struct Scope {
     default_lifetime: Option<Duration>,
     fingerprint_key: FingerprintKey,
     near: Near,
+    /// Whether the page is made of a value that was computed for it.
+    is_of_new_value: bool,
 }
 
 impl Scope {
@@ -80,6 +83,7 @@ impl Scope {
             default_lifetime: cache.resolve(Lifetime::Default).fresh,
             fingerprint_key: cache.entries().fingerprint_key(),
             near: cache.near().clone(),
+            is_of_new_value: is_made_of_new_value(),
         }
     }
 }
@@ -226,10 +230,11 @@ impl Renderer {
     }
 
     /// Returns whether a fragment that this process does not have is rendered rather than fetched: one of the first
-    /// within a missing fragment, if this process would otherwise have it. After a write, it is the one that
-    /// has changed; fetching it would take a round trip, in vain, and another run.
+    /// within a missing fragment, or of a new value, if this process would otherwise have it. After a write, it is the
+    /// one that has changed; fetching it would take a round trip, in vain, and another run.
     fn is_rendered_at_once(&self, near: Option<u128>) -> bool {
-        near.is_some() && !self.in_progress.is_empty() && self.at_once < MAX_AT_ONCE
+        let is_likely_new = self.scope.is_of_new_value || !self.in_progress.is_empty();
+        near.is_some() && is_likely_new && self.at_once < MAX_AT_ONCE
     }
 
     /// Notes that the body of a fragment is rendered next, and returns the empty value that

@@ -111,13 +111,17 @@ impl Cache {
     pub async fn invalidate(&self, invalidation: &Invalidation) -> bool {
         let all: Vec<_> =
             invalidation.levels.iter().flatten().map(|key| self.full_key(key)).collect();
-        if self.entries().keeps_order(&all) {
-            return self.entries().delete_many(&all).await.into_iter().all(|confirmed| confirmed);
-        }
         let mut confirmed = true;
-        for keys in &invalidation.levels {
-            let keys: Vec<_> = keys.iter().map(String::as_str).collect();
-            confirmed &= self.delete_many(&keys).await;
+        if self.entries().keeps_order(&all) {
+            confirmed = self.entries().delete_many(&all).await.into_iter().all(|deleted| deleted);
+        } else {
+            for keys in &invalidation.levels {
+                let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+                confirmed &= self.delete_many(&keys).await;
+            }
+        }
+        if self.is_shared() {
+            self.expected_misses().add(all);
         }
         confirmed
     }

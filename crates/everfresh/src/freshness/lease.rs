@@ -5,7 +5,10 @@
 //! may have been read before, is not kept. The rules are those of "Scaling Memcache at Facebook",
 //! section 3.2.1, with the token checked by compare-and-swap.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use tokio::time::timeout;
@@ -35,19 +38,29 @@ const MAX_WAIT_STEPS: u32 = 20;
 const MAX_ATTEMPTS: u32 = 3;
 
 tokio::task_local! {
-    /// Set while a task computes a value that is to be stored.
-    static FILLING: ();
+    /// Set while a task computes a value that is to be stored: whether it has computed another one for it.
+    static FILLING: Cell<bool>;
 }
 
 /// Returns whether the task computes a value that is to be stored. What that is made of is likely to be missing,
 /// too: after a write, or in an empty cache.
 pub(crate) fn is_within_computation() -> bool {
-    FILLING.try_with(|()| ()).is_ok()
+    FILLING.try_with(|_| ()).is_ok()
+}
+
+/// Returns whether the task computes a value that is to be stored of one that it has just computed, too. What is made
+/// of that one alone is missing everywhere, unless another process has just made it.
+#[cfg_attr(not(feature = "tera"), expect(dead_code, reason = "asked by fragments"))]
+pub(crate) fn is_made_of_new_value() -> bool {
+    FILLING.try_with(Cell::get).unwrap_or(false)
 }
 
 /// Runs the computation of a value that is to be stored.
 pub(super) async fn within_computation<F: Future>(computation: F) -> F::Output {
-    FILLING.scope((), computation).await
+    let output = FILLING.scope(Cell::new(false), computation).await;
+    // Outside of any other computation there is nothing to note.
+    let _ = FILLING.try_with(|has_computed| has_computed.set(true));
+    output
 }
 
 /// The outcome of reserving a slot.

@@ -14,13 +14,15 @@
 //! - [`stale`]: an entry with a lifetime of its own may be served for some time after it, while one caller
 //!   computes it again.
 //!
-//! Answers do not wait for stores: `beside`.
+//! Answers do not wait for stores: `beside`. After a deletion by this process, a page is looked up and reserved in one
+//! round trip: `expected`.
 //!
 //! `tests/model` specifies them together.
 
 use std::time::Duration;
 
 pub(crate) mod beside;
+pub(crate) mod expected;
 pub(crate) mod flight;
 pub(crate) mod group;
 mod heartbeat;

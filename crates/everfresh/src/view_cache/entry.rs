@@ -152,7 +152,12 @@ impl Settings {
     pub(super) async fn look_up(&self, key: &mut PageKey) -> PageLookup {
         let entries = self.cache.entries();
         let found = if key.is_variant() || key.groups.is_empty() {
-            entries.look_up(key.slot()).await
+            if !key.is_variant() && self.cache.expected_misses().take(&key.main) {
+                // Look up and reserve in one round trip.
+                Lookup::Unknown
+            } else {
+                entries.look_up(key.slot()).await
+            }
         } else {
             let look_up = entries.look_up_in(&key.main, self.version, &key.groups);
             // In a box, because it would be the larger part of the future of every hit.

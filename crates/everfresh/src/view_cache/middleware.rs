@@ -171,7 +171,9 @@ impl Settings {
                 PageLookup::Missing(found) => found,
                 PageLookup::Unknown => break,
             };
-            self.cache.entries().note(key.key(), CacheEventKind::Miss, stopwatch.elapsed());
+            if !matches!(found, Lookup::Unknown) {
+                self.cache.entries().note(key.key(), CacheEventKind::Miss, stopwatch.elapsed());
+            }
             if self.uncacheable.contains(key.key()) {
                 log_refusal(req.path(), Refusal::Uncacheable);
                 return Box::pin(self.answer_uncached(req, service, key)).await;
@@ -224,11 +226,21 @@ impl Settings {
                 Err(ErrorInternalServerError("the handler was called twice (bug in everfresh)"))
             }
         };
+        // A lookup that reserves the key is counted when its outcome is known.
+        let was_unknown = matches!(found, Lookup::Unknown);
+        let note = |kind| {
+            if was_unknown {
+                self.cache.entries().note(key.key(), kind, None);
+            }
+        };
         let filled = self.cache.filler().fill(key.slot(), found, encode, call_handler).await;
-        let filled =
-            filled.inspect_err(|_| self.uncacheable.add(key.key(), uncacheable::BY_REQUEST))?;
+        let filled = filled.inspect_err(|_| {
+            note(CacheEventKind::Miss);
+            self.uncacheable.add(key.key(), uncacheable::BY_REQUEST);
+        })?;
         let (body, call_handler) = match filled {
             FillOutcome::Computed { value, is_stored } => {
+                note(CacheEventKind::Miss);
                 if let Some(time) = value.uncacheable_for() {
                     self.uncacheable.add(key.key(), time);
                 }
@@ -237,18 +249,21 @@ impl Settings {
             }
             FillOutcome::Cached(body, call_handler) => (body, call_handler),
         };
-        // A concurrent request has filled the entry.
+        // A concurrent request has filled the entry, or it was there in spite of the deletion.
         match (self.read(&body, None).await, pending.take()) {
             (PageLookup::Page(page, at), Some(req)) => {
-                let status = format!("{}; collapsed", key.miss_status());
-                let res = respond(req.headers(), &page, Some(at), Some(&status)).await;
+                note(CacheEventKind::Hit { bytes: page.length() });
+                let collapsed = (!was_unknown).then(|| format!("{}; collapsed", key.miss_status()));
+                let res = respond(req.headers(), &page, Some(at), collapsed.as_deref()).await;
                 Ok(FillResult::Response(req.into_response(res.map_into_right_body())))
             }
             (PageLookup::Variants(generation, names), Some(req)) if !key.is_variant() => {
+                note(CacheEventKind::Miss);
                 Ok(FillResult::Varies(req, generation, names))
             }
             // Its page cannot be used, so this request calls its own handler.
             (_, req) => {
+                note(CacheEventKind::Miss);
                 pending.set(req);
                 Ok(FillResult::Response(finish(call_handler().await?, key, false).await))
             }
