@@ -143,11 +143,11 @@ fn every_link_to_the_repository_has_the_address_in_cargo_toml() {
             continue;
         }
         let text = fs::read_to_string(&file).unwrap();
-        for (at, _) in text.match_indices("/tasklist") {
-            let begin = text[..at].rfind(|c: char| c.is_whitespace() || "\"'(=<".contains(c));
-            let link = &text[begin.map_or(0, |begin| begin + 1)..at + "/tasklist".len()];
-            if link.starts_with("https://github.com/") {
-                assert_eq!(link, env!("CARGO_PKG_REPOSITORY"), "{}", file.display());
+        for link in text.split("https://github.com/").skip(1) {
+            let mut parts = link.split(|c: char| c.is_whitespace() || "/)>\"'`#?".contains(c));
+            if let (Some(owner), Some("tasklist")) = (parts.next(), parts.next()) {
+                let address = format!("https://github.com/{owner}/tasklist");
+                assert_eq!(address, env!("CARGO_PKG_REPOSITORY"), "{}", file.display());
                 links += 1;
             }
         }
