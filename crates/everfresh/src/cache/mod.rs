@@ -7,6 +7,7 @@ pub(crate) mod counters;
 #[cfg(feature = "memcached")]
 pub(crate) mod environment;
 pub(crate) mod events;
+mod expected;
 pub(crate) mod key;
 pub(crate) mod lifetime;
 mod many;
@@ -30,6 +31,7 @@ use self::{
         CacheEventKind, Events, Observer, Stopwatch,
         stats::{LayerStats, Registry},
     },
+    expected::ExpectedMisses,
     key::full_key,
     lifetime::{Lifetime, Term},
     near::Near,
@@ -41,7 +43,7 @@ use crate::{
         frame::{Secret, Stamp},
         types::BackendError,
     },
-    freshness::{expected::ExpectedMisses, flight::Flights, lease::Filler},
+    freshness::{flight::Flights, lease::Filler},
 };
 
 /// The name of the layer of a cache that was not made by [`Cache::layer`].

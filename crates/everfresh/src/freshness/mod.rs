@@ -15,14 +15,13 @@
 //!   computes it again.
 //!
 //! Answers do not wait for stores: `beside`. After a deletion by this process, a page is looked up and reserved in one
-//! round trip: `expected`.
+//! round trip: `cache/expected`.
 //!
 //! `tests/model` specifies them together.
 
 use std::time::Duration;
 
 pub(crate) mod beside;
-pub(crate) mod expected;
 pub(crate) mod flight;
 pub(crate) mod group;
 mod heartbeat;

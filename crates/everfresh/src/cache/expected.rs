@@ -17,7 +17,7 @@ impl ExpectedMisses {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn add(&self, deleted: Vec<String>) {
+    pub(crate) fn add(&self, deleted: Vec<String>) {
         let mut keys = self.keys();
         if keys.len() >= MAX_KEYS {
             keys.clear();
