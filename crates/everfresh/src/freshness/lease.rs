@@ -48,8 +48,8 @@ pub(crate) fn is_within_computation() -> bool {
     FILLING.try_with(|_| ()).is_ok()
 }
 
-/// Returns whether the task computes a value that is to be stored of one that it has just computed, too. What is made
-/// of that one alone is missing everywhere, unless another process has just made it.
+/// Returns whether the task computes a value to be stored, and has computed another value for it. A fragment of that
+/// other value is missing everywhere, unless another process has just rendered it.
 #[cfg_attr(not(feature = "tera"), expect(dead_code, reason = "asked by fragments"))]
 pub(crate) fn is_made_of_new_value() -> bool {
     FILLING.try_with(Cell::get).unwrap_or(false)

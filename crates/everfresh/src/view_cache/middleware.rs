@@ -258,7 +258,7 @@ impl Settings {
                 Ok(FillResult::Response(req.into_response(res.map_into_right_body())))
             }
             (PageLookup::Variants(generation, names), Some(req)) if !key.is_variant() => {
-                note(CacheEventKind::Miss);
+                // Counted by the lookup of the variant.
                 Ok(FillResult::Varies(req, generation, names))
             }
             // Its page cannot be used, so this request calls its own handler.

@@ -89,7 +89,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let cache = Cache::from_env_with_ledger(DieselLedger(pool.clone()))?.prefix("step9:").build();
     let name = cache.backend_name();
     let writer = Data::new(cache.diesel_writer(pool));
-    let list_template = ("list.html", include_str!("../templates/list.html"));
+    let list_template = ("list.html", include_str!("../../06-pages/templates/list.html"));
     let templates = Templates::new(Tera::default(), [list_template])?;
     // Pages of other templates are not used.
     let views = ViewCache::builder(cache.layer("view")).version(templates.digest()).build();

@@ -102,7 +102,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     // ANCHOR_END: main
     let name = cache.backend_name();
     let writer = Data::new(cache.diesel_writer(pool));
-    let list_template = ("list.html", include_str!("../templates/list.html"));
+    let list_template = ("list.html", include_str!("../../06-pages/templates/list.html"));
     let templates = Templates::new(Tera::default(), [list_template])?;
     let views = ViewCache::builder(cache.layer("view")).version(templates.digest()).build();
     let address = settings.address.clone();

@@ -84,7 +84,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut apps = Vec::new();
         for level in 0..LEVELS.len() {
             let [queries, fragments, views] = caches(level, count)?;
-            let list_template = ("list.html", include_str!("../templates/list.html"));
+            let list_template = ("list.html", include_str!("../../06-pages/templates/list.html"));
             let templates = Templates::new(Tera::default(), [list_template])?;
             let views = ViewCache::builder(views).version(templates.digest()).build();
             let site =
