@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
@@ -10,8 +11,8 @@ pub const MAX_KEY_BYTES: usize = 250;
 
 /// Separates the prefix of a long key from its hash.
 const SEPARATOR: &[u8] = b":sha256:";
-/// The length of a SHA-256 in hexadecimal digits.
-const HASH_DIGITS: usize = 64;
+/// The length of a SHA-256 in Base64 without padding.
+const HASH_DIGITS: usize = 43;
 /// The length of the prefix of a long key, in bytes. It makes a hashed key [`MAX_KEY_BYTES`] long.
 const PREFIX: usize = MAX_KEY_BYTES - SEPARATOR.len() - HASH_DIGITS;
 
@@ -69,7 +70,7 @@ fn looks_hashed(key: &[u8]) -> bool {
 }
 
 fn hashed(key: &[u8]) -> Vec<u8> {
-    let digits = const_hex::encode(Sha256::digest(key));
+    let digits = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(key));
     [&key[..PREFIX], SEPARATOR, digits.as_bytes()].concat()
 }
 

@@ -15,6 +15,7 @@ use bytes::{Buf, BytesMut};
 use thiserror::Error;
 use tokio::{
     io::{AsyncReadExt, AsyncWrite},
+    task::yield_now,
     time::{Sleep, sleep_until, timeout, timeout_at},
 };
 
@@ -24,6 +25,7 @@ use super::{
     establish::{Opened, connection_failed, establish},
     frame::Frame,
     pipeline::{Pipeline, UnexpectedResponse, Writes},
+    spares::{LARGE, Spares},
 };
 use crate::{
     address::ServerAddress,
@@ -35,7 +37,7 @@ use crate::{
 };
 
 /// The least space for a read, in bytes. Small values share a block.
-const READ_BLOCK: usize = 32 * 1024;
+pub(super) const READ_BLOCK: usize = 32 * 1024;
 
 /// The most memory that is allocated for a value before it arrives, in bytes.
 const READ_AHEAD: usize = 1024 * 1024;
@@ -220,6 +222,9 @@ struct IoLoop<'a> {
     written: usize,
     /// Bytes that are not yet decoded.
     reading: BytesMut,
+    spares: Spares,
+    /// Whether the last read has completed a large value.
+    has_delivered_large: bool,
     /// Scratch space for [`Pipeline::deliver`].
     woken: Vec<Waker>,
     alarm: Pin<Box<Sleep>>,
@@ -238,6 +243,8 @@ impl<'a> IoLoop<'a> {
             writes: Writes::default(),
             written: 0,
             reading: BytesMut::with_capacity(READ_BLOCK),
+            spares: Spares::default(),
+            has_delivered_large: false,
             woken: Vec::new(),
             alarm: Box::pin(sleep_until(Instant::now().into())),
             alarm_is_set: false,
@@ -289,10 +296,14 @@ impl<'a> IoLoop<'a> {
             Poll::Ready(Err(error)) => return Err(ConnectionEnd::Failed(connection_failed(error))),
             Poll::Ready(Ok(_)) => {}
         }
-        let (codec, reading, mut needed) = (self.codec, &mut self.reading, 0);
+        let (codec, reading) = (self.codec, &mut self.reading);
+        let (mut needed, mut longest) = (0, 0);
         let max_body = self.driver.server.config.max_response_body();
         let next = || match codec.decode(reading, max_body)? {
-            Frame::Response(response) => Ok(Some(response)),
+            Frame::Response(response) => {
+                longest = longest.max(response.value.len());
+                Ok(Some(response))
+            }
             Frame::Incomplete(length) => {
                 needed = length;
                 Ok(None)
@@ -301,16 +312,29 @@ impl<'a> IoLoop<'a> {
         let delivered: Result<(), ReadError> =
             self.driver.connection.pipeline.deliver(next, &mut self.woken);
         delivered.map_err(|error| ConnectionEnd::Failed(Outage::Protocol(error.to_string())))?;
-        // Make room for the rest of a large value. The buffer at most doubles in each step, because
-        // the length is not to be trusted until the bytes arrive.
+        self.has_delivered_large = longest >= LARGE;
+        if self.has_delivered_large {
+            self.spares.keep(longest, &mut self.reading);
+        }
+        self.make_room(needed);
+        Ok(true)
+    }
+
+    /// Makes room for the rest of a response of `needed` bytes, or for the next one if that is not known.
+    fn make_room(&mut self, needed: usize) {
         let missing = needed.saturating_sub(self.reading.len());
+        let has_room = self.reading.capacity() - self.reading.len() >= missing;
+        if needed >= LARGE && (has_room || self.spares.take(needed, &mut self.reading)) {
+            return;
+        }
+        // The buffer at most doubles in each step, because the length is not to be trusted until the bytes
+        // arrive.
         let ahead = READ_AHEAD.max(self.reading.len());
         self.reading.reserve(missing.min(ahead).max(HEADER));
         // Start a new block when the old one is nearly full, so that reads do not become tiny.
         if self.reading.capacity() - self.reading.len() < READ_BLOCK / 8 && missing < READ_BLOCK {
             self.reading.reserve(READ_BLOCK);
         }
-        Ok(true)
     }
 
     /// Returns the end for a connection that the server has closed.
@@ -353,6 +377,12 @@ impl<'a> IoLoop<'a> {
             }
             let wrote = self.write(cx)?;
             let read = self.read(cx)?;
+            if std::mem::take(&mut self.has_delivered_large) {
+                // Its reader runs first and, if it drops the value, the next one is read into the same memory.
+                // (Woken by itself, this task would run before the tasks of a `LocalSet`.)
+                let _ = pin!(yield_now()).poll(cx);
+                return self.check_deadline(cx);
+            }
             if !wrote && !read {
                 if !self.writing.is_empty() {
                     // The socket accepts no more bytes, but the deadline of a new request must set

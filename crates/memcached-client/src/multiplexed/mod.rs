@@ -15,6 +15,7 @@ mod meta;
 mod operations;
 mod packing;
 mod pipeline;
+mod spares;
 
 use std::{
     future::Future,
