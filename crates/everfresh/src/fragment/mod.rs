@@ -1,20 +1,22 @@
 //! `{% cache %}` for Tera: fragments of a page, stored in the cache.
 //!
 //! `scan`, `arguments` and `lower` rewrite templates and know only their language. `renderer`
-//! renders a page with placeholders for its fragments, and `page` replaces them by the fragments.
+//! renders a page with placeholders for its fragments, and `page` replaces them by the fragments. `offload`
+//! decides on which thread.
 //! Only this file accesses the cache.
 
 mod arguments;
 mod digest;
 mod key;
 mod lower;
+mod offload;
 mod page;
 mod placeholder;
 mod renderer;
 mod report;
 mod scan;
 
-use std::{borrow::Borrow, collections::HashMap, fmt, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc};
 
 use bytestring::ByteString;
 use serde::Serialize;
@@ -24,6 +26,7 @@ pub use self::key::fragment_key;
 use self::{
     digest::{Digests, Source},
     lower::TagError,
+    offload::Offload,
     page::{CachedFragment, FragmentRequest, RenderedFragment, RenderedPage},
     renderer::{Renderer, Scope, Site},
     report::WrittenTemplates,
@@ -31,7 +34,7 @@ use self::{
 use crate::{
     backend::entries::NewEntry,
     cache::{Cache, events::CacheEventKind, lifetime::Term, near::NearValue},
-    freshness::beside::beside,
+    freshness::{beside::beside, lease::is_outdated},
 };
 
 /// The most times that a page may be rendered. It takes one run, and one more for each level of nested
@@ -63,6 +66,10 @@ const MAX_RUNS: usize = 16;
 /// other fragments, but no `{% block %}`, and `{% set %}` only within a loop of its own. The
 /// outermost fragments of a page are fetched in one round trip per server. Fragments within missing
 /// fragments take one more per level of nesting.
+///
+/// A template that took a millisecond or longer is rendered on a thread for blocking work the next time, at most
+/// as many at once as there are cores, so that other requests of the worker need not wait for it. So functions
+/// and filters must not rely on the thread.
 ///
 /// A page is rendered more than once if fragments are missing, and always if output with fragments
 /// is used as a value (`{% filter %}`, `{% set %}`, `super()` within an expression). So functions
@@ -108,6 +115,7 @@ pub struct Templates {
     /// Whether all output with fragments is shown unchanged, so that placeholders can be replaced
     /// after rendering.
     can_splice: bool,
+    offload: Offload,
     digest: u64,
 }
 
@@ -196,7 +204,9 @@ impl Templates {
         let templates = lowered.iter().map(|(name, _, template)| (name, &template.plain));
         plain.add_raw_templates(templates).map_err(|error| written.restore(error))?;
         let (tera, plain) = (Arc::new(tera), Arc::new(plain));
-        Ok(Self { tera, plain, sites: sites.into(), written, can_splice, digest })
+        let offload = Offload::new(sources.iter().map(|(name, _)| name.as_ref()));
+        let sites = sites.into();
+        Ok(Self { tera, plain, sites, written, can_splice, offload, digest })
     }
 
     /// Serves only entries that were stored with this version. Use it for anything that fragments
@@ -227,7 +237,7 @@ impl Templates {
         template: &str,
         context: &Context,
     ) -> TeraResult<String> {
-        let rendered = self.render_with(cache, template, || Ok(context)).await;
+        let rendered = self.render_with(cache, template, || Ok(Cow::Borrowed(context))).await;
         rendered.map_err(|error| self.written.restore(error))
     }
 
@@ -246,26 +256,35 @@ impl Templates {
         template: &str,
         page: &impl Serialize,
     ) -> TeraResult<String> {
-        let rendered = self.render_with(cache, template, || Context::from_serialize(page)).await;
+        let rendered = self
+            .render_with(cache, template, || Context::from_serialize(page).map(Cow::Owned))
+            .await;
         rendered.map_err(|error| self.written.restore(error))
     }
 
-    async fn render_with<C: Borrow<Context>>(
+    async fn render_with<'c>(
         &self,
         cache: &Cache,
         template: &str,
-        context: impl Fn() -> TeraResult<C>,
+        context: impl Fn() -> TeraResult<Cow<'c, Context>>,
     ) -> TeraResult<String> {
         if self.sites.is_empty() || cache.entries().is_null() {
-            return self.plain.render(template, context()?.borrow());
+            let (plain, context) = (&self.plain, context()?);
+            return if self.offload.is_long(template) {
+                let (plain, name, context) =
+                    (Arc::clone(plain), template.to_owned(), context.into_owned());
+                self.offload.run(template, move || plain.render(&name, &context)).await?
+            } else {
+                self.offload.run_here(template, || plain.render(template, &context))
+            };
         }
         let mut renderer = Renderer::new(Arc::clone(&self.sites), Arc::new(Scope::of(cache)));
         let mut run = 1;
         loop {
             // In the last run no fragment is left for later, so the page is complete.
             let may_defer = run < MAX_RUNS;
-            let render = || self.tera.render(template, context()?.borrow());
-            let mut page = renderer.run(may_defer, render);
+            let mut page;
+            (renderer, page) = self.run(renderer, may_defer, template, context()?).await?;
             if page.requests.is_empty() {
                 return store(cache, page).await;
             }
@@ -279,6 +298,28 @@ impl Templates {
             renderer.learn(page.requests, found);
             run += 1;
         }
+    }
+
+    /// Renders the page once.
+    async fn run(
+        &self,
+        mut renderer: Renderer,
+        may_defer: bool,
+        template: &str,
+        context: Cow<'_, Context>,
+    ) -> TeraResult<(Renderer, RenderedPage)> {
+        if self.offload.is_long(template) {
+            let (tera, name, context) =
+                (Arc::clone(&self.tera), template.to_owned(), context.into_owned());
+            let run = move || {
+                let page = renderer.run(may_defer, || tera.render(&name, &context));
+                (renderer, page)
+            };
+            return self.offload.run(template, run).await;
+        }
+        let render = || self.tera.render(template, &context);
+        let page = self.offload.run_here(template, || renderer.run(may_defer, render));
+        Ok((renderer, page))
     }
 }
 
@@ -345,7 +386,7 @@ async fn store(cache: &Cache, rendered: RenderedPage) -> TeraResult<String> {
         let entry = NewEntry { key: request.key, stamp: request.stamp, body: body.into_bytes() };
         by_lifetime.entry(cache.resolve(request.lifetime)).or_default().push(entry);
     }
-    if !by_lifetime.is_empty() {
+    if !by_lifetime.is_empty() && !is_outdated() {
         let entries = entries.clone();
         beside(async move {
             for (term, new) in by_lifetime {

@@ -8,6 +8,7 @@ mod diesel_ledger;
 mod fragments;
 mod freshness;
 mod groups;
+mod long_pages;
 mod lowering;
 mod sessions;
 mod values;
