@@ -4,10 +4,10 @@ pub(crate) mod builder;
 pub(crate) mod codec;
 pub(crate) mod compute;
 pub(crate) mod counters;
+pub(crate) mod deletions;
 #[cfg(feature = "memcached")]
 pub(crate) mod environment;
 pub(crate) mod events;
-mod expected;
 pub(crate) mod key;
 pub(crate) mod lifetime;
 mod many;
@@ -27,11 +27,11 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use self::{
     codec::{deserialize, serialize},
+    deletions::Deletions,
     events::{
         CacheEventKind, Events, Observer, Stopwatch,
         stats::{LayerStats, Registry},
     },
-    expected::ExpectedMisses,
     key::full_key,
     lifetime::{Lifetime, Term},
     near::Near,
@@ -93,7 +93,7 @@ struct Inner {
     prefix: String,
     default_lifetime: Option<Duration>,
     flights: Flights,
-    expected_misses: ExpectedMisses,
+    deletions: Deletions,
     stats: Registry,
     near: Near,
     /// The version and types of each memo that was used, by its name.
@@ -120,7 +120,7 @@ impl Cache {
             prefix,
             default_lifetime,
             flights,
-            expected_misses: ExpectedMisses::default(),
+            deletions: Deletions::default(),
             stats,
             near,
             #[cfg(debug_assertions)]
@@ -161,11 +161,12 @@ impl Cache {
 
     /// Fills slots of this layer, one computation per key at a time.
     pub(crate) fn filler(&self) -> Filler<'_> {
-        Filler { entries: &self.entries, flights: &self.inner.flights }
+        let Inner { flights, deletions, .. } = &*self.inner;
+        Filler { entries: &self.entries, flights, deletions }
     }
 
-    pub(crate) fn expected_misses(&self) -> &ExpectedMisses {
-        &self.inner.expected_misses
+    pub(crate) fn deletions(&self) -> &Deletions {
+        &self.inner.deletions
     }
 
     /// Returns a key as the backend knows it.

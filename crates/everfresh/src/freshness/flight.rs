@@ -7,7 +7,8 @@
 //!   by then.
 //! - If it began before, but its result was *stored* after the joiner came, no key that makes it
 //!   wrong had been deleted until then, so no such write had been answered either.
-//! - Otherwise the joiner must compute by itself.
+//! - Otherwise it goes with the next flight, in which it has had a place since it came: that one begins after this
+//!   one, so its result is right for all that have a place. The first of them to wake leads it.
 //!
 //! A flight that is on its way to the store takes no joiners.
 
@@ -72,8 +73,21 @@ impl StaleLease {
 
 #[derive(Debug)]
 enum Flight {
-    Running { begun: bool, outcome: watch::Receiver<Outcome> },
-    Ended { lease: StaleLease, since: Instant },
+    Running {
+        begun: bool,
+        outcome: watch::Receiver<Outcome>,
+        /// The next flight, if a task has a place in it.
+        next: Option<watch::Sender<Outcome>>,
+    },
+    /// Tasks have places, but none leads it yet. `lease` is for the one that will.
+    Waiting {
+        outcome: watch::Sender<Outcome>,
+        lease: Option<StaleLease>,
+    },
+    Ended {
+        lease: StaleLease,
+        since: Instant,
+    },
 }
 
 /// The computations that are under way in this process.
@@ -95,31 +109,61 @@ impl Flights {
     /// Joins the flight of `key`, or starts it.
     pub(crate) fn enter(&self, key: &str) -> Role {
         let mut flights = self.flights();
-        let stale_lease = match flights.get(key) {
-            Some(Flight::Running { begun, outcome }) => {
-                return Role::Joiner(Joiner { is_early: !begun, outcome: outcome.clone() });
+        let (sender, stale_lease) = match flights.remove(key) {
+            Some(Flight::Running { begun, outcome, mut next }) => {
+                let place = begun.then(|| {
+                    let next = next.get_or_insert_with(|| watch::Sender::new(Outcome::Pending));
+                    Place { flights: self.clone(), key: key.to_owned(), outcome: next.subscribe() }
+                });
+                let joiner = Joiner { outcome: outcome.clone(), place };
+                flights.insert(key.to_owned(), Flight::Running { begun, outcome, next });
+                return Role::Joiner(joiner);
             }
-            Some(Flight::Ended { lease, .. }) => Some(*lease),
-            None => None,
+            Some(Flight::Waiting { outcome, lease }) => (outcome, lease),
+            Some(Flight::Ended { lease, .. }) => {
+                (watch::Sender::new(Outcome::Pending), Some(lease))
+            }
+            None => (watch::Sender::new(Outcome::Pending), None),
         };
-        let (sender, outcome) = watch::channel(Outcome::Pending);
-        flights.insert(key.to_owned(), Flight::Running { begun: false, outcome });
-        let key = key.to_owned();
-        Role::Leader(Leader {
-            flights: self.clone(),
-            key,
-            sender,
-            stale_lease,
-            takes_joiners: true,
-        })
+        Role::Leader(self.lead(&mut flights, key, sender, stale_lease))
     }
 
-    /// Removes a leader's flight, unless another leader may have replaced it, and remembers a lease
-    /// for the next leader.
+    /// Leads the flight in which `place` is, if none does, else joins it.
+    pub(crate) fn take(&self, place: &Place) -> Role {
+        let mut flights = self.flights();
+        let key = place.key.as_str();
+        match flights.remove(key) {
+            Some(Flight::Waiting { outcome, lease }) if is_of(&outcome, place) => {
+                Role::Leader(self.lead(&mut flights, key, outcome, lease))
+            }
+            other => {
+                flights.extend(other.map(|flight| (key.to_owned(), flight)));
+                Role::Joiner(Joiner { outcome: place.outcome.clone(), place: None })
+            }
+        }
+    }
+
+    fn lead(
+        &self,
+        flights: &mut HashMap<String, Flight>,
+        key: &str,
+        sender: watch::Sender<Outcome>,
+        stale_lease: Option<StaleLease>,
+    ) -> Leader {
+        let (key, outcome) = (key.to_owned(), sender.subscribe());
+        flights.insert(key.clone(), Flight::Running { begun: false, outcome, next: None });
+        Leader { flights: self.clone(), key, sender, stale_lease, takes_joiners: true }
+    }
+
+    /// Ends a leader's flight, unless another leader may have replaced it, and remembers a lease for the
+    /// next leader.
     fn end(&self, key: &str, takes_joiners: bool, lease: Option<StaleLease>) {
         let mut flights = self.flights();
-        if takes_joiners {
-            flights.remove(key);
+        if takes_joiners
+            && let Some(Flight::Running { next: Some(outcome), .. }) = flights.remove(key)
+            && outcome.receiver_count() > 0
+        {
+            flights.insert(key.to_owned(), Flight::Waiting { outcome, lease: None });
         }
         if let Some(lease) = lease {
             remember(&mut flights, key, lease, Instant::now());
@@ -129,14 +173,21 @@ impl Flights {
 
 /// Remembers a lease for the next leader of its key, if there is room for it.
 fn remember(flights: &mut HashMap<String, Flight>, key: &str, lease: StaleLease, now: Instant) {
+    match flights.get_mut(key) {
+        Some(Flight::Running { .. }) => return,
+        Some(Flight::Waiting { lease: waiting, .. }) => {
+            *waiting = Some(lease);
+            return;
+        }
+        Some(Flight::Ended { .. }) | None => {}
+    }
     if flights.len() >= MAX_REMEMBERED {
         flights.retain(|_, flight| match flight {
-            Flight::Running { .. } => true,
+            Flight::Running { .. } | Flight::Waiting { .. } => true,
             Flight::Ended { since, .. } => now.duration_since(*since) < LEASE_LIFETIME,
         });
     }
-    let is_running = matches!(flights.get(key), Some(Flight::Running { .. }));
-    if flights.len() < MAX_REMEMBERED && !is_running {
+    if flights.len() < MAX_REMEMBERED {
         flights.insert(key.to_owned(), Flight::Ended { lease, since: now });
     }
 }
@@ -207,8 +258,15 @@ impl Drop for Leader {
 
 /// Waits for the result of a flight.
 pub(crate) struct Joiner {
-    /// Whether it joined before the computation began.
-    is_early: bool,
+    outcome: watch::Receiver<Outcome>,
+    /// Its place in the next flight, if it joined this one after the computation began.
+    place: Option<Place>,
+}
+
+/// A place in a flight that has not begun.
+pub(crate) struct Place {
+    flights: Flights,
+    key: String,
     outcome: watch::Receiver<Outcome>,
 }
 
@@ -217,21 +275,47 @@ pub(crate) struct Joiner {
 pub(crate) enum JoinOutcome {
     /// Use this body.
     Value(Bytes),
-    /// Compute by itself.
+    /// Take the place in the next flight, or compute by itself.
     NoValue,
     /// Lead or join again: the leader was dropped.
     LeaderGone,
 }
 
 impl Joiner {
-    pub(crate) async fn outcome(mut self) -> JoinOutcome {
+    pub(crate) async fn outcome(&mut self) -> JoinOutcome {
         let outcome = self.outcome.wait_for(|outcome| !matches!(outcome, Outcome::Pending)).await;
         match outcome.as_deref() {
-            Ok(Outcome::Computed { body, stored }) if *stored || self.is_early => {
+            Ok(Outcome::Computed { body, stored }) if *stored || self.place.is_none() => {
                 JoinOutcome::Value(body.clone())
             }
             Ok(_) => JoinOutcome::NoValue,
             Err(_) => JoinOutcome::LeaderGone,
+        }
+    }
+
+    pub(crate) fn into_place(self) -> Option<Place> {
+        self.place
+    }
+}
+
+/// Returns whether a place is in the flight with this outcome.
+fn is_of(outcome: &watch::Sender<Outcome>, place: &Place) -> bool {
+    outcome.subscribe().same_channel(&place.outcome)
+}
+
+impl Drop for Place {
+    /// Removes a flight that nobody will lead.
+    fn drop(&mut self) {
+        let mut flights = self.flights.flights();
+        if let Some(Flight::Waiting { outcome, lease }) = flights.get(&self.key)
+            && is_of(outcome, self)
+            && outcome.receiver_count() == 1
+        {
+            let lease = *lease;
+            flights.remove(&self.key);
+            if let Some(lease) = lease {
+                remember(&mut flights, &self.key, lease, Instant::now());
+            }
         }
     }
 }
@@ -262,7 +346,7 @@ mod tests {
     async fn an_early_joiner_uses_the_result_stored_or_not() {
         let flights = Flights::default();
         let leader = leader(&flights, "k");
-        let early = joiner(&flights, "k");
+        let mut early = joiner(&flights, "k");
         leader.begin();
         leader.finish(value(), false);
         assert_eq!(early.outcome().await, JoinOutcome::Value(value()));
@@ -276,10 +360,71 @@ mod tests {
         {
             let leader = leader(&flights, "k");
             leader.begin();
-            let late = joiner(&flights, "k");
+            let mut late = joiner(&flights, "k");
             leader.finish(value(), stored);
             assert_eq!(late.outcome().await, expected);
         }
+    }
+
+    fn place(mut joiner: Joiner) -> Place {
+        assert!(!matches!(*joiner.outcome.borrow_and_update(), Outcome::Pending));
+        joiner.into_place().expect("it came late")
+    }
+
+    #[tokio::test]
+    async fn late_joiners_lead_and_join_the_next_flight_even_if_that_has_begun_when_they_wake() {
+        let flights = Flights::default();
+        let first = leader(&flights, "k");
+        first.begin();
+        let late = [joiner(&flights, "k"), joiner(&flights, "k")];
+        first.finish(value(), false);
+        let [one, other] = late.map(place);
+        let Role::Leader(second) = flights.take(&one) else { panic!("nobody leads yet") };
+        second.begin();
+        let Role::Joiner(mut waiting) = flights.take(&other) else { panic!("one leads") };
+        second.finish(value(), false);
+        assert_eq!(waiting.outcome().await, JoinOutcome::Value(value()));
+    }
+
+    #[tokio::test]
+    async fn a_new_request_leads_the_flight_in_which_late_joiners_have_places() {
+        let flights = Flights::default();
+        let mut first = leader(&flights, "k");
+        first.begin();
+        let late = joiner(&flights, "k");
+        first.close();
+        let second = leader(&flights, "k");
+        second.begin();
+        first.finish(value(), false);
+        let Role::Joiner(mut waiting) = flights.take(&place(late)) else { panic!("one leads") };
+        second.finish(value(), false);
+        assert_eq!(waiting.outcome().await, JoinOutcome::Value(value()));
+    }
+
+    #[test]
+    fn a_flight_without_places_is_not_remembered() {
+        let flights = Flights::default();
+        let first = leader(&flights, "k");
+        first.begin();
+        let [one, other] = [joiner(&flights, "k"), joiner(&flights, "k")];
+        drop(one);
+        first.finish(value(), false);
+        assert_eq!(flights.flights().len(), 1);
+        drop(other);
+        assert_eq!(flights.flights().len(), 0);
+    }
+
+    #[test]
+    fn the_leader_of_a_flight_with_places_knows_the_lease_of_the_one_before() {
+        let flights = Flights::default();
+        let mut first = leader(&flights, "k");
+        first.begin();
+        let late = joiner(&flights, "k");
+        first.leave(Some(StaleLease::Abandoned(7)));
+        drop(first);
+        let place = late.into_place().expect("it came late");
+        let Role::Leader(second) = flights.take(&place) else { panic!("nobody leads yet") };
+        assert_eq!(second.stale_lease(), Some(StaleLease::Abandoned(7)));
     }
 
     #[test]
@@ -298,7 +443,7 @@ mod tests {
     async fn when_a_leader_is_dropped_the_next_one_knows_its_lease() {
         let flights = Flights::default();
         let mut first = leader(&flights, "k");
-        let waiting = joiner(&flights, "k");
+        let mut waiting = joiner(&flights, "k");
         first.leave(Some(StaleLease::Abandoned(7)));
         drop(first);
         assert_eq!(waiting.outcome().await, JoinOutcome::LeaderGone);

@@ -121,7 +121,7 @@ impl Cache {
             }
         }
         if self.is_shared() {
-            self.expected_misses().add(all);
+            self.deletions().add(all);
         }
         confirmed
     }

@@ -9,7 +9,7 @@ use crate::{
         frame::{LeaseId, Stamp},
         types::{CasToken, SwapOutcome},
     },
-    cache::{events::CacheEventKind, lifetime::Term},
+    cache::{deletions::Deletions, events::CacheEventKind, lifetime::Term},
 };
 
 /// The right to store a value.
@@ -19,12 +19,14 @@ pub(super) struct Lease {
     pub(super) token: CasToken,
     /// The epoch of the cache in which it was taken.
     pub(super) epoch: u64,
+    /// [`Deletions::now`] before it was taken.
+    pub(super) since: u64,
 }
 
 impl Lease {
     /// The right to replace a stale entry.
-    pub(super) fn of_entry(token: CasToken, epoch: u64) -> Self {
-        Self { id: 0, token, epoch }
+    pub(super) fn of_entry(token: CasToken, epoch: u64, since: u64) -> Self {
+        Self { id: 0, token, epoch, since }
     }
 }
 
@@ -41,6 +43,7 @@ pub(crate) struct Encoded {
 /// The end of a computation, which its caller need not wait for.
 pub(super) struct Landing {
     pub(super) entries: Entries,
+    pub(super) deletions: Deletions,
     pub(super) key: String,
     pub(super) stamp: Stamp,
 }
@@ -62,12 +65,15 @@ impl Landing {
             }
             return false;
         };
-        if let Some((key, bytes)) = encoded.named.take() {
-            // Both requests are sent in one round trip, the entry last: on the same server, a reader of the
-            // entry finds the value. On another server a reader may miss the value, and compute it again.
-            self.entries.put_named_beside(key, bytes, encoded.term.stored()).await;
-        }
-        let (is_stored, lease) = self.store(lease, &encoded).await;
+        let (is_stored, lease) = match lease {
+            Some(lease) if self.may_store(&lease, encoded.term) => {
+                self.store(lease, &mut encoded).await
+            }
+            lease => {
+                self.entries.note(&self.key, CacheEventKind::NotKept, None);
+                (false, self.release(lease).await)
+            }
+        };
         if let Some(mut leader) = leader {
             leader.settle(lease);
             leader.finish(encoded.bytes.into(), is_stored);
@@ -75,17 +81,19 @@ impl Landing {
         is_stored
     }
 
+    /// Returns whether a value may be stored, as far as this process knows.
+    fn may_store(&self, lease: &Lease, term: Term) -> bool {
+        let is_cleared = lease.epoch != self.entries.epoch();
+        !term.is_zero() && !is_cleared && !self.deletions.has_deleted(&self.key, lease.since)
+    }
+
     /// Stores the value if the lease has not been touched. Returns whether it was stored, and the
     /// lease if it may still be there.
-    async fn store(&self, lease: Option<Lease>, encoded: &Encoded) -> (bool, Option<LeaseId>) {
-        let Some(lease) = lease.filter(|_| !encoded.term.is_zero()) else {
-            self.entries.note(&self.key, CacheEventKind::NotKept, None);
-            return (false, None);
-        };
-        if lease.epoch != self.entries.epoch() {
-            // The cache was cleared meanwhile.
-            self.entries.note(&self.key, CacheEventKind::NotKept, None);
-            return (false, self.release(Some(lease)).await);
+    async fn store(&self, lease: Lease, encoded: &mut Encoded) -> (bool, Option<LeaseId>) {
+        if let Some((key, bytes)) = encoded.named.take() {
+            // Both requests are sent in one round trip, the entry last: on the same server, a reader of the
+            // entry finds the value. On another server a reader may miss the value, and compute it again.
+            self.entries.put_named_beside(key, bytes, encoded.term.stored()).await;
         }
         let slot = Slot { key: &self.key, stamp: self.stamp };
         let swap = self.entries.swap(slot, &encoded.bytes, encoded.term, lease.token);

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::{
     beside::beside,
-    flight::{Flights, JoinOutcome, Leader, Role, StaleLease},
+    flight::{Flights, JoinOutcome, Leader, Place, Role, StaleLease},
     landing::{Encoded, Landing, Lease},
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
         leases::Reserved,
         types::{Holder, SwapOutcome},
     },
-    cache::events::CacheEventKind,
+    cache::{deletions::Deletions, events::CacheEventKind},
 };
 
 /// The pause between two lookups of an entry that another process computes.
@@ -37,9 +37,19 @@ const MAX_WAIT_STEPS: u32 = 20;
 /// Attempts to reserve a key that changes each time.
 const MAX_ATTEMPTS: u32 = 3;
 
+/// The computation of a value that is to be stored.
+pub(super) struct Filling {
+    /// Whether it has computed another value for it.
+    has_computed: Cell<bool>,
+    /// The key of the value, unless it is one of a batch.
+    key: Option<String>,
+    /// [`Deletions::now`] at its begin.
+    since: u64,
+    deletions: Deletions,
+}
+
 tokio::task_local! {
-    /// Set while a task computes a value that is to be stored: whether it has computed another one for it.
-    static FILLING: Cell<bool>;
+    static FILLING: Filling;
 }
 
 /// Returns whether the task computes a value that is to be stored. What that is made of is likely to be missing,
@@ -52,14 +62,24 @@ pub(crate) fn is_within_computation() -> bool {
 /// other value is missing everywhere, unless another process has just rendered it.
 #[cfg_attr(not(feature = "tera"), expect(dead_code, reason = "asked by fragments"))]
 pub(crate) fn is_made_of_new_value() -> bool {
-    FILLING.try_with(Cell::get).unwrap_or(false)
+    FILLING.try_with(|filling| filling.has_computed.get()).unwrap_or(false)
+}
+
+/// Returns whether the task computes a value that will not be stored, because this process has deleted its key
+/// since. Then what it is made of is not worth storing either.
+pub(crate) fn is_outdated() -> bool {
+    let is_outdated = |filling: &Filling| {
+        let Filling { key, since, deletions, .. } = filling;
+        key.as_ref().is_some_and(|key| deletions.has_deleted(key, *since))
+    };
+    FILLING.try_with(is_outdated).unwrap_or(false)
 }
 
 /// Runs the computation of a value that is to be stored.
-pub(super) async fn within_computation<F: Future>(computation: F) -> F::Output {
-    let output = FILLING.scope(Cell::new(false), computation).await;
+pub(super) async fn within_computation<F: Future>(filling: Filling, computation: F) -> F::Output {
+    let output = FILLING.scope(filling, computation).await;
     // Outside of any other computation there is nothing to note.
-    let _ = FILLING.try_with(|has_computed| has_computed.set(true));
+    let _ = FILLING.try_with(|filling| filling.has_computed.set(true));
     output
 }
 
@@ -97,6 +117,7 @@ pub(crate) enum FillOutcome<T, F> {
 pub(crate) struct Filler<'a> {
     pub(crate) entries: &'a Entries,
     pub(crate) flights: &'a Flights,
+    pub(crate) deletions: &'a Deletions,
 }
 
 impl Slot<'_> {
@@ -118,15 +139,20 @@ impl Filler<'_> {
     ) -> Result<FillOutcome<T, F>, E> {
         let mut found = Some(found);
         let mut has_joined = false;
+        let mut place: Option<Place> = None;
         loop {
-            match self.flights.enter(&slot.flight_key()) {
+            let role = match place.take() {
+                Some(place) => self.flights.take(&place),
+                None => self.flights.enter(&slot.flight_key()),
+            };
+            match role {
                 Role::Leader(leader) => {
                     // After waiting for another leader, the first lookup is out of date: look up and
                     // reserve the key in one round trip.
                     let found = found.take().unwrap_or(Lookup::Unknown);
                     return self.lead(slot, leader, found, encode, compute).await;
                 }
-                Role::Joiner(joiner) => {
+                Role::Joiner(mut joiner) => {
                     found = None;
                     self.entries.counters().count_wait();
                     let stopwatch = self.entries.stopwatch();
@@ -136,14 +162,14 @@ impl Filler<'_> {
                         Ok(JoinOutcome::Value(body)) => {
                             return Ok(FillOutcome::Cached(body, compute));
                         }
-                        // Enter once more: a flight that is joined before its computation begins
-                        // has a result for all its joiners.
+                        // Once more: the next flight has a result for all that had a place in it.
                         Ok(JoinOutcome::NoValue) if !has_joined => has_joined = true,
                         Ok(JoinOutcome::LeaderGone) => {}
                         Ok(JoinOutcome::NoValue) | Err(_) => {
                             return self.compute_alone(slot, encode, compute).await;
                         }
                     }
+                    place = joiner.into_place();
                 }
             }
         }
@@ -223,9 +249,14 @@ impl Filler<'_> {
         compute: impl AsyncFnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
         let begun = Instant::now();
-        let value = within_computation(compute()).await?;
+        let value = within_computation(self.filling(Some(key)), compute()).await?;
         self.entries.note(key, CacheEventKind::Computed, Some(begun.elapsed()));
         Ok(value)
+    }
+
+    pub(super) fn filling(self, key: Option<&str>) -> Filling {
+        let (key, deletions) = (key.map(str::to_owned), self.deletions.clone());
+        Filling { has_computed: Cell::new(false), key, since: deletions.now(), deletions }
     }
 
     /// Acquires the lease. If another process holds it, waits for its entry, 100 ms at most and once
@@ -270,8 +301,8 @@ impl Filler<'_> {
         stale_lease: Option<StaleLease>,
         id: LeaseId,
     ) -> LeaseAttempt {
-        let epoch = self.entries.epoch();
-        let acquired = |token| LeaseAttempt::Acquired(Lease { id, token, epoch });
+        let (epoch, since) = (self.entries.epoch(), self.deletions.now());
+        let acquired = |token| LeaseAttempt::Acquired(Lease { id, token, epoch, since });
         for _ in 0..MAX_ATTEMPTS {
             let token = match found {
                 Lookup::Hit(body, _) => return LeaseAttempt::Hit(body),
@@ -323,7 +354,7 @@ impl Filler<'_> {
     }
 
     pub(super) fn landing(self, slot: Slot<'_>) -> Landing {
-        let entries = self.entries.clone();
-        Landing { entries, key: slot.key.to_owned(), stamp: slot.stamp }
+        let (entries, deletions) = (self.entries.clone(), self.deletions.clone());
+        Landing { entries, deletions, key: slot.key.to_owned(), stamp: slot.stamp }
     }
 }

@@ -121,7 +121,7 @@ impl Filler<'_> {
     ) -> Result<(), E> {
         let mut left = Vec::new();
         let deadline = tokio::time::Instant::now() + self.entries.lease_lifetime();
-        for (index, stopwatch, joiner) in joined {
+        for (index, stopwatch, mut joiner) in joined {
             let outcome = timeout_at(deadline, joiner.outcome()).await;
             self.entries.tell(keys[index].key, CacheEventKind::Wait, stopwatch.elapsed());
             match outcome {
@@ -145,7 +145,7 @@ impl Filler<'_> {
         compute: impl AsyncFnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
         let begun = Instant::now();
-        let computed = super::lease::within_computation(compute()).await?;
+        let computed = super::lease::within_computation(self.filling(None), compute()).await?;
         let number = u32::try_from(values).unwrap_or(u32::MAX);
         for _ in 0..values {
             self.entries.note("", CacheEventKind::Computed, Some(begun.elapsed() / number));

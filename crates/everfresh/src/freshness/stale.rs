@@ -28,6 +28,8 @@ pub(crate) struct Refresh<'a> {
     token: CasToken,
     /// The epoch of the cache in which it was found.
     epoch: u64,
+    /// The deletions that this process had made by then.
+    since: u64,
     _leader: Leader,
     /// The key that tells other processes of it.
     reservation: String,
@@ -66,14 +68,15 @@ impl<'a> Filler<'a> {
                 _ => return None,
             },
         };
-        let epoch = self.entries.epoch();
+        let (epoch, since) = (self.entries.epoch(), self.deletions.now());
         let Role::Leader(leader) = self.flights.enter(&format!("{} refresh", slot.key)) else {
             return None;
         };
         let reservation = format!("{}%refresh", slot.key);
         let term = Term::from(Some(self.entries.lease_lifetime()));
         let is_first = self.entries.add(Slot::unstamped(&reservation), &[], term).await;
-        let refresh = Refresh { filler: self, slot, token, epoch, _leader: leader, reservation };
+        let refresh =
+            Refresh { filler: self, slot, token, epoch, since, _leader: leader, reservation };
         is_first.unwrap_or(false).then_some(refresh)
     }
 }
@@ -82,7 +85,7 @@ impl Refresh<'_> {
     /// Stores the new value in place of the stale entry, or deletes that if there is no new one.
     pub(crate) async fn land(self, encoded: Option<Encoded>) {
         let landing = self.filler.landing(self.slot);
-        let lease = Some(Lease::of_entry(self.token, self.epoch));
+        let lease = Some(Lease::of_entry(self.token, self.epoch, self.since));
         let (entries, reservation) = (self.filler.entries.clone(), self.reservation);
         beside(async move {
             landing.land(lease, None, encoded).await;

@@ -152,7 +152,7 @@ impl Settings {
     pub(super) async fn look_up(&self, key: &mut PageKey) -> PageLookup {
         let entries = self.cache.entries();
         let found = if key.is_variant() || key.groups.is_empty() {
-            if !key.is_variant() && self.cache.expected_misses().take(&key.main) {
+            if !key.is_variant() && self.cache.deletions().expects_miss(&key.main) {
                 // Look up and reserve in one round trip.
                 Lookup::Unknown
             } else {

@@ -6,6 +6,7 @@ use actix_web::http::{
     StatusCode,
     header::{self, HeaderMap, HeaderName, HeaderValue},
 };
+use memchr::{memchr_iter, memchr2};
 
 /// The reason why a request is not answered from the cache, or why its response is not stored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -157,10 +158,10 @@ pub(super) fn has_csrf_token(page: &[u8]) -> bool {
     let is_kind = |tag: &[u8], kind: &[u8]| {
         tag.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind))
     };
-    let tags = page.split(|byte| *byte == b'<').skip(1);
+    let tags = memchr_iter(b'<', page).map(|at| &page[at + 1..]);
     let mut fields = tags.filter(|tag| is_kind(tag, b"input ") || is_kind(tag, b"meta "));
     fields.any(|tag| {
-        let end = tag.iter().position(|byte| *byte == b'>').unwrap_or(tag.len());
+        let end = memchr2(b'<', b'>', tag).unwrap_or(tag.len());
         let name = name_of(&tag[..end]).unwrap_or_default().to_ascii_lowercase();
         CSRF_NAMES.iter().any(|part| name.windows(part.len()).any(|found| found == *part))
     })

@@ -50,7 +50,8 @@ async fn a_slow_reader_does_not_store_a_value_from_before_a_write() {
         let writer = async {
             has_read.notified().await;
             *value.lock().unwrap() = 2;
-            assert!(cache.invalidate(&Invalidation::of(["k"])).await);
+            // As another process would: this one remembers only its invalidations.
+            assert!(cache.delete("k").await);
             may_store.notify_one();
         };
         let (slow, ()) = futures_util::future::join(slow, writer).await;
@@ -59,6 +60,32 @@ async fn a_slow_reader_does_not_store_a_value_from_before_a_write() {
         cache.clear().await;
     })
     .await;
+}
+
+/// Computes a value of 10,000 bytes, whose key is deleted meanwhile by `invalidating`. Returns how many bytes the
+/// server has received.
+async fn received(server: &Memcached, cache: &Cache, invalidating: &Cache) -> u64 {
+    let before = server.stat("bytes_read");
+    let compute = async || {
+        assert!(invalidating.invalidate(&Invalidation::of(["k"])).await);
+        Ok::<_, ()>("x".repeat(10_000))
+    };
+    let refused = cache.stats()["cache"].refused_fills;
+    cache.get_or_compute("k", Lifetime::Forever, compute).await.unwrap();
+    eventually("the computation ends", async || cache.stats()["cache"].refused_fills > refused)
+        .await;
+    server.stat("bytes_read") - before
+}
+
+#[tokio::test]
+async fn a_value_whose_key_its_own_process_has_deleted_is_not_sent() {
+    let server = Memcached::start(Kind::Plain);
+    for protocol in [Protocol::Binary, Protocol::Meta] {
+        let [cache, other] = [(), ()].map(|()| Cache::memcached(server.client(protocol)).build());
+        assert!(received(&server, &cache, &cache).await < 5000);
+        assert!(received(&server, &cache, &other).await > 5000);
+        assert!(!server.keys().contains(&"k".to_owned()), "no reservation is left");
+    }
 }
 
 #[tokio::test]

@@ -92,6 +92,16 @@ fn two_writers_and_two_readers_in_one_process_are_fresh() {
 }
 
 #[test]
+fn a_writer_and_three_readers_in_one_process_are_fresh() {
+    let system = System { writers: 1, readers: 3, one_process: true, ..System::default() };
+    assert_always_fresh(
+        "three readers",
+        system,
+        &[&ORDINARY[..], &["join", "take", "go on"]].concat(),
+    );
+}
+
+#[test]
 fn a_writer_a_drainer_and_readers_in_two_processes_are_fresh_despite_a_fault() {
     let system = System { drainers: 1, ..with_faults(1) };
     let expected = [&ORDINARY[..], &FAULTS[..], &["drain", "drained"]].concat();

@@ -185,9 +185,12 @@ enum Reader {
         page: Option<HeldLease>,
         version: Version,
     },
-    /// It waits for the leader's result. `early`: it joined before the computation began.
+    /// It waits for the leader's result. `early`: it joined before the computation began. Otherwise it has
+    /// a place in the next computation, which `next` leads if it is under way.
     Joined {
+        leader: usize,
         early: bool,
+        next: Option<usize>,
     },
     Finished,
 }
@@ -506,11 +509,26 @@ impl System {
             }
             Some((leader, begun)) if is_open(leader) => {
                 self.note("join");
-                Some(Reader::Joined { early: !begun })
+                Some(Reader::Joined { leader, early: !begun, next: None })
             }
-            _ => {
+            before => {
+                self.take_over(state, before.map(|(leader, _)| leader), n);
                 state.flight = Some((n, false));
                 Some(Reader::LeasePage { alone: false })
+            }
+        }
+    }
+
+    /// The late joiners of a computation that takes no more have places in the one that `n` starts.
+    fn take_over(&self, state: &mut State, before: Option<usize>, n: usize) {
+        for late in 0..state.readers.len() {
+            let shares = self.may_share(state, n, late);
+            if let Reader::Joined { leader, early: false, next: next @ None } =
+                &mut state.readers[late]
+                && Some(*leader) == before
+                && shares
+            {
+                *next = Some(n);
             }
         }
     }
@@ -648,22 +666,41 @@ impl System {
         allowed
     }
 
-    /// Ends the computation that a reader leads. Each joiner accepts the result, or requests the
-    /// page alone.
+    /// Ends the computation that a reader leads. Each joiner accepts the result, or goes with the next
+    /// computation.
     fn land(&self, state: &mut State, leader: usize, version: Version, stored: bool) {
-        if state.flight.is_none_or(|(n, _)| n != leader) {
-            return;
+        if state.flight.is_some_and(|(n, _)| n == leader) {
+            state.flight = None;
         }
-        state.flight = None;
         for n in 0..state.readers.len() {
-            let Reader::Joined { early } = state.readers[n] else { continue };
-            if stored || early || !self.has(Rule::Joiner) {
+            let Reader::Joined { leader: of, early, next } = state.readers[n] else { continue };
+            if of == leader && (stored || early || !self.has(Rule::Joiner)) {
                 self.note("take");
                 state.serve(n, version);
                 state.readers[n] = Reader::Finished;
-            } else {
-                state.readers[n] = Reader::GetPage { alone: true };
+            } else if of == leader {
+                self.note("go on");
+                state.readers[n] = self.go_on(state, n, leader, next);
+            } else if next == Some(leader) {
+                // If the result that it waits for is not stored, it will find this one.
+                state.serve(n, version);
+                state.readers[n] = Reader::Finished;
             }
+        }
+    }
+
+    /// Returns the state of a late joiner for which the leader `before` has no result: it joins the computation
+    /// in which it has a place, or leads that.
+    fn go_on(&self, state: &mut State, n: usize, before: usize, next: Option<usize>) -> Reader {
+        match (next, state.flight) {
+            (Some(leader), _) => Reader::Joined { leader, early: true, next: None },
+            (None, None) => {
+                self.take_over(state, Some(before), n);
+                state.flight = Some((n, false));
+                Reader::LeasePage { alone: false }
+            }
+            // Another generation: a computation of its own, which the model does not share.
+            (None, Some(_)) => Reader::GetPage { alone: true },
         }
     }
 
@@ -766,10 +803,14 @@ fn apply_fault(state: &mut State, fault: Step, server: Server) -> &'static str {
             // The joiners of a killed leader begin again.
             if state.flight.is_some_and(|(leader, _)| leader == n) {
                 state.flight = None;
-                for reader in &mut state.readers {
-                    if matches!(reader, Reader::Joined { .. }) {
+            }
+            for reader in &mut state.readers {
+                match reader {
+                    Reader::Joined { leader, .. } if *leader == n => {
                         *reader = Reader::GetPage { alone: false };
                     }
+                    Reader::Joined { next, .. } if *next == Some(n) => *next = None,
+                    _ => {}
                 }
             }
             "reader is killed"

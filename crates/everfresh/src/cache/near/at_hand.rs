@@ -24,6 +24,7 @@ use crate::cache::{
     compute::Stored,
     lifetime::Lifetime,
 };
+use crate::freshness::lease::is_outdated;
 
 /// The assumed ratio of the memory of a decoded value to its serialized size.
 const EXPANSION: usize = 10;
@@ -155,7 +156,7 @@ impl Cache {
         let digest = self.digest_of::<T>(schema, &bytes);
         let value = AtHand::new(value, Some(digest));
         self.insert_at_hand(&value, digest, bytes.len());
-        if self.is_shared() {
+        if self.is_shared() && !is_outdated() {
             let (key, term) = (self.bytes_key(digest), self.resolve(lifetime));
             self.entries().put_named_beside(key, bytes.into(), term.stored()).await;
         }
