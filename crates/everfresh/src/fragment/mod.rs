@@ -1,8 +1,8 @@
 //! `{% cache %}` for Tera: fragments of a page, stored in the cache.
 //!
 //! `scan`, `arguments` and `lower` rewrite templates and know only their language. `renderer`
-//! renders a page with placeholders for its fragments, and `page` replaces them by the fragments. `offload`
-//! decides on which thread.
+//! renders a page with placeholders for its fragments, on the thread that `offload` chooses, and `page` replaces
+//! them by the fragments.
 //! Only this file accesses the cache.
 
 mod arguments;
@@ -67,9 +67,8 @@ const MAX_RUNS: usize = 16;
 /// outermost fragments of a page are fetched in one round trip per server. Fragments within missing
 /// fragments take one more per level of nesting.
 ///
-/// A template that took a millisecond or longer is rendered on a thread for blocking work the next time, at most
-/// as many at once as there are cores, so that other requests of the worker need not wait for it. So functions
-/// and filters must not rely on the thread.
+/// A template that took a millisecond or longer is rendered on a thread for blocking work the next time, so that
+/// other requests need not wait for it. Functions and filters must not rely on the thread.
 ///
 /// A page is rendered more than once if fragments are missing, and always if output with fragments
 /// is used as a value (`{% filter %}`, `{% set %}`, `super()` within an expression). So functions
@@ -205,8 +204,7 @@ impl Templates {
         plain.add_raw_templates(templates).map_err(|error| written.restore(error))?;
         let (tera, plain) = (Arc::new(tera), Arc::new(plain));
         let offload = Offload::new(sources.iter().map(|(name, _)| name.as_ref()));
-        let sites = sites.into();
-        Ok(Self { tera, plain, sites, written, can_splice, offload, digest })
+        Ok(Self { tera, plain, sites: sites.into(), written, can_splice, offload, digest })
     }
 
     /// Serves only entries that were stored with this version. Use it for anything that fragments
@@ -270,13 +268,12 @@ impl Templates {
     ) -> TeraResult<String> {
         if self.sites.is_empty() || cache.entries().is_null() {
             let (plain, context) = (&self.plain, context()?);
-            return if self.offload.is_long(template) {
-                let (plain, name, context) =
-                    (Arc::clone(plain), template.to_owned(), context.into_owned());
-                self.offload.run(template, move || plain.render(&name, &context)).await?
-            } else {
-                self.offload.run_here(template, || plain.render(template, &context))
-            };
+            if !self.offload.is_long(template) {
+                return self.offload.run_here(template, || plain.render(template, &context));
+            }
+            let (plain, name, context) =
+                (Arc::clone(plain), template.to_owned(), context.into_owned());
+            return self.offload.run(template, move || plain.render(&name, &context)).await?;
         }
         let mut renderer = Renderer::new(Arc::clone(&self.sites), Arc::new(Scope::of(cache)));
         let mut run = 1;

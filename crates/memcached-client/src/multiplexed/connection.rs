@@ -20,12 +20,11 @@ use tokio::{
 };
 
 use super::{
-    binary::HEADER,
     codec::{Codec, DecodeError},
     establish::{Opened, connection_failed, establish},
     frame::Frame,
     pipeline::{Pipeline, UnexpectedResponse, Writes},
-    spares::{LARGE, Spares},
+    read_buffer::{LARGE, ReadBuffer},
 };
 use crate::{
     address::ServerAddress,
@@ -35,12 +34,6 @@ use crate::{
     stream::Stream,
     types::next_connection,
 };
-
-/// The least space for a read, in bytes. Small values share a block.
-pub(super) const READ_BLOCK: usize = 32 * 1024;
-
-/// The most memory that is allocated for a value before it arrives, in bytes.
-const READ_AHEAD: usize = 1024 * 1024;
 
 /// The time after a deadline in which a response is still accepted. The response may have arrived
 /// in time, while the thread was busy with other tasks.
@@ -220,9 +213,7 @@ struct IoLoop<'a> {
     writes: Writes,
     /// Number of bytes written since `writing` was last filled.
     written: usize,
-    /// Bytes that are not yet decoded.
-    reading: BytesMut,
-    spares: Spares,
+    reading: ReadBuffer,
     /// Whether the last read has completed a large value.
     has_delivered_large: bool,
     /// Scratch space for [`Pipeline::deliver`].
@@ -242,8 +233,7 @@ impl<'a> IoLoop<'a> {
             writing: BytesMut::new(),
             writes: Writes::default(),
             written: 0,
-            reading: BytesMut::with_capacity(READ_BLOCK),
-            spares: Spares::default(),
+            reading: ReadBuffer::new(),
             has_delivered_large: false,
             woken: Vec::new(),
             alarm: Box::pin(sleep_until(Instant::now().into())),
@@ -290,13 +280,13 @@ impl<'a> IoLoop<'a> {
 
     /// Reads once and delivers the complete responses. Returns whether any bytes were read.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, ConnectionEnd> {
-        match pin!(self.stream.read_buf(&mut self.reading)).poll(cx) {
+        match pin!(self.stream.read_buf(&mut self.reading.bytes)).poll(cx) {
             Poll::Pending => return Ok(false),
             Poll::Ready(Ok(0)) => return Err(self.closed()),
             Poll::Ready(Err(error)) => return Err(ConnectionEnd::Failed(connection_failed(error))),
             Poll::Ready(Ok(_)) => {}
         }
-        let (codec, reading) = (self.codec, &mut self.reading);
+        let (codec, reading) = (self.codec, &mut self.reading.bytes);
         let (mut needed, mut longest) = (0, 0);
         let max_body = self.driver.server.config.max_response_body();
         let next = || match codec.decode(reading, max_body)? {
@@ -314,27 +304,10 @@ impl<'a> IoLoop<'a> {
         delivered.map_err(|error| ConnectionEnd::Failed(Outage::Protocol(error.to_string())))?;
         self.has_delivered_large = longest >= LARGE;
         if self.has_delivered_large {
-            self.spares.keep(longest, &mut self.reading);
+            self.reading.keep(longest);
         }
-        self.make_room(needed);
+        self.reading.make_room(needed);
         Ok(true)
-    }
-
-    /// Makes room for the rest of a response of `needed` bytes, or for the next one if that is not known.
-    fn make_room(&mut self, needed: usize) {
-        let missing = needed.saturating_sub(self.reading.len());
-        let has_room = self.reading.capacity() - self.reading.len() >= missing;
-        if needed >= LARGE && (has_room || self.spares.take(needed, &mut self.reading)) {
-            return;
-        }
-        // The buffer at most doubles in each step, because the length is not to be trusted until the bytes
-        // arrive.
-        let ahead = READ_AHEAD.max(self.reading.len());
-        self.reading.reserve(missing.min(ahead).max(HEADER));
-        // Start a new block when the old one is nearly full, so that reads do not become tiny.
-        if self.reading.capacity() - self.reading.len() < READ_BLOCK / 8 && missing < READ_BLOCK {
-            self.reading.reserve(READ_BLOCK);
-        }
     }
 
     /// Returns the end for a connection that the server has closed.

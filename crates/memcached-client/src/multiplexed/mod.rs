@@ -15,7 +15,7 @@ mod meta;
 mod operations;
 mod packing;
 mod pipeline;
-mod spares;
+mod read_buffer;
 
 use std::{
     future::Future,
