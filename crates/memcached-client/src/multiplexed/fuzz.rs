@@ -4,7 +4,7 @@
 //! with coverage (needs `cargo install cargo-bolero` and a nightly toolchain):
 //!
 //! ```sh
-//! cargo +nightly bolero test -p memcached-client --all-features multiplexed::fuzz::meta --time 10min
+//! cargo +nightly bolero test -p memcached-client --all-features --profile dev -T 10min multiplexed::fuzz::meta
 //! ```
 
 use std::time::{Duration, Instant};
