@@ -24,7 +24,7 @@ struct State {
 struct Deletion {
     at: u64,
     /// Whether the key has not been looked up since.
-    is_last: bool,
+    is_unread: bool,
 }
 
 impl Deletions {
@@ -39,13 +39,13 @@ impl Deletions {
             state.keys.clear();
         }
         let at = state.now;
-        state.keys.extend(deleted.into_iter().map(|key| (key, Deletion { at, is_last: true })));
+        state.keys.extend(deleted.into_iter().map(|key| (key, Deletion { at, is_unread: true })));
     }
 
     /// Returns whether a miss is expected, once for each deletion.
     #[cfg_attr(not(feature = "actix"), expect(dead_code, reason = "asked for pages"))]
     pub(crate) fn expects_miss(&self, key: &str) -> bool {
-        self.state().keys.get_mut(key).is_some_and(|key| std::mem::take(&mut key.is_last))
+        self.state().keys.get_mut(key).is_some_and(|key| std::mem::take(&mut key.is_unread))
     }
 
     /// Returns the present, for [`has_deleted`](Self::has_deleted).

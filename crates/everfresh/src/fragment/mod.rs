@@ -2,8 +2,7 @@
 //!
 //! `scan`, `arguments` and `lower` rewrite templates and know only their language. `renderer`
 //! renders a page with placeholders for its fragments, on the thread that `offload` chooses, and `page` replaces
-//! them by the fragments.
-//! Only this file accesses the cache.
+//! them by the fragments. Only this file accesses the cache.
 
 mod arguments;
 mod digest;

@@ -304,7 +304,7 @@ fn is_of(outcome: &watch::Sender<Outcome>, place: &Place) -> bool {
 }
 
 impl Drop for Place {
-    /// Removes a flight that nobody will lead.
+    /// Removes a flight that has no leader and no other place.
     fn drop(&mut self) {
         let mut flights = self.flights.flights();
         if let Some(Flight::Waiting { outcome, lease }) = flights.get(&self.key)

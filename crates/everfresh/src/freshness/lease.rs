@@ -66,7 +66,7 @@ pub(crate) fn is_made_of_new_value() -> bool {
 }
 
 /// Returns whether the task computes a value that will not be stored, because this process has deleted its key
-/// since. Then what it is made of is not worth storing either.
+/// since. The values and fragments within it are not worth storing either.
 pub(crate) fn is_outdated() -> bool {
     let is_outdated = |filling: &Filling| {
         let Filling { key, since, deletions, .. } = filling;
