@@ -150,3 +150,13 @@ fn with_a_wrong_password_the_check_fails_and_the_app_works_uncached() {
     assert_eq!(browser.get("/").task_names(), ["Milk"]);
     assert!(browser.get("/readyz").body.contains(r#""cache":"degraded""#));
 }
+
+#[test]
+fn a_database_missing_from_the_build_is_an_error_that_names_its_feature() {
+    let platform = Platform::new().with("DATABASE_URL", |_| "mysql://u:secret@h/d".to_owned());
+    let output = platform.run("./target/release/tasklist check");
+    let text = text(&output);
+    assert!(!output.status.success(), "{text}");
+    assert!(text.contains("MySQL") && text.contains("--features mysql"), "{text}");
+    assert!(!text.contains("secret"), "{text}");
+}

@@ -97,14 +97,6 @@ fn an_invalid_value_is_an_error_that_names_variable_value_and_rule() {
 }
 
 #[test]
-#[cfg(not(feature = "postgres"))]
-fn a_database_missing_from_the_build_is_an_error_that_names_its_feature() {
-    let error = config(&[("DATABASE_URL", "postgres://u:secret@h/d")]).unwrap_err();
-    assert!(error.contains("PostgreSQL") && error.contains("--features postgres"), "{error}");
-    assert!(!error.contains("secret"), "{error}");
-}
-
-#[test]
 fn a_short_secret_key_is_rejected_without_printing_it() {
     let error = config(&[("SECRET_KEY", "hunter2-hunter2")]).unwrap_err();
     assert!(error.starts_with("SECRET_KEY: is 15 characters long"), "{error}");

@@ -17,7 +17,7 @@
 //! Answers do not wait for stores: `beside`. After a deletion by this process, a page is looked up and reserved in one
 //! round trip: `cache/expected`.
 //!
-//! `tests/model` specifies them together.
+//! The crate `everfresh-model` specifies them together.
 
 use std::time::Duration;
 

@@ -17,6 +17,7 @@
 //! Each rule can be switched off. Then the search must find a violation; otherwise the property
 //! would not depend on the rule, and the other results would be no proof.
 
+#![cfg(test)]
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::unwrap_used)]
 
 mod system;
