@@ -75,28 +75,11 @@ impl DbConnection {
         }
     }
 
-    /// Runs a transaction that writes; rolls it back if `change` fails.
+    /// Begins a transaction that writes.
     ///
     /// On SQLite it takes the write lock at its begin: a transaction that reads first and writes
     /// later fails at once, without waiting, if another has written in between.
-    pub(super) fn write_transaction<T>(
-        &mut self,
-        change: impl FnOnce(&mut Self) -> Result<T, DbError>,
-    ) -> Result<T, DbError> {
-        self.begin_write()?;
-        match change(self) {
-            Ok(value) => {
-                <Self as Connection>::TransactionManager::commit_transaction(self)?;
-                Ok(value)
-            }
-            Err(error) => {
-                <Self as Connection>::TransactionManager::rollback_transaction(self)?;
-                Err(error)
-            }
-        }
-    }
-
-    fn begin_write(&mut self) -> QueryResult<()> {
+    pub(super) fn begin_write(&mut self) -> QueryResult<()> {
         match self {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(conn) => {
@@ -106,6 +89,23 @@ impl DbConnection {
             Self::Postgres(conn) => AnsiTransactionManager::begin_transaction(conn),
             #[cfg(feature = "mysql")]
             Self::Mysql(conn) => AnsiTransactionManager::begin_transaction(conn),
+        }
+    }
+
+    /// Runs `change` in the transaction that was begun, and commits it; rolls it back if `change` fails.
+    pub(super) fn end_write<T>(
+        &mut self,
+        change: impl FnOnce(&mut Self) -> Result<T, DbError>,
+    ) -> Result<T, DbError> {
+        match change(self) {
+            Ok(value) => {
+                <Self as Connection>::TransactionManager::commit_transaction(self)?;
+                Ok(value)
+            }
+            Err(error) => {
+                <Self as Connection>::TransactionManager::rollback_transaction(self)?;
+                Err(error)
+            }
         }
     }
 }

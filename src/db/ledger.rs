@@ -2,7 +2,7 @@
 
 use everfresh::{Dialect, DieselDatabase};
 
-use super::{Db, DbConnection, DbError};
+use super::{Db, DbConnection, DbError, pool::Pool};
 use crate::config::DatabaseKind;
 
 impl DieselDatabase for Db {
@@ -25,7 +25,9 @@ impl DieselDatabase for Db {
         F: FnOnce(&mut DbConnection) -> Result<T, DbError> + Send + 'static,
         T: Send + 'static,
     {
-        Self::read(self, query).await
+        // It can run once only, so its connection is checked before.
+        let read = move |pool: &Pool| query(&mut *pool.get_checked()?);
+        self.within_deadline(self.run(read)).await
     }
 
     async fn write<T, F>(&self, change: F) -> Result<T, DbError>

@@ -61,14 +61,18 @@ impl Db {
         }
     }
 
-    /// Runs `query` on a thread for blocking work.
+    /// Runs `query`, which must only read, on a thread for blocking work. It runs once more if the server has ended
+    /// its connection.
     pub async fn read<T, E, F>(&self, query: F) -> Result<T, DbError>
     where
-        F: FnOnce(&mut DbConnection) -> Result<T, E> + Send + 'static,
+        F: Fn(&mut DbConnection) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: Into<DbError> + 'static,
     {
-        self.within_deadline(self.run(query)).await
+        let read = move |pool: &Pool| {
+            pool.attempt(|conn| query(conn).map_err(Into::into)).map(|(_, value)| value)
+        };
+        self.within_deadline(self.run(read)).await
     }
 
     /// Runs `change` in a transaction, which is rolled back if `change` fails.
@@ -88,19 +92,21 @@ impl Db {
         T: Send + 'static,
     {
         let place = self.write_queue.enter().await?;
-        self.run(move |conn| {
-            let written = conn.write_transaction(change);
+        self.run(move |pool| {
+            // A connection that has ended is noticed at the begin, when nothing has been changed.
+            let (mut conn, ()) = pool.attempt(|conn| Ok(conn.begin_write()?))?;
+            let written = conn.end_write(change);
             drop(place);
             written
         })
         .await
     }
 
-    async fn run<T, E, F>(&self, query: F) -> Result<T, DbError>
+    /// Runs `query` on a thread for blocking work.
+    async fn run<T, F>(&self, query: F) -> Result<T, DbError>
     where
-        F: FnOnce(&mut DbConnection) -> Result<T, E> + Send + 'static,
+        F: FnOnce(&Pool) -> Result<T, DbError> + Send + 'static,
         T: Send + 'static,
-        E: Into<DbError> + 'static,
     {
         if let Some(reason) = self.pool.outage() {
             return Err(DbError::Unavailable(reason));
@@ -109,8 +115,7 @@ impl Db {
         let result = web::block(move || {
             #[cfg(feature = "sqlite")]
             db.file.check()?;
-            let mut conn = db.pool.get().map_err(DbError::Unavailable)?;
-            query(&mut conn).map_err(Into::into)
+            query(&db.pool)
         });
         result.await.map_err(|e| DbError::Unavailable(e.to_string()))?
     }

@@ -1,14 +1,15 @@
 //! The connection pool, and the last failure to connect.
 
 use std::{
+    ops::{Deref, DerefMut},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use diesel::r2d2::{HandleError, ManageConnection, R2D2Connection};
+use diesel::r2d2::{HandleError, ManageConnection, PooledConnection, R2D2Connection};
 use thiserror::Error;
 
-use super::connection::DbConnection;
+use super::{connection::DbConnection, error::DbError};
 use crate::config::{DatabaseConfig, DatabaseUrl};
 
 /// The longest time that a request waits for a connection. The pool tries to connect at least twice in
@@ -37,22 +38,54 @@ impl Pool {
             .max_size(config.pool_size)
             .min_idle(Some(0))
             .idle_timeout(Some(IDLE_TIMEOUT))
+            // See `Pool::attempt`.
+            .test_on_check_out(false)
             .connection_timeout(CONNECTION_TIMEOUT)
             .error_handler(Box::new(failures.clone()))
             .build_unchecked(manager.clone());
         Self { connections, failures, manager }
     }
 
-    /// Blocks until a connection is free, for at most [`CONNECTION_TIMEOUT`].
-    pub(super) fn get(
+    /// Runs `attempt` on a connection, and returns both. If the server has ended that connection, runs it once more
+    /// on one that has just been checked, so `attempt` must not have had an effect when its connection has ended.
+    ///
+    /// To check each connection before it is used would cost a round trip per query.
+    pub(super) fn attempt<T>(
         &self,
-    ) -> Result<impl std::ops::DerefMut<Target = DbConnection> + use<>, String> {
-        self.connections.get().map_err(|error| error.to_string())
+        attempt: impl Fn(&mut DbConnection) -> Result<T, DbError>,
+    ) -> Result<(Lent, T), DbError> {
+        let mut conn = self.get()?;
+        match attempt(&mut conn) {
+            Err(_) if conn.check().is_err() => {}
+            outcome => return outcome.map(|value| (conn, value)),
+        }
+        drop(conn);
+        let mut conn = self.get_checked()?;
+        attempt(&mut conn).map(|value| (conn, value))
+    }
+
+    /// Returns a connection that answers.
+    pub(super) fn get_checked(&self) -> Result<Lent, DbError> {
+        let mut conn = self.get()?;
+        // After a restart of the server, all connections that were idle have ended.
+        for _ in 0..self.connections.max_size() {
+            if conn.check().is_ok() {
+                return Ok(conn);
+            }
+            drop(conn);
+            conn = self.get()?;
+        }
+        conn.check().map(|()| conn)
+    }
+
+    /// Blocks until a connection is free, for at most [`CONNECTION_TIMEOUT`].
+    fn get(&self) -> Result<Lent, DbError> {
+        self.connections.get().map(Lent).map_err(|error| DbError::Unavailable(error.to_string()))
     }
 
     /// Opens a connection that does not belong to the pool.
     pub(super) fn connect(&self) -> Result<DbConnection, String> {
-        self.manager.connect().map_err(|error| error.to_string())
+        self.manager.connect().map(|pooled| pooled.conn).map_err(|error| error.to_string())
     }
 
     /// Returns why the database cannot be reached, if there is no connection and the last attempt has
@@ -68,36 +101,62 @@ impl Pool {
     }
 }
 
-/// Opens and checks connections for the pool.
+/// A connection that the pool lends.
+pub(super) struct Lent(PooledConnection<Manager>);
+
+impl Lent {
+    /// Checks that the connection answers. The pool discards it if not.
+    fn check(&mut self) -> Result<(), DbError> {
+        let answer = self.0.conn.ping();
+        self.0.has_ended = answer.is_err();
+        answer.map_err(DbError::from)
+    }
+}
+
+impl Deref for Lent {
+    type Target = DbConnection;
+
+    fn deref(&self) -> &DbConnection {
+        &self.0.conn
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut DbConnection {
+        &mut self.0.conn
+    }
+}
+
+/// A connection of the pool.
+struct Pooled {
+    conn: DbConnection,
+    /// Whether it is known that it does not answer.
+    has_ended: bool,
+}
+
+/// Opens connections for the pool.
 #[derive(Clone, Debug)]
 struct Manager {
     url: DatabaseUrl,
 }
 
 impl ManageConnection for Manager {
-    type Connection = DbConnection;
+    type Connection = Pooled;
     type Error = ConnectError;
 
-    fn connect(&self) -> Result<DbConnection, ConnectError> {
+    fn connect(&self) -> Result<Pooled, ConnectError> {
         DbConnection::open(&self.url)
+            .map(|conn| Pooled { conn, has_ended: false })
             .map_err(|error| ConnectError(self.url.without_secrets(&error.to_string())))
     }
 
-    /// Replaces connections that the server has closed before a query uses them. SQLite has no
-    /// server.
-    fn is_valid(&self, conn: &mut DbConnection) -> Result<(), ConnectError> {
-        match conn {
-            #[cfg(feature = "sqlite")]
-            DbConnection::Sqlite(_) => Ok(()),
-            #[cfg(any(feature = "postgres", feature = "mysql"))]
-            conn => conn
-                .ping()
-                .map_err(|error| ConnectError(self.url.without_secrets(&error.to_string()))),
-        }
+    /// Is not called: [`Pool::attempt`] finds out which connections have ended.
+    fn is_valid(&self, _: &mut Pooled) -> Result<(), ConnectError> {
+        Ok(())
     }
 
-    fn has_broken(&self, conn: &mut DbConnection) -> bool {
-        conn.is_broken()
+    fn has_broken(&self, pooled: &mut Pooled) -> bool {
+        pooled.has_ended || pooled.conn.is_broken()
     }
 }
 

@@ -162,7 +162,7 @@ impl DurableSessions for DbSessions {
         let found: Option<(String, i64)> = self
             .0
             .read(move |conn| {
-                let alive = sessions::table.find(id).filter(sessions::expires_at.gt(now));
+                let alive = sessions::table.find(&id).filter(sessions::expires_at.gt(now));
                 alive.select((sessions::state, sessions::expires_at)).first(conn).optional()
             })
             .await?;

@@ -17,3 +17,6 @@ diesel::table! {
         completed -> BigInt,
     }
 }
+
+#[cfg(feature = "postgres")]
+diesel::allow_tables_to_appear_in_same_query!(task, task_totals);

@@ -1,6 +1,6 @@
 //! The table of tasks and its queries. Knows no HTTP and no cache.
 
-use diesel::{prelude::*, sql_types::BigInt};
+use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -67,16 +67,45 @@ pub(super) fn totals(conn: &mut DbConnection) -> QueryResult<Totals> {
 
 /// Returns a page of a list, oldest tasks first; the last one instead of a page beyond the end.
 pub(super) fn page(conn: &mut DbConnection, place: Place, per_page: u64) -> QueryResult<TaskPage> {
+    #[cfg(feature = "postgres")]
+    if place.page == 1
+        && matches!(conn, DbConnection::Postgres(_))
+        && let Some((tasks, totals)) = first_tasks(conn, place.filter, per_page)?
+    {
+        let pages = totals.of(place.filter).div_ceil(per_page).max(1);
+        return Ok(TaskPage { tasks, totals, page: 1, pages });
+    }
     let totals = totals(conn)?;
     let number = totals.of(place.filter);
     let pages = number.div_ceil(per_page).max(1);
     let page = place.page.min(pages);
     let before = (page - 1) * per_page;
+    let tasks = list(place.filter).order(task::id).limit(rows(per_page)).select(Task::as_select());
     let tasks = match first_id(conn, place.filter, before, number)? {
-        Some(first) => from_id(conn, place.filter, first, per_page)?,
         None => Vec::new(),
+        // A condition that excludes nothing would make SQLite prepare the statement again each time.
+        Some(_) if before == 0 => tasks.load(conn)?,
+        Some(first) => tasks.filter(task::id.ge(first)).load(conn)?,
     };
     Ok(TaskPage { tasks, totals, page, pages })
+}
+
+/// Returns the first tasks of a list and the numbers of tasks, in one round trip; `None` if there is no task in the
+/// list.
+#[cfg(feature = "postgres")]
+fn first_tasks(
+    conn: &mut DbConnection,
+    filter: Filter,
+    number: u64,
+) -> QueryResult<Option<(Vec<Task>, Totals)>> {
+    let active = task_totals::table.select(task_totals::active).single_value();
+    let completed = task_totals::table.select(task_totals::completed).single_value();
+    let tasks = list(filter).order(task::id).limit(rows(number));
+    let found: Vec<(Task, Option<i64>, Option<i64>)> =
+        tasks.select((Task::as_select(), active, completed)).load(conn)?;
+    let Some(&(_, Some(active), Some(completed))) = found.first() else { return Ok(None) };
+    let totals = Totals { active: active.unsigned_abs(), completed: completed.unsigned_abs() };
+    Ok(Some((found.into_iter().map(|(task, ..)| task).collect(), totals)))
 }
 
 /// Returns the id of the task after the first `before` of `number` tasks. Reads only an index, from the end
@@ -92,35 +121,24 @@ fn first_id(
     }
     let after = number - before - 1;
     let (is_forward, offset) = if before <= after { (true, before) } else { (false, after) };
-    let ids = ids(filter).limit(1).offset(offset.try_into().unwrap_or(i64::MAX));
+    let ids = list(filter).select(task::id).limit(1).offset(rows(offset));
     let ids = if is_forward { ids.order(task::id.asc()) } else { ids.order(task::id.desc()) };
     ids.first(conn).optional()
 }
 
-/// The ids of a list.
-fn ids<'a>(filter: Filter) -> task::BoxedQuery<'a, <DbConnection as Connection>::Backend, BigInt> {
-    let ids = task::table.select(task::id).into_boxed();
+/// All tasks of a list.
+fn list<'a>(filter: Filter) -> task::BoxedQuery<'a, <DbConnection as Connection>::Backend> {
+    let tasks = task::table.into_boxed();
     match filter {
-        Filter::All => ids,
-        Filter::Active => ids.filter(task::completed.eq(false)),
-        Filter::Completed => ids.filter(task::completed.eq(true)),
+        Filter::All => tasks,
+        Filter::Active => tasks.filter(task::completed.eq(false)),
+        Filter::Completed => tasks.filter(task::completed.eq(true)),
     }
 }
 
-fn from_id(
-    conn: &mut DbConnection,
-    filter: Filter,
-    first: i64,
-    number: u64,
-) -> QueryResult<Vec<Task>> {
-    let number = number.try_into().unwrap_or(i64::MAX);
-    let tasks = task::table.filter(task::id.ge(first)).order(task::id).limit(number);
-    let tasks = tasks.select(Task::as_select());
-    match filter {
-        Filter::All => tasks.load(conn),
-        Filter::Active => tasks.filter(task::completed.eq(false)).load(conn),
-        Filter::Completed => tasks.filter(task::completed.eq(true)).load(conn),
-    }
+/// A number of rows, as SQL has it.
+fn rows(number: u64) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
 }
 
 /// Returns a task; `None` if there is no task with this id.
@@ -137,15 +155,28 @@ pub(super) fn add(conn: &mut DbConnection, name: &str, completed: bool) -> Query
 
 /// Completes a task or opens it again. Returns it; `None` if there is no task with this id.
 ///
-/// Runs two statements, so call it in a transaction. The same is true of the functions below.
+/// On MySQL it runs two statements, so call it in a transaction. The same is true of the functions below.
 pub(super) fn set_completed(
     conn: &mut DbConnection,
     id: TaskId,
     completed: bool,
 ) -> QueryResult<Option<Task>> {
     let change = diesel::update(task::table.find(id.get())).set(task::completed.eq(completed));
-    change.execute(conn)?;
-    find(conn, id)
+    match conn {
+        #[cfg(feature = "sqlite")]
+        DbConnection::Sqlite(conn) => {
+            change.returning(Task::as_returning()).get_result(conn).optional()
+        }
+        #[cfg(feature = "postgres")]
+        DbConnection::Postgres(conn) => {
+            change.returning(Task::as_returning()).get_result(conn).optional()
+        }
+        #[cfg(feature = "mysql")]
+        conn @ DbConnection::Mysql(_) => {
+            change.execute(conn)?;
+            find(conn, id)
+        }
+    }
 }
 
 /// Changes a name, if it is still `original` or has become the new one already.

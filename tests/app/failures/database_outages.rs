@@ -34,13 +34,35 @@ macro_rules! on_every_server {
 }
 
 on_every_server![
-    connections_ended_by_the_server_cause_no_failed_request,
+    connections_ended_by_the_server_cause_no_failed_write,
+    connections_ended_by_the_server_cause_no_failed_read,
     during_an_outage_cached_pages_are_served_and_writes_are_a_503,
 ];
 
-fn connections_ended_by_the_server_cause_no_failed_request(database: TestDatabase) {
+fn connections_ended_by_the_server_cause_no_failed_write(database: TestDatabase) {
     let app = TestApp::on(database);
     let browser = app.browser();
+    add_tasks_at_once(&app);
+    app.database.end_connections();
+    for _ in 0..8 {
+        assert_eq!(browser.post_form("/", &[("name", "Milk")]).status, 303);
+    }
+    assert_eq!(browser.get("/").task_names().len(), 16);
+}
+
+fn connections_ended_by_the_server_cause_no_failed_read(database: TestDatabase) {
+    let app = TestApp::on(database);
+    let browser = app.browser();
+    add_tasks_at_once(&app);
+    app.database.end_connections();
+    for _ in 0..8 {
+        // This page is not cached.
+        assert_eq!(browser.get("/1/edit").status, 200);
+    }
+}
+
+/// Makes the app open several connections, each of which adds a task.
+fn add_tasks_at_once(app: &TestApp) {
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
@@ -49,11 +71,6 @@ fn connections_ended_by_the_server_cause_no_failed_request(database: TestDatabas
             });
         }
     });
-    app.database.end_connections();
-    for _ in 0..8 {
-        assert_eq!(browser.post_form("/", &[("name", "Milk")]).status, 303);
-    }
-    assert_eq!(browser.get("/").task_names().len(), 16);
 }
 
 fn during_an_outage_cached_pages_are_served_and_writes_are_a_503(database: TestDatabase) {
