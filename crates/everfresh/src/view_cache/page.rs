@@ -12,7 +12,6 @@ use actix_web::{
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use moka::policy::EvictionPolicy;
-use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 
 use super::{
@@ -21,7 +20,8 @@ use super::{
 };
 use crate::cache::{Cache, codec, near::DigestHasherBuilder};
 
-/// Identifies a page: the first 16 bytes of the SHA-256 of its content.
+/// Identifies a page: the first 16 bytes of the BLAKE3 hash of its content. (SHA-256 takes five
+/// times as long, which is noticeable in the first response of a long page.)
 pub(super) type PageId = u128;
 
 /// The `Cache-Status` of a hit (RFC 9211), which is stored with the page's headers.
@@ -183,8 +183,8 @@ impl Page {
 }
 
 fn id_of(stored: &[u8]) -> PageId {
-    let digest = Sha256::digest(stored);
-    digest[..16].iter().fold(0, |id, byte| id << 8 | PageId::from(*byte))
+    let hash = blake3::hash(stored);
+    hash.as_bytes()[..16].iter().fold(0, |id, byte| id << 8 | PageId::from(*byte))
 }
 
 fn etag(id: PageId, form: Form) -> HeaderValue {
