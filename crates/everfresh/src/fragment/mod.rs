@@ -78,7 +78,8 @@ const MAX_RUNS: usize = 16;
 ///
 /// A fragment with `of` and without a lifetime is kept in each process, too
 /// ([`CacheBuilder::near`](crate::CacheBuilder::near)): it is proven by template, key and value, so the
-/// servers are not asked for it, and deleting its key has no effect on it.
+/// servers are not asked for it, and deleting its key has no effect on it. One that consists mostly of other such
+/// fragments is kept in the process only: to put it together from them takes less than to store and fetch it.
 ///
 /// An entry is served only while the template, and all templates that it includes or extends, are
 /// unchanged.
@@ -373,11 +374,14 @@ async fn store(cache: &Cache, rendered: RenderedPage) -> TeraResult<String> {
         entries.delete_many(&rendered.deleted).await;
     }
     let mut by_lifetime: HashMap<Term, Vec<NewEntry>> = HashMap::new();
-    for RenderedFragment { request, body, took } in rendered.fragments {
+    for RenderedFragment { request, body, took, is_assembled } in rendered.fragments {
         entries.note(&request.key, CacheEventKind::Computed, Some(took));
         let body = ByteString::from(body);
         if let Some(name) = request.near {
             cache.near().insert(name, NearValue::Fragment(body.clone()));
+        }
+        if is_assembled {
+            continue;
         }
         let entry = NewEntry { key: request.key, stamp: request.stamp, body: body.into_bytes() };
         by_lifetime.entry(cache.resolve(request.lifetime)).or_default().push(entry);

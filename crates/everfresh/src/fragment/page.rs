@@ -11,6 +11,8 @@ use crate::{backend::frame::Stamp, cache::lifetime::Lifetime};
 /// A fragment that a page needs.
 #[derive(Clone, Debug)]
 pub(super) struct FragmentRequest {
+    /// The number of its tag.
+    pub(super) site: usize,
     /// The full key, with the cache's prefix.
     pub(super) key: String,
     pub(super) stamp: Stamp,
@@ -44,6 +46,8 @@ pub(super) struct RenderedFragment {
     pub(super) request: FragmentRequest,
     pub(super) body: String,
     pub(super) took: Duration,
+    /// Whether it consists mostly of other fragments that this process keeps, so that it is kept here only.
+    pub(super) is_assembled: bool,
 }
 
 /// The result of rendering a page once.
@@ -113,6 +117,7 @@ mod tests {
     /// A page that has requested two fragments. `@` stands for the prefix of its placeholders.
     fn rendered(page: &str) -> RenderedPage {
         let request = FragmentRequest {
+            site: 0,
             key: "k".to_owned(),
             stamp: STAMP,
             lifetime: Lifetime::Forever,
@@ -173,6 +178,7 @@ mod tests {
     fn rendered_fragments_are_stored_without_placeholders() {
         let fragment = |body: &str| RenderedFragment {
             request: FragmentRequest {
+                site: 0,
                 key: "f".to_owned(),
                 stamp: STAMP,
                 lifetime: Lifetime::Forever,
@@ -180,6 +186,7 @@ mod tests {
             },
             body: body.replace('@', PREFIX),
             took: Duration::ZERO,
+            is_assembled: false,
         };
         let mut outer = rendered("@00000000@00000001");
         outer.fragments = vec![fragment("[@00000001]"), fragment("plain")];

@@ -12,7 +12,10 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -47,12 +50,16 @@ pub(super) struct Site {
     has_fingerprint: bool,
     /// The digest of the template, which entries must match to be served.
     pub(super) schema: u64,
+    /// Whether the last body consisted mostly of other fragments that this process keeps. To put it together takes
+    /// less than to fetch it, so the servers are neither asked for it nor sent it.
+    is_assembled: Arc<AtomicBool>,
 }
 
 impl Site {
     pub(super) fn new(template: &str, tag: &CacheTag) -> Self {
         let CacheTag { line, has_fingerprint } = *tag;
-        Self { template: template.to_owned(), line, has_fingerprint, schema: 0 }
+        let template = template.to_owned();
+        Self { template, line, has_fingerprint, schema: 0, is_assembled: Arc::default() }
     }
 
     pub(super) fn versioned_by(&self, version: &str) -> Self {
@@ -104,12 +111,21 @@ pub(super) struct Renderer {
     may_defer: bool,
     /// Whether the body of the fragment that was looked up last must be rendered.
     missed: bool,
-    /// The fragments that are being rendered, the innermost last; `None` for a fragment
-    /// that will not be stored.
-    in_progress: Vec<Option<(FragmentRequest, Instant)>>,
+    /// The fragments that are being rendered, the innermost last.
+    in_progress: Vec<Body>,
     requests: Vec<FragmentRequest>,
     fragments: Vec<RenderedFragment>,
     deleted: Vec<String>,
+}
+
+/// A fragment that is being rendered.
+#[derive(Debug)]
+struct Body {
+    /// `None` if the fragment will not be stored.
+    request: Option<FragmentRequest>,
+    begun: Instant,
+    /// The bytes of fragments within it that this process keeps.
+    kept: usize,
 }
 
 thread_local! {
@@ -183,8 +199,9 @@ impl Renderer {
     /// Returns the fragment if it is known, a placeholder if it can be fetched later, and an empty
     /// value if its body must be rendered.
     fn look_up(&mut self, arguments: &[Value], state: &State) -> TeraResult<Value> {
-        let TagValues { key, stamp, timeout, has_fingerprint } =
+        let TagValues { site, key, stamp, timeout, has_fingerprint } =
             TagValues::read(arguments, &self.sites, &self.scope, state)?;
+        let is_assembled = self.sites[site].is_assembled.load(Ordering::Relaxed);
         self.missed = true;
         let lifetime = match timeout {
             Timeout::Lifetime(Lifetime::For(Duration::ZERO)) => return Ok(self.begin_body(None)),
@@ -202,17 +219,23 @@ impl Renderer {
             self.missed = false;
             self.near_hits += 1;
             self.near_bytes += body.len();
+            self.contains_kept(body.len());
             return Ok(Value::safe_string(&body));
         }
-        let request = FragmentRequest { key, stamp, lifetime, near };
+        let request = FragmentRequest { site, key, stamp, lifetime, near };
         match self.known.get(&request.key) {
             Some(cached @ CachedFragment::Found(_)) => match cached.content(stamp) {
                 Some(content) => {
+                    let (content, length) = (Value::safe_string(content), content.len());
                     self.missed = false;
-                    Ok(Value::safe_string(content))
+                    if near.is_some() {
+                        self.contains_kept(length);
+                    }
+                    Ok(content)
                 }
                 None => Ok(self.begin_body(Some(request))),
             },
+            None if near.is_some() && is_assembled => Ok(self.begin_body(Some(request))),
             None if self.may_defer && !self.is_rendered_at_once(request.near) => {
                 self.missed = false;
                 let placeholder = self.placeholders.numbered(self.requests.len());
@@ -240,20 +263,34 @@ impl Renderer {
     /// Notes that the body of a fragment is rendered next, and returns the empty value that
     /// stands for it. The fragment is stored if there is a request.
     fn begin_body(&mut self, request: Option<FragmentRequest>) -> Value {
-        self.in_progress.push(request.map(|request| (request, Instant::now())));
+        self.in_progress.push(Body { request, begun: Instant::now(), kept: 0 });
         Value::from("")
     }
 
     fn end_body(&mut self, body: &Value) {
-        if let Some((request, begun)) = self.in_progress.pop().flatten() {
-            let body = body.as_str().unwrap_or_default().to_owned();
-            self.fragments.push(RenderedFragment { request, body, took: begun.elapsed() });
+        let Some(Body { request, begun, kept }) = self.in_progress.pop() else { return };
+        let body = body.as_str().unwrap_or_default();
+        let is_kept = request.as_ref().is_some_and(|request| request.near.is_some());
+        self.contains_kept(if is_kept { body.len() } else { kept });
+        let Some(request) = request else { return };
+        let is_assembled = is_kept && kept > body.len() / 2;
+        self.sites[request.site].is_assembled.store(is_assembled, Ordering::Relaxed);
+        let (body, took) = (body.to_owned(), begun.elapsed());
+        self.fragments.push(RenderedFragment { request, body, took, is_assembled });
+    }
+
+    /// Notes that the fragment that is being rendered contains another one, which this process keeps.
+    fn contains_kept(&mut self, bytes: usize) {
+        if let Some(around) = self.in_progress.last_mut() {
+            around.kept += bytes;
         }
     }
 }
 
 /// The values of a tag's arguments at one execution of the tag.
 struct TagValues {
+    /// The number of the tag.
+    site: usize,
     key: String,
     stamp: Stamp,
     timeout: Timeout,
@@ -270,8 +307,8 @@ impl TagValues {
     /// number, the timeout, the name, the VARY values and, if the tag has it, the value of `of`.
     fn read(arguments: &[Value], sites: &[Site], scope: &Scope, state: &State) -> TeraResult<Self> {
         let number = arguments.first().and_then(Value::as_u64);
-        let site = number.and_then(|number| sites.get(usize::try_from(number).ok()?));
-        let (Some(site), [_, timeout, name, rest @ ..]) = (site, arguments) else {
+        let number = number.and_then(|number| usize::try_from(number).ok()).unwrap_or(usize::MAX);
+        let (Some(site), [_, timeout, name, rest @ ..]) = (sites.get(number), arguments) else {
             return Err(Error::message(format!(
                 "the filter `{LOOKUP}` is for internal use; write `{{% cache %}}`"
             )));
@@ -303,7 +340,13 @@ impl TagValues {
         let schema = if state.autoescaping_enabled() { site.schema } else { !site.schema };
         let fingerprint = of.map_or(0, |of| digest::of_value(of, scope.fingerprint_key));
         let has_fingerprint = of.is_some();
-        Ok(Self { key, stamp: Stamp { schema, fingerprint }, timeout, has_fingerprint })
+        Ok(Self {
+            site: number,
+            key,
+            stamp: Stamp { schema, fingerprint },
+            timeout,
+            has_fingerprint,
+        })
     }
 }
 

@@ -133,7 +133,7 @@ async fn a_fragment_that_its_value_proves_is_fetched_once_for_each_process() {
 }
 
 #[tokio::test]
-async fn a_row_that_has_changed_is_rendered_with_the_list_around_it_in_one_round_trip() {
+async fn a_row_that_has_changed_is_rendered_with_the_list_around_it_without_a_lookup() {
     let proxy = CountingProxy::start();
     let cache = Cache::memcached(proxy.client()).build();
     let source = format!("{{% cache none, \"list\", of=rows %}}{LIST}{{% endcache %}}");
@@ -146,12 +146,49 @@ async fn a_row_that_has_changed_is_rendered_with_the_list_around_it_in_one_round
         trace.take()
     };
     render(&rows).await;
-    all_are_stored(&cache, 11).await;
+    all_are_stored(&cache, 10).await;
     rows[4].name = "other".to_owned();
     proxy.round_trips();
     assert_eq!(render(&rows).await, ["other"]);
-    all_are_stored(&cache, 13).await;
-    assert_eq!(proxy.round_trips(), 2, "the lookup of the list, and the store of both");
+    all_are_stored(&cache, 11).await;
+    assert_eq!(proxy.round_trips(), 1, "the store of the row");
+}
+
+#[tokio::test]
+async fn a_fragment_of_fragments_that_are_kept_is_put_together_in_each_process() {
+    let server = Memcached::start(Kind::Plain);
+    let cache = || Cache::memcached(server.client(Protocol::Binary)).build();
+    let source = format!("{{% cache none, \"list\", of=rows %}}{LIST}{{% endcache %}}");
+    let trace = Trace::default();
+    let templates = Templates::new(trace.tera(), [("page.html", &source)]).unwrap();
+    let rows = rows(10);
+    let (one, other) = (cache(), cache());
+    let render = async |cache: &Cache| {
+        let page = templates.render(cache, "page.html", &context("rows", &rows)).await.unwrap();
+        assert_eq!(page, list(&rows));
+        trace.take()
+    };
+    render(&one).await;
+    all_are_stored(&one, 10).await;
+    assert_eq!(render(&other).await, ["row 1", "row 2"], "the others are fetched");
+    assert_eq!(server.stat("get_hits"), 8);
+}
+
+#[tokio::test]
+async fn a_fragment_with_more_text_of_its_own_than_of_others_is_fetched() {
+    let server = Memcached::start(Kind::Plain);
+    let cache = || Cache::memcached(server.client(Protocol::Binary)).build();
+    let text = "the text of the list itself, ".repeat(10);
+    let source = format!("{{% cache none, \"list\", of=rows %}}{text}{LIST}{{% endcache %}}");
+    let templates = Templates::new(Trace::default().tera(), [("page.html", &source)]).unwrap();
+    let rows = rows(3);
+    let (one, other) = (cache(), cache());
+    for cache in [&one, &other] {
+        let page = templates.render(cache, "page.html", &context("rows", &rows)).await.unwrap();
+        assert_eq!(page, text.clone() + &list(&rows));
+        all_are_stored(&one, 4).await;
+    }
+    assert_eq!(server.stat("get_hits"), 1);
 }
 
 #[tokio::test]
