@@ -17,7 +17,7 @@ mod scan;
 
 use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc};
 
-use bytestring::ByteString;
+use bytes::Bytes;
 use serde::Serialize;
 use tera::{Context, Tera, TeraResult};
 
@@ -26,7 +26,7 @@ use self::{
     digest::{Digests, Source},
     lower::TagError,
     offload::Offload,
-    page::{CachedFragment, FragmentRequest, RenderedFragment, RenderedPage},
+    page::{CachedFragment, Fragment, FragmentRequest, RenderedFragment, RenderedPage},
     renderer::{Renderer, Scope, Site},
     report::WrittenTemplates,
 };
@@ -61,28 +61,26 @@ const MAX_RUNS: usize = 16;
 /// Without `of`, a fragment is only as fresh as its timeout: the context was read before the
 /// fragment is looked up, so deleting the key cannot prevent that older data is stored.
 ///
-/// The body is rendered only if there is no entry. It may contain includes, loops, components and
-/// other fragments, but no `{% block %}`, and `{% set %}` only within a loop of its own. The
-/// outermost fragments of a page are fetched in one round trip per server. Fragments within missing
-/// fragments take one more per level of nesting.
+/// The body is rendered only if there is no entry. It may contain includes, loops, components and other fragments,
+/// but no `{% block %}`, and `{% set %}` only within a loop of its own. The outermost fragments of a page are fetched
+/// in one round trip per server. Fragments within missing fragments take one more per level of nesting.
 ///
 /// A template that took a millisecond or longer is rendered on a thread for blocking work the next time, so that
 /// other requests need not wait for it. Functions and filters must not rely on the thread.
 ///
-/// A page is rendered more than once if fragments are missing, and always if output with fragments
-/// is used as a value (`{% filter %}`, `{% set %}`, `super()` within an expression). So functions
-/// and filters must not have side effects, like counting, or return random values.
+/// A page is rendered more than once if fragments are missing, and always if output with fragments is used as a
+/// value (`{% filter %}`, `{% set %}`, `super()` within an expression). So functions and filters must not have side
+/// effects, like counting, or return random values.
 ///
 /// With a cache without storage ([`Cache::null`]) the arguments are not evaluated, so a
 /// mistake in them appears only with other caches.
 ///
 /// A fragment with `of` and without a lifetime is kept in each process, too
 /// ([`CacheBuilder::near`](crate::CacheBuilder::near)): it is proven by template, key and value, so the
-/// servers are not asked for it, and deleting its key has no effect on it. One that consists mostly of other such
-/// fragments is kept in the process only: to put it together from them takes less than to store and fetch it.
+/// servers are not asked for it, and deleting its key has no effect on it. If it consists mostly of other such
+/// fragments, it is kept in the process only, because to put it together from them takes less than to fetch it.
 ///
-/// An entry is served only while the template, and all templates that it includes or extends, are
-/// unchanged.
+/// An entry is served only while the template, and all that it includes or extends, are unchanged.
 ///
 /// ```
 /// use everfresh::{Cache, Templates};
@@ -343,19 +341,18 @@ async fn look_up(cache: &Cache, requests: &[FragmentRequest]) -> Vec<CachedFragm
     for (found, request) in entries.get_many(&keys).await.into_iter().zip(requests) {
         let fragment = match found {
             Ok(entry) => CachedFragment::Found(
-                entry.and_then(|(stamp, body)| Some((stamp, body.try_into().ok()?))),
+                entry.and_then(|(stamp, body)| Some((stamp, Fragment::from_bytes(&body)?))),
             ),
             Err(_) => CachedFragment::Unavailable,
         };
         if let Some(content) = fragment.content(request.stamp) {
             hits += 1;
-            bytes += content.len();
-            if let (Some(name), CachedFragment::Found(Some((_, body)))) = (request.near, &fragment)
-            {
-                cache.near().insert(name, NearValue::Fragment(body.clone()));
+            bytes += content.text().len();
+            if let Some(name) = request.near {
+                cache.near().insert(name, NearValue::Fragment(content.value().clone()));
             }
         }
-        let bytes = fragment.content(request.stamp).map(str::len);
+        let bytes = fragment.content(request.stamp).map(|content| content.text().len());
         let kind = bytes.map_or(CacheEventKind::Miss, |bytes| CacheEventKind::Hit { bytes });
         entries.tell(&request.key, kind, stopwatch.elapsed());
         fragments.push(fragment);
@@ -376,14 +373,14 @@ async fn store(cache: &Cache, rendered: RenderedPage) -> TeraResult<String> {
     let mut by_lifetime: HashMap<Term, Vec<NewEntry>> = HashMap::new();
     for RenderedFragment { request, body, took, is_assembled } in rendered.fragments {
         entries.note(&request.key, CacheEventKind::Computed, Some(took));
-        let body = ByteString::from(body);
         if let Some(name) = request.near {
-            cache.near().insert(name, NearValue::Fragment(body.clone()));
+            cache.near().insert(name, NearValue::Fragment(body.value().clone()));
         }
         if is_assembled {
             continue;
         }
-        let entry = NewEntry { key: request.key, stamp: request.stamp, body: body.into_bytes() };
+        let body = Bytes::copy_from_slice(body.text().as_bytes());
+        let entry = NewEntry { key: request.key, stamp: request.stamp, body };
         by_lifetime.entry(cache.resolve(request.lifetime)).or_default().push(entry);
     }
     if !by_lifetime.is_empty() && !is_outdated() {

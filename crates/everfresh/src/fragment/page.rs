@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use bytestring::ByteString;
-use tera::TeraResult;
+use tera::{TeraResult, Value};
 
 use super::placeholder::Placeholders;
 use crate::{backend::frame::Stamp, cache::lifetime::Lifetime};
@@ -21,18 +20,48 @@ pub(super) struct FragmentRequest {
     pub(super) near: Option<u128>,
 }
 
+/// The text of a fragment in the form of templates, marked as safe. Cloning shares it.
+#[derive(Clone, Debug)]
+pub(super) struct Fragment(Value);
+
+impl Fragment {
+    /// `None` if the bytes are not UTF-8.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        str::from_utf8(bytes).ok().map(Self::from)
+    }
+
+    /// Returns the text that Tera has rendered.
+    pub(super) fn of_rendered(text: &Value) -> Self {
+        Self(text.clone().mark_safe())
+    }
+
+    pub(super) fn text(&self) -> &str {
+        self.0.as_str().unwrap_or_default()
+    }
+
+    pub(super) fn value(&self) -> &Value {
+        &self.0
+    }
+}
+
+impl From<&str> for Fragment {
+    fn from(text: &str) -> Self {
+        Self(Value::safe_string(text))
+    }
+}
+
 /// The cache's reply for one key.
 #[derive(Clone, Debug)]
 pub(super) enum CachedFragment {
     /// The entry under the key, if there is one.
-    Found(Option<(Stamp, ByteString)>),
+    Found(Option<(Stamp, Fragment)>),
     /// The backend failed, so it is unknown whether there is an entry.
     Unavailable,
 }
 
 impl CachedFragment {
     /// Returns the fragment if its stamp is `stamp`.
-    pub(super) fn content(&self, stamp: Stamp) -> Option<&str> {
+    pub(super) fn content(&self, stamp: Stamp) -> Option<&Fragment> {
         match self {
             Self::Found(Some((found, body))) if *found == stamp => Some(body),
             _ => None,
@@ -44,7 +73,7 @@ impl CachedFragment {
 #[derive(Debug)]
 pub(super) struct RenderedFragment {
     pub(super) request: FragmentRequest,
-    pub(super) body: String,
+    pub(super) body: Fragment,
     pub(super) took: Duration,
     /// Whether it consists mostly of other fragments that this process keeps, so that it is kept here only.
     pub(super) is_assembled: bool,
@@ -77,7 +106,7 @@ impl RenderedPage {
         let contents: Option<Vec<&str>> = found
             .iter()
             .zip(&self.requests)
-            .map(|(cached, request)| cached.content(request.stamp))
+            .map(|(cached, request)| cached.content(request.stamp).map(Fragment::text))
             .collect();
         let Some(contents) = contents else { return false };
 
@@ -92,8 +121,8 @@ impl RenderedPage {
         let mut bodies = Vec::with_capacity(self.fragments.len());
         for RenderedFragment { body, .. } in &self.fragments {
             // Most bodies contain no other fragment, so their length is right for the new one.
-            match self.placeholders.replace(body, body.len(), &contents) {
-                Some((body, _)) => bodies.push(body),
+            match self.placeholders.replace(body.text(), body.text().len(), &contents) {
+                Some((body, _)) => bodies.push(Fragment::from(&*body)),
                 None => return false,
             }
         }
@@ -184,14 +213,14 @@ mod tests {
                 lifetime: Lifetime::Forever,
                 near: None,
             },
-            body: body.replace('@', PREFIX),
+            body: Fragment::from(&*body.replace('@', PREFIX)),
             took: Duration::ZERO,
             is_assembled: false,
         };
         let mut outer = rendered("@00000000@00000001");
         outer.fragments = vec![fragment("[@00000001]"), fragment("plain")];
         assert!(outer.splice(&found()));
-        let bodies: Vec<_> = outer.fragments.iter().map(|fragment| &*fragment.body).collect();
+        let bodies: Vec<_> = outer.fragments.iter().map(|fragment| fragment.body.text()).collect();
         assert_eq!(bodies, ["[two]", "plain"]);
 
         outer = rendered("@00000000@00000001");

@@ -26,7 +26,7 @@ use super::{
     digest,
     key::append_key,
     lower::{CacheTag, LOOKUP, MISSED, STORE},
-    page::{CachedFragment, FragmentRequest, RenderedFragment, RenderedPage},
+    page::{CachedFragment, Fragment, FragmentRequest, RenderedFragment, RenderedPage},
     placeholder::Placeholders,
 };
 use crate::{
@@ -218,15 +218,16 @@ impl Renderer {
         if let Some(NearValue::Fragment(body)) = near.and_then(|name| self.scope.near.get(name)) {
             self.missed = false;
             self.near_hits += 1;
-            self.near_bytes += body.len();
-            self.contains_kept(body.len());
-            return Ok(Value::safe_string(&body));
+            let length = body.as_str().map_or(0, str::len);
+            self.near_bytes += length;
+            self.contains_kept(length);
+            return Ok(body);
         }
         let request = FragmentRequest { site, key, stamp, lifetime, near };
         match self.known.get(&request.key) {
             Some(cached @ CachedFragment::Found(_)) => match cached.content(stamp) {
                 Some(content) => {
-                    let (content, length) = (Value::safe_string(content), content.len());
+                    let (content, length) = (content.value().clone(), content.text().len());
                     self.missed = false;
                     if near.is_some() {
                         self.contains_kept(length);
@@ -269,13 +270,14 @@ impl Renderer {
 
     fn end_body(&mut self, body: &Value) {
         let Some(Body { request, begun, kept }) = self.in_progress.pop() else { return };
-        let body = body.as_str().unwrap_or_default();
+        let body = Fragment::of_rendered(body);
+        let length = body.text().len();
         let is_kept = request.as_ref().is_some_and(|request| request.near.is_some());
-        self.contains_kept(if is_kept { body.len() } else { kept });
+        self.contains_kept(if is_kept { length } else { kept });
         let Some(request) = request else { return };
-        let is_assembled = is_kept && kept > body.len() / 2;
+        let is_assembled = is_kept && kept > length / 2;
         self.sites[request.site].is_assembled.store(is_assembled, Ordering::Relaxed);
-        let (body, took) = (body.to_owned(), begun.elapsed());
+        let took = begun.elapsed();
         self.fragments.push(RenderedFragment { request, body, took, is_assembled });
     }
 

@@ -168,7 +168,7 @@ pub(super) fn has_csrf_token(page: &[u8]) -> bool {
 /// Returns the tags of a page whose names begin with `i` or `m`, each from its name to the end of the page.
 fn tags(page: &[u8]) -> impl Iterator<Item = &[u8]> {
     const BLOCK: usize = 256;
-    let is_start = |(a, b): (&u8, &u8)| (*a == b'<') & ((*b | 0x20 == b'i') | (*b | 0x20 == b'm'));
+    let is_start = |(a, b): (&u8, &u8)| *a == b'<' && (*b | 0x20 == b'i' || *b | 0x20 == b'm');
     // Blocks are looked at as a whole first, without a branch, so that the compiler uses SIMD: a page has many tags,
     // and few of these.
     (0..page.len()).step_by(BLOCK).flat_map(move |from| {

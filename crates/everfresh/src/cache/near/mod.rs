@@ -17,8 +17,6 @@ use std::{
     },
 };
 
-#[cfg(feature = "tera")]
-use bytestring::ByteString;
 use moka::{policy::EvictionPolicy, sync::Cache as Memory};
 
 /// The default bound of the values that are kept, in bytes.
@@ -30,8 +28,9 @@ const OVERHEAD: usize = 200;
 /// A value that a process keeps.
 #[derive(Clone, Debug)]
 pub(crate) enum NearValue {
+    /// A fragment in the form of templates, a safe text.
     #[cfg(feature = "tera")]
-    Fragment(ByteString),
+    Fragment(tera::Value),
     /// A decoded value, and its size in bytes.
     Value(Arc<dyn Any + Send + Sync>, usize),
 }
@@ -40,7 +39,7 @@ impl NearValue {
     fn bytes(&self) -> usize {
         match self {
             #[cfg(feature = "tera")]
-            Self::Fragment(text) => text.len(),
+            Self::Fragment(text) => text.as_str().map_or(0, str::len),
             Self::Value(_, bytes) => *bytes,
         }
     }
