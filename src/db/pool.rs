@@ -66,16 +66,16 @@ impl Pool {
 
     /// Returns a connection that answers.
     pub(super) fn get_checked(&self) -> Result<Lent, DbError> {
-        let mut conn = self.get()?;
+        let begun = Instant::now();
         // After a restart of the server, all connections that were idle have ended.
-        for _ in 0..self.connections.max_size() {
-            if conn.check().is_ok() {
-                return Ok(conn);
+        loop {
+            let mut conn = self.get()?;
+            match conn.check() {
+                Ok(()) => return Ok(conn),
+                Err(error) if begun.elapsed() > CONNECTION_TIMEOUT => return Err(error),
+                Err(_) => {}
             }
-            drop(conn);
-            conn = self.get()?;
         }
-        conn.check().map(|()| conn)
     }
 
     /// Blocks until a connection is free, for at most [`CONNECTION_TIMEOUT`].
