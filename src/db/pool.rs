@@ -10,10 +10,10 @@ use diesel::r2d2::{HandleError, ManageConnection, PooledConnection, R2D2Connecti
 use thiserror::Error;
 
 use super::{connection::DbConnection, error::DbError};
-use crate::config::{DatabaseConfig, DatabaseUrl};
+use crate::config::{DatabaseConfig, DatabaseUrl, database_url::one_line};
 
-/// The longest time that a request waits for a connection. The pool tries to connect at least twice in
-/// that time, so it notices within half of it that the database is back.
+/// The longest time that a request waits for a connection; once more, if the server has ended the one that it got. The
+/// pool tries to connect at least twice in that time, so it notices within half of it that the database is back.
 pub(crate) const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The longest time that a connection may be idle: less than servers allow (PythonAnywhere's MySQL
@@ -66,13 +66,13 @@ impl Pool {
 
     /// Returns a connection that answers.
     pub(super) fn get_checked(&self) -> Result<Lent, DbError> {
-        let begun = Instant::now();
+        let until = Instant::now() + CONNECTION_TIMEOUT;
         // After a restart of the server, all connections that were idle have ended.
         loop {
-            let mut conn = self.get()?;
+            let mut conn = self.get_until(until)?;
             match conn.check() {
                 Ok(()) => return Ok(conn),
-                Err(error) if begun.elapsed() > CONNECTION_TIMEOUT => return Err(error),
+                Err(error) if Instant::now() >= until => return Err(error),
                 Err(_) => {}
             }
         }
@@ -80,7 +80,12 @@ impl Pool {
 
     /// Blocks until a connection is free, for at most [`CONNECTION_TIMEOUT`].
     fn get(&self) -> Result<Lent, DbError> {
-        self.connections.get().map(Lent).map_err(|error| DbError::Unavailable(error.to_string()))
+        self.get_until(Instant::now() + CONNECTION_TIMEOUT)
+    }
+
+    fn get_until(&self, until: Instant) -> Result<Lent, DbError> {
+        let conn = self.connections.get_timeout(until.saturating_duration_since(Instant::now()));
+        conn.map(Lent).map_err(|error| DbError::Unavailable(error.to_string()))
     }
 
     /// Opens a connection that does not belong to the pool.
@@ -109,7 +114,7 @@ impl Lent {
     fn check(&mut self) -> Result<(), DbError> {
         let answer = self.0.conn.ping();
         self.0.has_ended = answer.is_err();
-        answer.map_err(DbError::from)
+        answer.map_err(|error| DbError::Unavailable(one_line(&error.to_string())))
     }
 }
 

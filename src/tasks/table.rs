@@ -83,7 +83,7 @@ pub(super) fn page(conn: &mut DbConnection, place: Place, per_page: u64) -> Quer
     let tasks = list(place.filter).order(task::id).limit(rows(per_page)).select(Task::as_select());
     let tasks = match first_id(conn, place.filter, before, number)? {
         None => Vec::new(),
-        // A condition that excludes nothing would make SQLite prepare the statement again each time.
+        // Without `id >= i64::MIN`: SQLite prepares a statement again whenever such a value is bound.
         Some(_) if before == 0 => tasks.load(conn)?,
         Some(first) => tasks.filter(task::id.ge(first)).load(conn)?,
     };
@@ -155,7 +155,7 @@ pub(super) fn add(conn: &mut DbConnection, name: &str, completed: bool) -> Query
 
 /// Completes a task or opens it again. Returns it; `None` if there is no task with this id.
 ///
-/// On MySQL it runs two statements, so call it in a transaction. The same is true of the functions below.
+/// This function and those below run several statements, at least on MySQL, so call them in a transaction.
 pub(super) fn set_completed(
     conn: &mut DbConnection,
     id: TaskId,

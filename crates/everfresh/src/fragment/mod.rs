@@ -78,7 +78,7 @@ const MAX_RUNS: usize = 16;
 /// A fragment with `of` and without a lifetime is kept in each process, too
 /// ([`CacheBuilder::near`](crate::CacheBuilder::near)): it is proven by template, key and value, so the
 /// servers are not asked for it, and deleting its key has no effect on it. If it consists mostly of other such
-/// fragments, it is kept in the process only, because to put it together from them takes less than to fetch it.
+/// fragments, it is kept in the process only, because to put it together from them mostly takes less than to fetch it.
 ///
 /// An entry is served only while the template, and all that it includes or extends, are unchanged.
 ///

@@ -240,6 +240,9 @@ impl Renderer {
             None if self.may_defer && !self.is_rendered_at_once(request.near) => {
                 self.missed = false;
                 let placeholder = self.placeholders.numbered(self.requests.len());
+                if near.is_some() {
+                    self.contains_kept(placeholder.as_str().map_or(0, str::len));
+                }
                 self.requests.push(request);
                 Ok(placeholder)
             }

@@ -160,17 +160,22 @@ async fn a_fragment_of_fragments_that_are_kept_is_put_together_in_each_process()
     let cache = || Cache::memcached(server.client(Protocol::Binary)).build();
     let source = format!("{{% cache none, \"list\", of=rows %}}{LIST}{{% endcache %}}");
     let trace = Trace::default();
-    let templates = Templates::new(trace.tera(), [("page.html", &source)]).unwrap();
+    let process = || {
+        let templates = Templates::new(trace.tera(), [("page.html", &source)]).unwrap();
+        (templates, cache())
+    };
     let rows = rows(10);
-    let (one, other) = (cache(), cache());
-    let render = async |cache: &Cache| {
+    let (one, other) = (process(), process());
+    let render = async |(templates, cache): &(Templates, Cache)| {
         let page = templates.render(cache, "page.html", &context("rows", &rows)).await.unwrap();
         assert_eq!(page, list(&rows));
         trace.take()
     };
     render(&one).await;
-    all_are_stored(&one, 10).await;
+    all_are_stored(&one.1, 10).await;
     assert_eq!(render(&other).await, ["row 1", "row 2"], "the others are fetched");
+    // The two rows, and not the list.
+    all_are_stored(&other.1, 2).await;
     assert_eq!(server.stat("get_hits"), 8);
 }
 
