@@ -1,4 +1,4 @@
-//! Fragments of a template, one within another: a change renders one row, and the list around it, anew.
+//! Fragments of a template, one within another: a change renders one row anew. The list is put together from the rows.
 //!
 //! ```sh
 //! cargo run -p everfresh --features tera --example fragments
@@ -35,9 +35,9 @@ async fn main() -> Result<(), TemplatesError> {
         if let Err(error) = templates.render(&cache, "list.html", &context).await {
             println!("{error}");
         }
-        // Each rendered fragment is stored.
+        // Each rendered row is stored.
         let fills = cache.stats()["cache"].fills;
-        println!("{name}: {} fragments rendered", fills - rendered);
+        println!("{name}: {} rows rendered", fills - rendered);
         rendered = fills;
     }
     Ok(())

@@ -53,12 +53,8 @@ fn groups_forget_all_pages_of_a_list() {
 }
 
 #[test]
-fn fragments_render_what_has_changed_and_what_is_around_it() {
-    let expected = [
-        "Tea: 3 fragments rendered",
-        "Tea: 0 fragments rendered",
-        "Green tea: 2 fragments rendered",
-    ];
+fn fragments_render_the_rows_that_have_changed() {
+    let expected = ["Tea: 2 rows rendered", "Tea: 0 rows rendered", "Green tea: 1 rows rendered"];
     assert_prints("fragments", &expected);
 }
 
