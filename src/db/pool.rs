@@ -6,11 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use diesel::r2d2::{HandleError, ManageConnection, PooledConnection, R2D2Connection};
+use diesel::{
+    r2d2::{HandleError, ManageConnection, PooledConnection, R2D2Connection},
+    result::Error as QueryError,
+};
 use thiserror::Error;
 
 use super::{connection::DbConnection, error::DbError};
-use crate::config::{DatabaseConfig, DatabaseUrl, database_url::one_line};
+use crate::config::{DatabaseConfig, DatabaseUrl};
 
 /// The longest time that a request waits for a connection; once more, if the server has ended the one that it got. The
 /// pool tries to connect at least twice in that time, so it notices within half of it that the database is back.
@@ -53,10 +56,10 @@ impl Pool {
     pub(super) fn attempt<T>(
         &self,
         attempt: impl Fn(&mut DbConnection) -> Result<T, DbError>,
-    ) -> Result<(Lent, T), DbError> {
+    ) -> Result<(PooledConnection<Manager>, T), DbError> {
         let mut conn = self.get()?;
         match attempt(&mut conn) {
-            Err(_) if conn.check().is_err() => {}
+            Err(_) if self.check(&mut conn).is_err() => {}
             outcome => return outcome.map(|value| (conn, value)),
         }
         drop(conn);
@@ -65,12 +68,12 @@ impl Pool {
     }
 
     /// Returns a connection that answers.
-    pub(super) fn get_checked(&self) -> Result<Lent, DbError> {
+    pub(super) fn get_checked(&self) -> Result<PooledConnection<Manager>, DbError> {
         let until = Instant::now() + CONNECTION_TIMEOUT;
         // After a restart of the server, all connections that were idle have ended.
         loop {
             let mut conn = self.get_until(until)?;
-            match conn.check() {
+            match self.check(&mut conn) {
                 Ok(()) => return Ok(conn),
                 Err(error) if Instant::now() >= until => return Err(error),
                 Err(_) => {}
@@ -78,14 +81,27 @@ impl Pool {
         }
     }
 
+    /// Checks that the server answers. The pool discards the connection if not. SQLite has no server.
+    fn check(&self, pooled: &mut Pooled) -> Result<(), DbError> {
+        let answer = match &mut pooled.conn {
+            #[cfg(feature = "sqlite")]
+            DbConnection::Sqlite(_) => Ok(()),
+            #[cfg(any(feature = "postgres", feature = "mysql"))]
+            conn => conn.ping(),
+        };
+        pooled.has_ended = answer.is_err();
+        let reason = |error: QueryError| self.manager.url.without_secrets(&error.to_string());
+        answer.map_err(|error| DbError::Unavailable(reason(error)))
+    }
+
     /// Blocks until a connection is free, for at most [`CONNECTION_TIMEOUT`].
-    fn get(&self) -> Result<Lent, DbError> {
+    fn get(&self) -> Result<PooledConnection<Manager>, DbError> {
         self.get_until(Instant::now() + CONNECTION_TIMEOUT)
     }
 
-    fn get_until(&self, until: Instant) -> Result<Lent, DbError> {
+    fn get_until(&self, until: Instant) -> Result<PooledConnection<Manager>, DbError> {
         let conn = self.connections.get_timeout(until.saturating_duration_since(Instant::now()));
-        conn.map(Lent).map_err(|error| DbError::Unavailable(error.to_string()))
+        conn.map_err(|error| DbError::Unavailable(error.to_string()))
     }
 
     /// Opens a connection that does not belong to the pool.
@@ -106,42 +122,30 @@ impl Pool {
     }
 }
 
-/// A connection that the pool lends.
-pub(super) struct Lent(PooledConnection<Manager>);
-
-impl Lent {
-    /// Checks that the connection answers. The pool discards it if not.
-    fn check(&mut self) -> Result<(), DbError> {
-        let answer = self.0.conn.ping();
-        self.0.has_ended = answer.is_err();
-        answer.map_err(|error| DbError::Unavailable(one_line(&error.to_string())))
-    }
-}
-
-impl Deref for Lent {
-    type Target = DbConnection;
-
-    fn deref(&self) -> &DbConnection {
-        &self.0.conn
-    }
-}
-
-impl DerefMut for Lent {
-    fn deref_mut(&mut self) -> &mut DbConnection {
-        &mut self.0.conn
-    }
-}
-
 /// A connection of the pool.
-struct Pooled {
+pub(super) struct Pooled {
     conn: DbConnection,
     /// Whether it is known that it does not answer.
     has_ended: bool,
 }
 
+impl Deref for Pooled {
+    type Target = DbConnection;
+
+    fn deref(&self) -> &DbConnection {
+        &self.conn
+    }
+}
+
+impl DerefMut for Pooled {
+    fn deref_mut(&mut self) -> &mut DbConnection {
+        &mut self.conn
+    }
+}
+
 /// Opens connections for the pool.
 #[derive(Clone, Debug)]
-struct Manager {
+pub(super) struct Manager {
     url: DatabaseUrl,
 }
 
@@ -168,7 +172,7 @@ impl ManageConnection for Manager {
 /// The reason that a connection could not be opened, without secrets.
 #[derive(Clone, Debug, Error)]
 #[error("{0}")]
-struct ConnectError(String);
+pub(super) struct ConnectError(String);
 
 /// The last failure to connect. The pool goes on trying in the background.
 #[derive(Clone, Debug, Default)]

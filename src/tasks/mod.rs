@@ -147,8 +147,8 @@ impl Tasks {
         let per_page = self.per_page;
         let add = move |conn: &mut DbConnection| {
             table::add(conn, name.as_str(), false)?;
-            let number = table::totals(conn)?.of(list);
-            let shown = Place { filter: list, page: number.div_ceil(per_page).max(1) };
+            let page = table::totals(conn)?.pages(list, per_page);
+            let shown = Place { filter: list, page };
             Ok((shown, Some(Change::Made)))
         };
         Ok(self.write(add).await?)

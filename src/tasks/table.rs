@@ -27,6 +27,15 @@ impl Totals {
             Filter::Completed => self.completed,
         }
     }
+
+    /// Returns the number of pages of a list, at least 1.
+    pub(super) fn pages(self, filter: Filter, per_page: u64) -> u64 {
+        self.of(filter).div_ceil(per_page).max(1)
+    }
+
+    fn of_counts(active: i64, completed: i64) -> Self {
+        Self { active: active.unsigned_abs(), completed: completed.unsigned_abs() }
+    }
 }
 
 /// One page of a list.
@@ -62,7 +71,7 @@ pub(super) fn totals(conn: &mut DbConnection) -> QueryResult<Totals> {
             totals.first(conn)?
         }
     };
-    Ok(Totals { active: active.unsigned_abs(), completed: completed.unsigned_abs() })
+    Ok(Totals::of_counts(active, completed))
 }
 
 /// Returns a page of a list, oldest tasks first; the last one instead of a page beyond the end.
@@ -72,20 +81,23 @@ pub(super) fn page(conn: &mut DbConnection, place: Place, per_page: u64) -> Quer
         && matches!(conn, DbConnection::Postgres(_))
         && let Some((tasks, totals)) = first_tasks(conn, place.filter, per_page)?
     {
-        let pages = totals.of(place.filter).div_ceil(per_page).max(1);
+        let pages = totals.pages(place.filter, per_page);
         return Ok(TaskPage { tasks, totals, page: 1, pages });
     }
     let totals = totals(conn)?;
     let number = totals.of(place.filter);
-    let pages = number.div_ceil(per_page).max(1);
+    let pages = totals.pages(place.filter, per_page);
     let page = place.page.min(pages);
     let before = (page - 1) * per_page;
     let tasks = list(place.filter).order(task::id).limit(rows(per_page)).select(Task::as_select());
-    let tasks = match first_id(conn, place.filter, before, number)? {
-        None => Vec::new(),
-        // Without `id >= i64::MIN`: SQLite prepares a statement again whenever such a value is bound.
-        Some(_) if before == 0 => tasks.load(conn)?,
-        Some(first) => tasks.filter(task::id.ge(first)).load(conn)?,
+    let tasks = if number == 0 {
+        Vec::new()
+    } else if before == 0 {
+        tasks.load(conn)?
+    } else if let Some(first) = first_id(conn, place.filter, before, number)? {
+        tasks.filter(task::id.ge(first)).load(conn)?
+    } else {
+        Vec::new()
     };
     Ok(TaskPage { tasks, totals, page, pages })
 }
@@ -104,11 +116,11 @@ fn first_tasks(
     let found: Vec<(Task, Option<i64>, Option<i64>)> =
         tasks.select((Task::as_select(), active, completed)).load(conn)?;
     let Some(&(_, Some(active), Some(completed))) = found.first() else { return Ok(None) };
-    let totals = Totals { active: active.unsigned_abs(), completed: completed.unsigned_abs() };
-    Ok(Some((found.into_iter().map(|(task, ..)| task).collect(), totals)))
+    let tasks = found.into_iter().map(|(task, ..)| task).collect();
+    Ok(Some((tasks, Totals::of_counts(active, completed))))
 }
 
-/// Returns the id of the task after the first `before` of `number` tasks. Reads only an index, from the end
+/// Returns the id of the task after the first `before` of `number` tasks, one or more. Reads only an index, from the end
 /// that is nearer.
 fn first_id(
     conn: &mut DbConnection,
@@ -116,9 +128,6 @@ fn first_id(
     before: u64,
     number: u64,
 ) -> QueryResult<Option<i64>> {
-    if before == 0 {
-        return Ok((number > 0).then_some(i64::MIN));
-    }
     let after = number - before - 1;
     let (is_forward, offset) = if before <= after { (true, before) } else { (false, after) };
     let ids = list(filter).select(task::id).limit(1).offset(rows(offset));

@@ -122,6 +122,7 @@ impl RenderedPage {
         for RenderedFragment { body, .. } in &self.fragments {
             // Most bodies contain no other fragment, so their length is right for the new one.
             match self.placeholders.replace(body.text(), body.text().len(), &contents) {
+                Some((_, numbers)) if numbers.is_empty() => bodies.push(body.clone()),
                 Some((body, _)) => bodies.push(Fragment::from(&*body)),
                 None => return false,
             }

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::cache::{Cache, codec, near::DigestHasherBuilder};
 
-/// Identifies a page: the first 16 bytes of the BLAKE3 hash of its content. (SHA-256 takes five
-/// times as long, which is noticeable in the first response of a long page.)
+/// Identifies a page: the first 16 bytes of the BLAKE3 hash of its content. (SHA-256 is slower,
+/// which is noticeable in the first response of a long page.)
 pub(super) type PageId = u128;
 
 /// The `Cache-Status` of a hit (RFC 9211), which is stored with the page's headers.
