@@ -1,0 +1,101 @@
+//! Values that are reserved ahead of their use, together with what is made of them.
+//!
+//! After a write, a page and the value that it is made of are missing together. The page must be reserved before that
+//! value is read, but the two reservations may be made in any order, because both precede the computation. So they
+//! travel in one round trip: if the first value that a computation asks for was missing, it is remembered, and reserved
+//! together with the result the next time. An entry that is found there instead may have been read before the page was
+//! reserved, so it is not used: the computation looks it up again.
+//!
+//! The reservation belongs to nobody: whoever asks for the value first in this process computes it, so no caller waits
+//! for another one that has not begun. If nobody has asked for it by the end of the computation, it is given up.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::runtime::Handle;
+
+use super::{
+    flight::{Flights, Lease},
+    landing::Landing,
+};
+use crate::backend::entries::Slot;
+
+/// The number of computations beyond which all are forgotten, which only costs each a round trip.
+const MAX_COMPUTATIONS: usize = 1000;
+
+/// The values that were missing together with the one that is made of them, by the key of that one. Cloning shares them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inputs(Arc<Mutex<HashMap<String, Input>>>);
+
+/// A value without groups: the generations of groups must be read before the value is reserved.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Input {
+    pub(super) key: String,
+    pub(super) schema: u64,
+}
+
+impl Inputs {
+    fn inputs(&self) -> MutexGuard<'_, HashMap<String, Input>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn of(&self, computed: &str) -> Option<Input> {
+        self.inputs().get(computed).cloned()
+    }
+
+    pub(super) fn remember(&self, computed: &str, input: Slot<'_>) {
+        let input = Input { key: input.key.to_owned(), schema: input.stamp.schema };
+        let mut inputs = self.inputs();
+        if inputs.get(computed) == Some(&input) {
+            return;
+        }
+        if inputs.len() >= MAX_COMPUTATIONS {
+            inputs.clear();
+        }
+        inputs.insert(computed.to_owned(), input);
+    }
+
+    pub(super) fn forget(&self, computed: &str) {
+        self.inputs().remove(computed);
+    }
+}
+
+/// A value that is reserved for the computation of another one. Dropping it gives the reservation up, if it was not
+/// used.
+pub(super) struct Ahead {
+    inputs: Inputs,
+    flights: Flights,
+    /// The key of the value that is computed.
+    computed: String,
+    /// The lease, and the way to give it up.
+    held: Option<(Lease, Landing)>,
+}
+
+impl Ahead {
+    /// Holds a lease that was left for the next leader.
+    pub(super) fn new(
+        inputs: &Inputs,
+        flights: &Flights,
+        computed: &str,
+        lease: Lease,
+        landing: Landing,
+    ) -> Self {
+        let (inputs, flights) = (inputs.clone(), flights.clone());
+        Self { inputs, flights, computed: computed.to_owned(), held: Some((lease, landing)) }
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        let Some((lease, landing)) = self.held.take() else { return };
+        if self.flights.withdraw(&landing.slot().flight_key(), lease.id) {
+            self.inputs.forget(&self.computed);
+            // Without a runtime the lease expires by itself.
+            if let Ok(runtime) = Handle::try_current() {
+                runtime.spawn(landing.land(Some(lease), None, None));
+            }
+        }
+    }
+}
