@@ -62,40 +62,51 @@ impl Inputs {
     }
 }
 
-/// A value that is reserved for the computation of another one. Dropping it gives the reservation up, if it was not
-/// used.
-pub(super) struct Ahead {
-    inputs: Inputs,
-    flights: Flights,
-    /// The key of the value that is computed.
-    computed: String,
-    /// The lease, and the way to give it up.
-    held: Option<(Lease, Landing)>,
+/// The value that a computation is likely to need, as it was when the result was reserved.
+pub(super) enum Ahead {
+    Reserved(Reservation),
+    /// It was there. It may be older than the reservation of the result.
+    Found,
 }
 
 impl Ahead {
-    /// Holds a lease that was left for the next leader.
-    pub(super) fn new(
-        inputs: &Inputs,
-        flights: &Flights,
-        computed: &str,
-        lease: Lease,
-        landing: Landing,
-    ) -> Self {
-        let (inputs, flights) = (inputs.clone(), flights.clone());
-        Self { inputs, flights, computed: computed.to_owned(), held: Some((lease, landing)) }
+    /// Ends the computation. Returns whether it was in vain to ask for the value ahead.
+    pub(super) fn end(self) -> bool {
+        match self {
+            Self::Reserved(mut reservation) => reservation.give_up(),
+            Self::Found => true,
+        }
     }
 }
 
-impl Drop for Ahead {
-    fn drop(&mut self) {
-        let Some((lease, landing)) = self.held.take() else { return };
-        if self.flights.withdraw(&landing.slot().flight_key(), lease.id) {
-            self.inputs.forget(&self.computed);
-            // Without a runtime the lease expires by itself.
-            if let Ok(runtime) = Handle::try_current() {
-                runtime.spawn(landing.land(Some(lease), None, None));
-            }
+/// A lease for whoever asks for the value first. Dropping it gives the lease up, if it was not used.
+pub(super) struct Reservation {
+    flights: Flights,
+    lease: Lease,
+    /// The way to give the lease up.
+    landing: Option<Landing>,
+}
+
+impl Reservation {
+    /// Holds a lease that was left for the next leader.
+    pub(super) fn new(flights: &Flights, lease: Lease, landing: Landing) -> Self {
+        Self { flights: flights.clone(), lease, landing: Some(landing) }
+    }
+
+    /// Gives the lease up, if it was not used. Returns whether it was not.
+    fn give_up(&mut self) -> bool {
+        let Some(landing) = self.landing.take() else { return false };
+        let is_unused = self.flights.withdraw(&landing.slot().flight_key(), self.lease.id);
+        // Without a runtime the lease expires by itself.
+        if is_unused && let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(landing.land(Some(self.lease), None, None));
         }
+        is_unused
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.give_up();
     }
 }

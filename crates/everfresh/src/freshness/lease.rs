@@ -12,7 +12,7 @@ use futures_util::future::join;
 use tokio::time::timeout;
 
 use super::{
-    ahead::{Ahead, Input, Inputs},
+    ahead::{Ahead, Input, Inputs, Reservation},
     beside::beside,
     computation::{Filling, within_computation},
     flight::{Flights, JoinOutcome, Leader, Lease, Place, Role, StaleLease},
@@ -131,7 +131,6 @@ impl Filler<'_> {
         encode: impl Fn(&T) -> Option<Encoded>,
         compute: F,
     ) -> Result<FillOutcome<T, F>, E> {
-        // Given up at the end, if the computation does not use it.
         let mut ahead = None;
         let prepared = self.prepare(slot, found, leader, Some(&mut ahead)).await;
         let (mut leader, lease) = match prepared {
@@ -140,6 +139,9 @@ impl Filler<'_> {
         };
         let begun = Instant::now();
         let computed = self.timed(slot.key, compute).await;
+        if ahead.is_some_and(Ahead::end) {
+            self.inputs.forget(slot.key);
+        }
         if lease.is_some() && begun.elapsed() > self.entries.lease_lifetime() {
             self.entries.warn_of_slow(slot.key, begun.elapsed());
         }
@@ -268,14 +270,14 @@ impl Filler<'_> {
         let input = input.and_then(|ahead| Some((ahead, self.inputs.of(slot.key)?)));
         let acquire = self.acquire(slot, found, stale_lease, id);
         let Some((ahead, input)) = input else { return acquire.await };
-        let both = join(acquire, self.reserve_ahead(slot.key, input));
+        let both = join(acquire, self.reserve_ahead(input));
         let (attempt, reserved) = Box::pin(both).await;
         *ahead = reserved.filter(|_| matches!(attempt, LeaseAttempt::Acquired(_)));
         attempt
     }
 
     /// Reserves the value that `computed` was made of the last time, unless it is there or being computed.
-    async fn reserve_ahead(self, computed: &str, Input { key, schema }: Input) -> Option<Ahead> {
+    async fn reserve_ahead(self, Input { key, schema }: Input) -> Option<Ahead> {
         let slot = Slot { key: &key, stamp: Stamp { schema, fingerprint: 0 } };
         let Role::Leader(mut leader) = self.flights.enter(&slot.flight_key()) else { return None };
         let stale_lease = leader.stale_lease();
@@ -287,12 +289,11 @@ impl Filler<'_> {
         let attempt = self.acquire(slot, Lookup::Unknown, stale_lease, id).await;
         let LeaseAttempt::Acquired(lease) = attempt else {
             leader.leave(stale_lease);
-            self.inputs.forget(computed);
-            return None;
+            return matches!(attempt, LeaseAttempt::Hit(_)).then_some(Ahead::Found);
         };
         leader.leave(Some(StaleLease::Ready(lease)));
         drop(leader);
-        Some(Ahead::new(self.inputs, self.flights, computed, lease, self.landing(slot)))
+        Some(Ahead::Reserved(Reservation::new(self.flights, lease, self.landing(slot))))
     }
 
     async fn acquire(

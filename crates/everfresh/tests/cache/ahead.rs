@@ -106,6 +106,20 @@ async fn a_reservation_that_nobody_uses_is_given_up_and_not_made_again() {
 }
 
 #[tokio::test]
+async fn a_page_that_is_there_says_nothing_about_its_list() {
+    let (server, [cache, other]) = two_processes(Protocol::Binary);
+    page(&cache, 1, async || ()).await;
+    write(&other).await;
+    page(&other, 2, async || ()).await;
+    eventually("the page is stored", async || other.contains("page").await).await;
+    // Within another computation, page and list are asked for at once, without a lookup of the page.
+    let found = async || page(&cache, 3, async || ()).await;
+    assert_eq!(Box::pin(cache.get_with("site", Lifetime::Forever, found)).await, 2);
+    write(&other).await;
+    page(&cache, 4, async || assert!(has_key(&server, "list"))).await;
+}
+
+#[tokio::test]
 async fn a_reservation_is_given_up_when_the_page_is_no_longer_wanted() {
     let (server, [cache, other]) = two_processes(Protocol::Binary);
     page(&cache, 1, async || ()).await;
