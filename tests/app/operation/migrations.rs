@@ -103,8 +103,9 @@ fn the_diesel_cli_without_a_folder_stops_with_the_remedy_and_leaves_nothing(
 fn completed_is_added_to_a_long_list_that_an_older_version_goes_on_using(database: &TestDatabase) {
     const TASKS: usize = 100_000;
 
+    let since_completed = ["revert", "--number", "2"];
     diesel(database, &["run"]);
-    diesel(database, &["revert"]);
+    diesel(database, &since_completed);
     let rows = match database.kind() {
         "mysql" => "INSERT INTO task (name) SELECT CONCAT('t', seq) FROM seq_1_to_100000",
         "postgres" => "INSERT INTO task (name) SELECT 't' || n FROM generate_series(1, 100000) n",
@@ -114,7 +115,7 @@ fn completed_is_added_to_a_long_list_that_an_older_version_goes_on_using(databas
         }
     };
     drop(database.execute(rows));
-    assert_eq!(migrate(database), "Applied 20261127000000\n");
+    assert_eq!(migrate(database), "Applied 20261127000000\nApplied 20261129000000\n");
     // The statements of the version before.
     drop(database.execute("INSERT INTO task (name) VALUES ('old')"));
     drop(database.execute("DELETE FROM task WHERE id = 7"));
@@ -124,8 +125,49 @@ fn completed_is_added_to_a_long_list_that_an_older_version_goes_on_using(databas
     assert!(page.body.contains(&format!(">{TASKS} tasks left<")), "{}", page.body);
     assert_eq!(page.task_names().last(), Some(&"old"));
     drop(app);
-    diesel(database, &["revert"]);
+    diesel(database, &since_completed);
     assert_eq!(database.number_of_tasks(), TASKS);
     drop(database.execute("INSERT INTO task (name) VALUES ('older')"));
     diesel(database, &["run"]);
+}
+
+/// The version before kept the totals in one row of PostgreSQL.
+#[cfg(feature = "postgres")]
+#[test]
+fn totals_of_postgresql_survive_being_spread_and_gathered() {
+    let database = &TestDatabase::postgres();
+    diesel(database, &["run"]);
+    let shows = |left: &str| {
+        let app = TestApp::on(TestDatabase::at(&database.url));
+        let page = app.browser().get("/").body;
+        assert!(page.contains(&format!(">{left} left<")), "{page}");
+    };
+    drop(database.execute("INSERT INTO task (name) VALUES ('a'), ('b'), ('c'), ('d')"));
+    // On other connections, which have other rows of the totals.
+    drop(database.execute("UPDATE task SET completed = TRUE WHERE name = 'a'"));
+    drop(database.execute("DELETE FROM task WHERE name IN ('a', 'b')"));
+    shows("2 tasks");
+    diesel(database, &["revert"]);
+    drop(database.execute("DELETE FROM task WHERE name = 'c'"));
+    diesel(database, &["run"]);
+    shows("1 task");
+}
+
+/// Two writers change different tasks of PostgreSQL.
+#[cfg(feature = "postgres")]
+#[test]
+fn a_writer_does_not_wait_for_the_commit_of_another_one() {
+    let database = TestDatabase::postgres();
+    migrate(&database);
+    drop(database.execute("INSERT INTO task (name) SELECT n::text FROM generate_series(1, 99) n"));
+    let uncommitted = database.execute("BEGIN; UPDATE task SET completed = TRUE WHERE id = 1");
+    // One connection in sixteen has the same row of the totals.
+    let others = [2, 3, 4].map(|id| {
+        database.try_execute(&format!(
+            "DO $$ BEGIN SET LOCAL lock_timeout = '2s';
+             UPDATE task SET completed = TRUE WHERE id = {id}; END $$"
+        ))
+    });
+    assert!(others.iter().filter(|is_done| **is_done).count() >= 2, "{others:?}");
+    drop(uncommitted);
 }

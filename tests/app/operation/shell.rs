@@ -149,7 +149,7 @@ fn check_reports_on_migrations_database_and_cache() {
     drop(database.execute("VACUUM"));
     let (code, out, _) = run(&settings, &["check"]);
     assert_eq!(code, 1);
-    assert!(out.contains("migrations: PROBLEM: 5 pending; run `tasklist migrate`"), "{out}");
+    assert!(out.contains("migrations: PROBLEM: 6 pending; run `tasklist migrate`"), "{out}");
     assert_eq!(run(&settings, &["migrate"]).0, 0);
     let (code, out, err) = run(&settings, &["check"]);
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
