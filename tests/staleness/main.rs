@@ -133,6 +133,7 @@ fn print(title: &str, report: &Report) {
         report.in_flight,
         report.faults,
     );
+    if report.stale > 0 { println!("{}", report.journal); }
 }
 
 #[test]
