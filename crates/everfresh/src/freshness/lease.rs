@@ -276,7 +276,7 @@ impl Filler<'_> {
         attempt
     }
 
-    /// Reserves the value that `computed` was made of the last time, unless it is there or being computed.
+    /// Reserves a value for the computation of another one, unless it is there or being computed.
     async fn reserve_ahead(self, Input { key, schema }: Input) -> Option<Ahead> {
         let slot = Slot { key: &key, stamp: Stamp { schema, fingerprint: 0 } };
         let Role::Leader(mut leader) = self.flights.enter(&slot.flight_key()) else { return None };
