@@ -17,9 +17,8 @@ use crate::{
         frame::Stamp,
     },
     freshness::{
-        computation::{is_first_input, is_within_computation, note_missing_input},
         landing::Encoded,
-        lease::FillOutcome,
+        lease::{FillOutcome, is_within_computation},
     },
 };
 
@@ -165,7 +164,6 @@ impl Cache {
         let term = self.resolve(lifetime);
         let mut stamp = Stamp { schema, fingerprint: 0 };
         let stopwatch = self.entries.stopwatch();
-        let is_first_input = is_first_input();
         let found = if groups.is_empty() {
             if is_within_computation() && !term.has_stale_time() {
                 // Look up and reserve in one round trip.
@@ -226,9 +224,6 @@ impl Cache {
                 FillOutcome::Computed { value, .. } => {
                     if was_unknown {
                         note(CacheEventKind::Miss, looked_up);
-                        if is_first_input {
-                            note_missing_input(slot);
-                        }
                     }
                     return Ok(value);
                 }

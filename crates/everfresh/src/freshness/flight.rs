@@ -22,11 +22,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::LEASE_LIFETIME;
-use crate::backend::{
-    entries::Slot,
-    frame::LeaseId,
-    types::{CasToken, Holder},
-};
+use crate::backend::{frame::LeaseId, types::Holder};
 
 /// The number of entries beyond which no more leases are remembered; forgetting one only costs
 /// another wait.
@@ -44,33 +40,6 @@ enum Outcome {
     Unusable,
 }
 
-/// The right to store a value.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Lease {
-    pub(super) id: LeaseId,
-    pub(super) token: CasToken,
-    /// The epoch of the cache in which it was taken.
-    pub(super) epoch: u64,
-    /// [`Deletions::now`] before it was taken.
-    pub(super) since: u64,
-}
-
-impl PartialEq for Lease {
-    /// Ids are random numbers.
-    fn eq(&self, other: &Self) -> bool {
-        self.id == other.id
-    }
-}
-
-impl Eq for Lease {}
-
-impl Lease {
-    /// The right to replace a stale entry.
-    pub(super) fn of_entry(token: CasToken, epoch: u64, since: u64) -> Self {
-        Self { id: 0, token, epoch, since }
-    }
-}
-
 /// A lease that need not be waited for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum StaleLease {
@@ -78,8 +47,6 @@ pub(crate) enum StaleLease {
     Abandoned(LeaseId),
     /// Another process holds it, and this process has waited for it once, until then.
     WaitedFor(Holder, Instant),
-    /// It was acquired for the next leader.
-    Ready(Lease),
 }
 
 impl StaleLease {
@@ -87,11 +54,9 @@ impl StaleLease {
     /// computing, the holder's store fails, and that computation is wasted.
     pub(crate) fn is_free(self, holder: Holder, lease_lifetime: Duration) -> bool {
         match (self, holder) {
-            (Self::Abandoned(id) | Self::Ready(Lease { id, .. }), Holder::Named(holder)) => {
-                id == holder
-            }
+            (Self::Abandoned(id), Holder::Named(holder)) => id == holder,
             // Perhaps that of the leader in this process that is gone.
-            (Self::Abandoned(_) | Self::Ready(_), Holder::Unnamed(_)) => true,
+            (Self::Abandoned(_), Holder::Unnamed(_)) => true,
             // An empty entry has no end time, and another program may have stored it without a lifetime.
             (Self::WaitedFor(known, since), Holder::Unnamed(_)) => {
                 known == holder && since.elapsed() >= lease_lifetime
@@ -123,13 +88,6 @@ enum Flight {
         lease: StaleLease,
         since: Instant,
     },
-}
-
-impl Slot<'_> {
-    /// The name under which equal computations are shared: key, schema and fingerprint.
-    pub(super) fn flight_key(&self) -> String {
-        format!("{} {:x} {:x}", self.key, self.stamp.schema, self.stamp.fingerprint)
-    }
 }
 
 /// The computations that are under way in this process.
@@ -182,18 +140,6 @@ impl Flights {
                 flights.extend(other.map(|flight| (key.to_owned(), flight)));
                 Role::Joiner(Joiner { outcome: place.outcome.clone(), place: None })
             }
-        }
-    }
-
-    /// Takes back the lease that was left for the next leader. Returns whether it was still there.
-    pub(super) fn withdraw(&self, key: &str, id: LeaseId) -> bool {
-        let mut flights = self.flights();
-        let is_left =
-            |left: &StaleLease| matches!(left, StaleLease::Ready(lease) if lease.id == id);
-        match flights.get_mut(key) {
-            Some(Flight::Ended { lease, .. }) if is_left(lease) => flights.remove(key).is_some(),
-            Some(Flight::Waiting { lease, .. }) => lease.take_if(|lease| is_left(lease)).is_some(),
-            _ => false,
         }
     }
 

@@ -5,23 +5,23 @@
 //! may have been read before, is not kept. The rules are those of "Scaling Memcache at Facebook",
 //! section 3.2.1, with the token checked by compare-and-swap.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use futures_util::future::join;
 use tokio::time::timeout;
 
 use super::{
-    ahead::{Ahead, Input, Inputs, Reservation},
     beside::beside,
-    computation::{Filling, within_computation},
-    flight::{Flights, JoinOutcome, Leader, Lease, Place, Role, StaleLease},
-    landing::{Encoded, Landing},
+    flight::{Flights, JoinOutcome, Leader, Place, Role, StaleLease},
+    landing::{Encoded, Landing, Lease},
 };
 use crate::{
     backend::{
         entries::{Entries, Lookup, Slot},
-        frame::{LeaseId, Stamp},
+        frame::LeaseId,
         leases::Reserved,
         types::{Holder, SwapOutcome},
     },
@@ -36,6 +36,52 @@ const MAX_WAIT_STEPS: u32 = 20;
 
 /// Attempts to reserve a key that changes each time.
 const MAX_ATTEMPTS: u32 = 3;
+
+/// The computation of a value that is to be stored.
+pub(super) struct Filling {
+    /// Whether it has computed another value for it.
+    has_computed: Cell<bool>,
+    /// The key of the value, unless it is one of a batch.
+    key: Option<String>,
+    /// [`Deletions::now`] at its begin.
+    since: u64,
+    deletions: Deletions,
+}
+
+tokio::task_local! {
+    static FILLING: Filling;
+}
+
+/// Returns whether the task computes a value that is to be stored. What that is made of is likely to be missing,
+/// too: after a write, or in an empty cache.
+pub(crate) fn is_within_computation() -> bool {
+    FILLING.try_with(|_| ()).is_ok()
+}
+
+/// Returns whether the task computes a value to be stored, and has computed another value for it. A fragment of that
+/// other value is missing everywhere, unless another process has just rendered it.
+#[cfg_attr(not(feature = "tera"), expect(dead_code, reason = "asked by fragments"))]
+pub(crate) fn is_made_of_new_value() -> bool {
+    FILLING.try_with(|filling| filling.has_computed.get()).unwrap_or(false)
+}
+
+/// Returns whether the task computes a value that will not be stored, because this process has deleted its key
+/// since. The values and fragments within it are not worth storing either.
+pub(crate) fn is_outdated() -> bool {
+    let is_outdated = |filling: &Filling| {
+        let Filling { key, since, deletions, .. } = filling;
+        key.as_ref().is_some_and(|key| deletions.has_deleted(key, *since))
+    };
+    FILLING.try_with(is_outdated).unwrap_or(false)
+}
+
+/// Runs the computation of a value that is to be stored.
+pub(super) async fn within_computation<F: Future>(filling: Filling, computation: F) -> F::Output {
+    let output = FILLING.scope(filling, computation).await;
+    // Outside of any other computation there is nothing to note.
+    let _ = FILLING.try_with(|filling| filling.has_computed.set(true));
+    output
+}
 
 /// The outcome of reserving a slot.
 pub(super) enum Prepared {
@@ -72,7 +118,13 @@ pub(crate) struct Filler<'a> {
     pub(crate) entries: &'a Entries,
     pub(crate) flights: &'a Flights,
     pub(crate) deletions: &'a Deletions,
-    pub(crate) inputs: &'a Inputs,
+}
+
+impl Slot<'_> {
+    /// The name under which equal computations are shared: key, schema and fingerprint.
+    pub(super) fn flight_key(&self) -> String {
+        format!("{} {:x} {:x}", self.key, self.stamp.schema, self.stamp.fingerprint)
+    }
 }
 
 impl Filler<'_> {
@@ -131,17 +183,12 @@ impl Filler<'_> {
         encode: impl Fn(&T) -> Option<Encoded>,
         compute: F,
     ) -> Result<FillOutcome<T, F>, E> {
-        let mut ahead = None;
-        let prepared = self.prepare(slot, found, leader, Some(&mut ahead)).await;
-        let (mut leader, lease) = match prepared {
+        let (mut leader, lease) = match self.prepare(slot, found, leader).await {
             Prepared::Leads(leader, lease) => (leader, lease),
             Prepared::Found(body) => return Ok(FillOutcome::Cached(body, compute)),
         };
         let begun = Instant::now();
         let computed = self.timed(slot.key, compute).await;
-        if ahead.is_some_and(Ahead::end) {
-            self.inputs.forget(slot.key);
-        }
         if lease.is_some() && begun.elapsed() > self.entries.lease_lifetime() {
             self.entries.warn_of_slow(slot.key, begun.elapsed());
         }
@@ -152,16 +199,14 @@ impl Filler<'_> {
         computed.map(|value| FillOutcome::Computed { value, is_stored })
     }
 
-    /// Takes the lease before the input is read: a write after that deletes the lease. With `ahead`, the input is
-    /// reserved with it, if it is likely to be missing.
+    /// Takes the lease before the input is read: a write after that deletes the lease.
     pub(super) async fn prepare(
         self,
         slot: Slot<'_>,
         found: Lookup,
         mut leader: Leader,
-        ahead: Option<&mut Option<Ahead>>,
     ) -> Prepared {
-        match self.acquire_or_wait(slot, &mut leader, found, ahead).await {
+        match self.acquire_or_wait(slot, &mut leader, found).await {
             LeaseAttempt::Acquired(lease) => {
                 // From here on joiners are late: they need the result to be stored.
                 leader.begin();
@@ -210,7 +255,8 @@ impl Filler<'_> {
     }
 
     pub(super) fn filling(self, key: Option<&str>) -> Filling {
-        Filling::new(key, self.deletions, self.inputs)
+        let (key, deletions) = (key.map(str::to_owned), self.deletions.clone());
+        Filling { has_computed: Cell::new(false), key, since: deletions.now(), deletions }
     }
 
     /// Acquires the lease. If another process holds it, waits for its entry, 100 ms at most and once
@@ -220,22 +266,15 @@ impl Filler<'_> {
         slot: Slot<'_>,
         leader: &mut Leader,
         mut found: Lookup,
-        mut ahead: Option<&mut Option<Ahead>>,
     ) -> LeaseAttempt {
         let stale_lease = leader.stale_lease();
-        if let Some(StaleLease::Ready(lease)) = stale_lease
-            && !self.deletions.has_deleted(slot.key, lease.since)
-        {
-            leader.leave(Some(StaleLease::Abandoned(lease.id)));
-            return LeaseAttempt::Acquired(lease);
-        }
         let mut steps = 0;
         loop {
             // The next leader must know this lease even if this task is dropped before it learns
             // that it has acquired it.
             let id = rand::random();
             leader.leave(Some(StaleLease::Abandoned(id)));
-            let attempt = self.acquire_with_input(slot, found, stale_lease, id, ahead.take()).await;
+            let attempt = self.acquire(slot, found, stale_lease, id).await;
             let LeaseAttempt::Taken(other) = attempt else { return attempt };
             leader.leave(stale_lease);
             if stale_lease.is_some_and(|stale| stale.was_waited_for(other)) {
@@ -253,47 +292,6 @@ impl Filler<'_> {
             tokio::time::sleep(WAIT_STEP).await;
             found = self.entries.look_up(slot).await;
         }
-    }
-
-    /// Acquires the lease and, with `ahead`, one for the value that this one is made of. That is given up if the first
-    /// one is not acquired.
-    async fn acquire_with_input(
-        self,
-        slot: Slot<'_>,
-        found: Lookup,
-        stale_lease: Option<StaleLease>,
-        id: LeaseId,
-        ahead: Option<&mut Option<Ahead>>,
-    ) -> LeaseAttempt {
-        let is_missing = matches!(found, Lookup::Unknown | Lookup::Miss(_));
-        let input = ahead.filter(|_| is_missing && self.entries.is_shared());
-        let input = input.and_then(|ahead| Some((ahead, self.inputs.of(slot.key)?)));
-        let acquire = self.acquire(slot, found, stale_lease, id);
-        let Some((ahead, input)) = input else { return acquire.await };
-        let both = join(acquire, self.reserve_ahead(input));
-        let (attempt, reserved) = Box::pin(both).await;
-        *ahead = reserved.filter(|_| matches!(attempt, LeaseAttempt::Acquired(_)));
-        attempt
-    }
-
-    /// Reserves a value for the computation of another one, unless it is there or being computed.
-    async fn reserve_ahead(self, Input { key, schema }: Input) -> Option<Ahead> {
-        let slot = Slot { key: &key, stamp: Stamp { schema, fingerprint: 0 } };
-        let Role::Leader(mut leader) = self.flights.enter(&slot.flight_key()) else { return None };
-        let stale_lease = leader.stale_lease();
-        if matches!(stale_lease, Some(StaleLease::Ready(_))) {
-            return None;
-        }
-        let id = rand::random();
-        leader.leave(Some(StaleLease::Abandoned(id)));
-        let attempt = self.acquire(slot, Lookup::Unknown, stale_lease, id).await;
-        let LeaseAttempt::Acquired(lease) = attempt else {
-            leader.leave(stale_lease);
-            return matches!(attempt, LeaseAttempt::Hit(_)).then_some(Ahead::Found);
-        };
-        leader.leave(Some(StaleLease::Ready(lease)));
-        drop(leader);
-        Some(Ahead::Reserved(Reservation::new(self.flights, lease, self.landing(slot))))
     }
 
     async fn acquire(

@@ -10,9 +10,8 @@ use futures_util::future::join_all;
 use tokio::time::timeout_at;
 
 use super::{
-    computation::within_computation,
-    flight::{JoinOutcome, Joiner, Leader, Lease, Role},
-    landing::Encoded,
+    flight::{JoinOutcome, Joiner, Leader, Role},
+    landing::{Encoded, Lease},
     lease::{Filler, Prepared},
 };
 use crate::{
@@ -65,7 +64,7 @@ impl Filler<'_> {
         }
         // All reservations travel together.
         let prepared = leading.into_iter().map(|(index, slot, found, leader)| async move {
-            (index, self.prepare(slot, found, leader, None).await)
+            (index, self.prepare(slot, found, leader).await)
         });
         for (index, prepared) in join_all(prepared).await {
             match prepared {
@@ -146,7 +145,7 @@ impl Filler<'_> {
         compute: impl AsyncFnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
         let begun = Instant::now();
-        let computed = within_computation(self.filling(None), compute()).await?;
+        let computed = super::lease::within_computation(self.filling(None), compute()).await?;
         let number = u32::try_from(values).unwrap_or(u32::MAX);
         for _ in 0..values {
             self.entries.note("", CacheEventKind::Computed, Some(begun.elapsed() / number));

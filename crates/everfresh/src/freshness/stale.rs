@@ -7,8 +7,8 @@
 
 use super::{
     beside::beside,
-    flight::{Leader, Lease, Role},
-    landing::Encoded,
+    flight::{Leader, Role},
+    landing::{Encoded, Lease},
     lease::Filler,
 };
 use crate::{

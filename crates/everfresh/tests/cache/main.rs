@@ -2,7 +2,6 @@
 
 #![allow(unreachable_pub, clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
-mod ahead;
 mod backends;
 mod concurrent_misses;
 mod diesel_ledger;

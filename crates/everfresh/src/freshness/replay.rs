@@ -1,12 +1,9 @@
 //! Replays the invalidations of writes that were not confirmed: because their process died, or because
 //! a server could not be reached.
 
-mod heartbeat;
-
 use std::{fmt::Display, future::Future, time::Duration};
 
-use self::heartbeat::Heartbeat;
-use super::invalidation::Invalidation;
+use super::{heartbeat::Heartbeat, invalidation::Invalidation};
 use crate::cache::Cache;
 #[cfg(feature = "memcached")]
 use crate::cache::key::full_key;
