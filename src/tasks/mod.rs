@@ -138,7 +138,8 @@ impl Tasks {
         self.db.read(move |conn| table::find(conn, id)).await
     }
 
-    /// Stores a new task, and returns the page of a list that shows it.
+    /// Stores a new task, and returns the page of a list that shows it. If another task is added in the same moment, it
+    /// may be the page before that one.
     pub(crate) async fn add(&self, name: TaskName, list: Filter) -> Result<Place, AddError> {
         let count = async || self.db.read(table::totals).await;
         if !self.room.take(async || Ok(count().await?.of(Filter::All))).await? {

@@ -133,7 +133,9 @@ fn print(title: &str, report: &Report) {
         report.in_flight,
         report.faults,
     );
-    if report.stale > 0 { println!("{}", report.journal); }
+    if report.stale > 0 {
+        println!("{}", report.journal);
+    }
 }
 
 #[test]
