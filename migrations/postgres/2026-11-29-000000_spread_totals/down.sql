@@ -5,9 +5,9 @@ FROM (SELECT SUM(active) AS active, SUM(completed) AS completed FROM task_totals
 WHERE id = 1;
 DELETE FROM task_totals_part WHERE id > 1;
 ALTER TABLE task_totals_part RENAME TO task_totals;
-ALTER TABLE task_totals RENAME CONSTRAINT task_totals_part_pkey TO task_totals_pkey;
 ALTER TABLE task_totals ADD CHECK (id = 1);
 
+-- As `add_completed` has made them.
 CREATE OR REPLACE FUNCTION task_added() RETURNS TRIGGER LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE task_totals AS t
@@ -35,3 +35,4 @@ BEGIN
     WHERE done.number <> 0;
     RETURN NULL;
 END $$;
+DROP FUNCTION change_task_totals;

@@ -147,7 +147,7 @@ fn totals_of_postgresql_survive_being_spread_and_gathered() {
         assert!(page.contains(&format!(">{left} left<")), "{page}");
     };
     drop(database.execute("INSERT INTO task (name) VALUES ('a'), ('b'), ('c'), ('d')"));
-    // On other connections, which have other rows of the totals.
+    // On other connections, most of which have other rows of the totals.
     drop(database.execute("UPDATE task SET completed = TRUE WHERE name = 'a'"));
     drop(database.execute("DELETE FROM task WHERE name IN ('a', 'b')"));
     shows("2 tasks");
