@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use diesel::{prelude::*, sql_types::Text};
@@ -161,6 +161,19 @@ impl Cluster {
         thread::sleep(JUDGEMENT_DELAY);
         for page in &pages {
             self.judge(page);
+        }
+    }
+
+    /// Records when the machine stood still, or was short of CPU: replays are late then, too.
+    pub fn watch_the_clock(&self) {
+        const STEP: Duration = Duration::from_millis(10);
+        while !self.is_over.load(Ordering::Relaxed) {
+            let begun = Instant::now();
+            thread::sleep(STEP);
+            let late = begun.elapsed().saturating_sub(STEP);
+            if late > 10 * STEP {
+                self.journal.record(|| format!("this machine stood still for {late:?}"));
+            }
         }
     }
 

@@ -97,6 +97,7 @@ fn run(mode: Mode) -> Report {
             let cluster = &cluster;
             scope.spawn(move || cluster.write_until_over(writer));
         }
+        scope.spawn(|| cluster.watch_the_clock());
         for fault in faults {
             in_flight += usize::from(cluster.cause(fault, &mut rng));
             *counts.entry(fault).or_insert(0) += 1;

@@ -194,6 +194,39 @@ fn pages_made_of_values_at_hand_are_fresh_despite_a_fault() {
     assert_always_fresh("at hand, one process and a fault", system, &FAULTS);
 }
 
+/// The steps that occur if the query is reserved with the page, without faults.
+const AHEAD: [&str; 2] = ["reserve ahead", "lease page after query"];
+
+#[test]
+fn a_query_may_be_reserved_ahead_of_the_page() {
+    for one_process in [false, true] {
+        let system =
+            System { writers: 2, readers: 2, ahead: true, one_process, ..System::default() };
+        assert_always_fresh("ahead", system, &AHEAD);
+    }
+    let system = System { ahead: true, readers: 3, ..with_faults(0) };
+    assert_always_fresh("ahead, three processes", system, &[&AHEAD[..], &["give up"]].concat());
+}
+
+#[test]
+fn a_query_may_be_reserved_ahead_of_the_page_despite_a_fault() {
+    for one_process in [false, true] {
+        let system = System { ahead: true, one_process, drainers: 1, ..with_faults(1) };
+        assert_always_fresh("ahead and a fault", system, &[&AHEAD[..], &FAULTS[..]].concat());
+    }
+    let system = System { ahead: true, page: Page::OfValueAtHand, ..with_faults(1) };
+    assert_always_fresh("ahead, at hand and a fault", system, &AHEAD);
+}
+
+#[test]
+fn if_a_query_that_is_found_ahead_of_the_page_is_not_read_again_a_page_can_be_stale() {
+    // The page that the first reader has stored is evicted, the second one stores a page from the query that it
+    // had found before the write, and the third one gets that page.
+    let without = Some(Rule::ReadAgain);
+    let system = System { without, ahead: true, readers: 3, ..with_faults(1) };
+    assert!(finds_a_violation(system));
+}
+
 #[test]
 fn if_a_value_at_hand_is_used_without_reading_its_entry_a_page_can_be_stale() {
     let without = Some(Rule::Confirmation);

@@ -33,6 +33,8 @@ pub(crate) enum Rule {
     Confirmation,
     /// A value at hand, and its bytes in the cache, are used only if the entry names them by their digest.
     Digest,
+    /// A query that is found when it was to be reserved ahead of the page's lease is read again after that.
+    ReadAgain,
 }
 
 /// What the page is, beyond a value that is made of a query.
@@ -70,6 +72,8 @@ pub(crate) struct System {
     /// Whether all readers are in one process, where they share computations. Otherwise each is in
     /// a process of its own.
     pub(crate) one_process: bool,
+    /// Whether the query may be reserved ahead: in one round trip with the page, of which either can come first.
+    pub(crate) ahead: bool,
     pub(crate) page: Page,
     pub(crate) server: Server,
     pub(crate) drainers: usize,
@@ -136,6 +140,12 @@ enum Reader {
     /// Without `alone` it leads the shared computation.
     LeasePage {
         alone: bool,
+    },
+    /// It has asked for the query already, and holds its lease, or has found the value `found`.
+    LeasePageAfterQuery {
+        alone: bool,
+        query: Option<HeldLease>,
+        found: Option<Version>,
     },
     GetQuery {
         page: Option<HeldLease>,
@@ -270,6 +280,8 @@ pub(crate) enum Step {
     Read(usize),
     /// A reader that finds the lease of another reader stops waiting.
     GiveUpWaiting(usize),
+    /// A reader reserves the query ahead of the page.
+    ReserveAhead(usize),
     /// The server stores the first of the bytes that are on their way.
     StoreBytes,
     Write(usize, Delete),
@@ -323,6 +335,9 @@ impl Model for System {
             match reader {
                 Reader::Finished | Reader::Joined { .. } => {}
                 Reader::GetPage { .. } => steps.extend([Step::Read(n), Step::GiveUpWaiting(n)]),
+                Reader::LeasePage { .. } if self.ahead => {
+                    steps.extend([Step::Read(n), Step::ReserveAhead(n)]);
+                }
                 _ => steps.push(Step::Read(n)),
             }
         }
@@ -360,6 +375,7 @@ impl Model for System {
         let kind = match step {
             Step::Read(n) => self.read(&mut next, n, true)?,
             Step::GiveUpWaiting(n) => self.read(&mut next, n, false)?,
+            Step::ReserveAhead(n) => next.reserve_ahead(n)?,
             Step::StoreBytes => next.store_bytes(),
             Step::Write(n, outcome) => self.write(&mut next, n, outcome),
             Step::Drain(n, outcome) => self.drain(&mut next, n, outcome),
@@ -427,12 +443,11 @@ impl System {
             }
             Reader::GetPage { alone } => (self.get_page(state, n, alone, may_wait)?, "get page"),
             Reader::LeasePage { alone } => {
-                let has_lease = self.has(Rule::LeaseBeforeReading);
-                let page = has_lease.then(|| state.lease_page(n)).flatten();
-                if let (false, Some((_, begun))) = (alone, &mut state.flight) {
-                    *begun = true;
-                }
-                (Reader::GetQuery { page }, "lease page")
+                (Reader::GetQuery { page: self.lease_page(state, n, alone) }, "lease page")
+            }
+            Reader::LeasePageAfterQuery { alone, query, found } => {
+                let page = self.lease_page(state, n, alone);
+                (self.after_both(state, page, query, found), "lease page after query")
             }
             Reader::GetQuery { page } => (self.get_query(state, n, page, may_wait), "get query"),
             Reader::GetBytes { page, cas, version } => {
@@ -480,6 +495,39 @@ impl System {
         };
         state.readers[n] = reader;
         Some(kind)
+    }
+
+    /// Takes the lease of the page, and begins its computation.
+    fn lease_page(&self, state: &mut State, n: usize, alone: bool) -> Option<HeldLease> {
+        let has_lease = self.has(Rule::LeaseBeforeReading);
+        let page = has_lease.then(|| state.lease_page(n)).flatten();
+        if let (false, Some((_, begun))) = (alone, &mut state.flight) {
+            *begun = true;
+        }
+        page
+    }
+
+    /// Goes on after page and query have been asked for together.
+    fn after_both(
+        &self,
+        state: &mut State,
+        page: Option<HeldLease>,
+        query: Option<HeldLease>,
+        found: Option<Version>,
+    ) -> Reader {
+        match (page, query, found) {
+            (_, _, Some(version)) if !self.has(Rule::ReadAgain) => self.after_query(page, version),
+            (Some(_), Some(_), _) => Reader::ReadDatabase { page, query },
+            (None, Some(held), _) => {
+                // Another reader makes the page, so it needs the query.
+                if state.slots[QUERY].cas == held.cas {
+                    state.change(QUERY, Content::Empty);
+                    self.note("give up");
+                }
+                Reader::GetQuery { page }
+            }
+            (_, None, _) => Reader::GetQuery { page },
+        }
     }
 
     /// Gets the page, joins or leads its computation, or, by `None`, waits for the lease of another
@@ -825,6 +873,7 @@ fn apply_fault(state: &mut State, fault: Step, server: Server) -> &'static str {
         }
         Step::Read(_)
         | Step::GiveUpWaiting(_)
+        | Step::ReserveAhead(_)
         | Step::StoreBytes
         | Step::Save
         | Step::Write(..)
@@ -845,6 +894,18 @@ impl State {
         }
         self.change(key, Content::Lease);
         Some(HeldLease { cas: self.slots[key].cas, connection: self.connection })
+    }
+
+    /// Takes the lease of the query before that of the page.
+    fn reserve_ahead(&mut self, n: usize) -> Option<&'static str> {
+        let Reader::LeasePage { alone } = self.readers[n] else { return None };
+        let found = match self.slots[QUERY].content {
+            Content::Value(version) => Some(version),
+            _ => None,
+        };
+        let query = self.lease(QUERY);
+        self.readers[n] = Reader::LeasePageAfterQuery { alone, query, found };
+        Some("reserve ahead")
     }
 
     /// Takes the lease of the page, if there is no page, or one of another generation.

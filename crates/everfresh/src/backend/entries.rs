@@ -350,7 +350,8 @@ impl Entries {
         outcomes.zip(keys).map(|(outcome, key)| self.checked(key, outcome).is_ok()).collect()
     }
 
-    /// Returns whether [`delete_many`](Self::delete_many) deletes these keys in order.
+    /// Returns whether these keys are on one server, which does what is sent together in order: a
+    /// [`delete_many`](Self::delete_many), or several reservations.
     pub(crate) fn keeps_order(&self, keys: &[String]) -> bool {
         self.shared.backend.keeps_order(keys)
     }

@@ -17,8 +17,9 @@ use crate::{
         frame::Stamp,
     },
     freshness::{
+        computation::{is_within_computation, note_input, note_missing_input},
         landing::Encoded,
-        lease::{FillOutcome, is_within_computation},
+        lease::FillOutcome,
     },
 };
 
@@ -164,6 +165,7 @@ impl Cache {
         let term = self.resolve(lifetime);
         let mut stamp = Stamp { schema, fingerprint: 0 };
         let stopwatch = self.entries.stopwatch();
+        let is_first_input = note_input(&self.inner.inputs);
         let found = if groups.is_empty() {
             if is_within_computation() && !term.has_stale_time() {
                 // Look up and reserve in one round trip.
@@ -224,6 +226,9 @@ impl Cache {
                 FillOutcome::Computed { value, .. } => {
                     if was_unknown {
                         note(CacheEventKind::Miss, looked_up);
+                        if is_first_input {
+                            note_missing_input(slot);
+                        }
                     }
                     return Ok(value);
                 }

@@ -43,7 +43,7 @@ use crate::{
         frame::{Secret, Stamp},
         types::BackendError,
     },
-    freshness::{flight::Flights, lease::Filler},
+    freshness::{ahead::Inputs, flight::Flights, lease::Filler},
 };
 
 /// The name of the layer of a cache that was not made by [`Cache::layer`].
@@ -94,6 +94,7 @@ struct Inner {
     default_lifetime: Option<Duration>,
     flights: Flights,
     deletions: Deletions,
+    inputs: Inputs,
     stats: Registry,
     near: Near,
     /// The version and types of each memo that was used, by its name.
@@ -121,6 +122,7 @@ impl Cache {
             default_lifetime,
             flights,
             deletions: Deletions::default(),
+            inputs: Inputs::default(),
             stats,
             near,
             #[cfg(debug_assertions)]
@@ -161,8 +163,8 @@ impl Cache {
 
     /// Fills slots of this layer, one computation per key at a time.
     pub(crate) fn filler(&self) -> Filler<'_> {
-        let Inner { flights, deletions, .. } = &*self.inner;
-        Filler { entries: &self.entries, flights, deletions }
+        let Inner { flights, deletions, inputs, .. } = &*self.inner;
+        Filler { entries: &self.entries, flights, deletions, inputs }
     }
 
     pub(crate) fn deletions(&self) -> &Deletions {

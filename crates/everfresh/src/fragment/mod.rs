@@ -33,7 +33,7 @@ use self::{
 use crate::{
     backend::entries::NewEntry,
     cache::{Cache, events::CacheEventKind, lifetime::Term, near::NearValue},
-    freshness::{beside::beside, lease::is_outdated},
+    freshness::{beside::beside, computation::is_outdated},
 };
 
 /// The most times that a page may be rendered. It takes one run, and one more for each level of nested

@@ -36,7 +36,7 @@ use crate::{
         lifetime::Lifetime,
         near::{Near, NearValue},
     },
-    freshness::lease::is_made_of_new_value,
+    freshness::computation::is_made_of_new_value,
 };
 
 /// The number of fragments that are rendered, because they are likely to be new, before others are fetched.

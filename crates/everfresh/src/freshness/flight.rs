@@ -22,7 +22,11 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::LEASE_LIFETIME;
-use crate::backend::{frame::LeaseId, types::Holder};
+use crate::backend::{
+    entries::Slot,
+    frame::LeaseId,
+    types::{CasToken, Holder},
+};
 
 /// The number of entries beyond which no more leases are remembered; forgetting one only costs
 /// another wait.
@@ -40,23 +44,54 @@ enum Outcome {
     Unusable,
 }
 
-/// A lease that need not be waited for.
+/// The right to store a value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lease {
+    pub(super) id: LeaseId,
+    pub(super) token: CasToken,
+    /// The epoch of the cache in which it was taken.
+    pub(super) epoch: u64,
+    /// [`Deletions::now`] before it was taken.
+    pub(super) since: u64,
+}
+
+impl PartialEq for Lease {
+    /// Ids are random numbers.
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Lease {}
+
+impl Lease {
+    /// The right to replace a stale entry.
+    pub(super) fn of_entry(token: CasToken, epoch: u64, since: u64) -> Self {
+        Self { id: 0, token, epoch, since }
+    }
+}
+
+/// A lease that a leader has left for the next one, which need not wait for it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum StaleLease {
+pub(crate) enum LeftLease {
     /// Its holder, in this process, was dropped: the next leader may take it over.
     Abandoned(LeaseId),
     /// Another process holds it, and this process has waited for it once, until then.
     WaitedFor(Holder, Instant),
+    /// It was acquired for the next leader.
+    Ready(Lease),
 }
 
-impl StaleLease {
+impl LeftLease {
     /// Returns whether the next leader may take over the lease of `holder`. If its holder is still
     /// computing, the holder's store fails, and that computation is wasted.
     pub(crate) fn is_free(self, holder: Holder, lease_lifetime: Duration) -> bool {
         match (self, holder) {
-            (Self::Abandoned(id), Holder::Named(holder)) => id == holder,
+            (Self::Abandoned(id) | Self::Ready(Lease { id, .. }), Holder::Named(holder)) => {
+                id == holder
+            }
             // Perhaps that of the leader in this process that is gone.
-            (Self::Abandoned(_), Holder::Unnamed(_)) => true,
+            (Self::Abandoned(_) | Self::Ready(_), Holder::Unnamed(_)) => true,
             // An empty entry has no end time, and another program may have stored it without a lifetime.
             (Self::WaitedFor(known, since), Holder::Unnamed(_)) => {
                 known == holder && since.elapsed() >= lease_lifetime
@@ -82,12 +117,19 @@ enum Flight {
     /// Tasks have places, but none leads it yet. `lease` is for the one that will.
     Waiting {
         outcome: watch::Sender<Outcome>,
-        lease: Option<StaleLease>,
+        lease: Option<LeftLease>,
     },
     Ended {
-        lease: StaleLease,
+        lease: LeftLease,
         since: Instant,
     },
+}
+
+impl Slot<'_> {
+    /// The name under which equal computations are shared: key, schema and fingerprint.
+    pub(super) fn flight_key(&self) -> String {
+        format!("{} {:x} {:x}", self.key, self.stamp.schema, self.stamp.fingerprint)
+    }
 }
 
 /// The computations that are under way in this process.
@@ -109,7 +151,7 @@ impl Flights {
     /// Joins the flight of `key`, or starts it.
     pub(crate) fn enter(&self, key: &str) -> Role {
         let mut flights = self.flights();
-        let (sender, stale_lease) = match flights.remove(key) {
+        let (sender, left_lease) = match flights.remove(key) {
             Some(Flight::Running { begun, outcome, mut next }) => {
                 let place = begun.then(|| {
                     let next = next.get_or_insert_with(|| watch::Sender::new(Outcome::Pending));
@@ -125,7 +167,7 @@ impl Flights {
             }
             None => (watch::Sender::new(Outcome::Pending), None),
         };
-        Role::Leader(self.lead(&mut flights, key, sender, stale_lease))
+        Role::Leader(self.lead(&mut flights, key, sender, left_lease))
     }
 
     /// Leads the flight in which `place` is, if none does, else joins it.
@@ -143,21 +185,46 @@ impl Flights {
         }
     }
 
+    /// Starts the flight of `key`, if there is none, no task has a place in it, and no lease has been acquired for it.
+    pub(super) fn lead_if_free(&self, key: &str) -> Option<Leader> {
+        let mut flights = self.flights();
+        let left_lease = match flights.get(key) {
+            None => None,
+            Some(Flight::Ended { lease, .. }) if !matches!(lease, LeftLease::Ready(_)) => {
+                Some(*lease)
+            }
+            Some(_) => return None,
+        };
+        let sender = watch::Sender::new(Outcome::Pending);
+        Some(self.lead(&mut flights, key, sender, left_lease))
+    }
+
+    /// Takes back the lease that was left for the next leader. Returns whether it was still there.
+    pub(super) fn withdraw(&self, key: &str, id: LeaseId) -> bool {
+        let mut flights = self.flights();
+        let is_left = |left: &LeftLease| matches!(left, LeftLease::Ready(lease) if lease.id == id);
+        match flights.get_mut(key) {
+            Some(Flight::Ended { lease, .. }) if is_left(lease) => flights.remove(key).is_some(),
+            Some(Flight::Waiting { lease, .. }) => lease.take_if(|lease| is_left(lease)).is_some(),
+            _ => false,
+        }
+    }
+
     fn lead(
         &self,
         flights: &mut HashMap<String, Flight>,
         key: &str,
         sender: watch::Sender<Outcome>,
-        stale_lease: Option<StaleLease>,
+        left_lease: Option<LeftLease>,
     ) -> Leader {
         let (key, outcome) = (key.to_owned(), sender.subscribe());
         flights.insert(key.clone(), Flight::Running { begun: false, outcome, next: None });
-        Leader { flights: self.clone(), key, sender, stale_lease, takes_joiners: true }
+        Leader { flights: self.clone(), key, sender, left_lease, takes_joiners: true }
     }
 
     /// Ends a leader's flight, unless another leader may have replaced it, and remembers a lease for the
     /// next leader.
-    fn end(&self, key: &str, takes_joiners: bool, lease: Option<StaleLease>) {
+    fn end(&self, key: &str, takes_joiners: bool, lease: Option<LeftLease>) {
         let mut flights = self.flights();
         if takes_joiners
             && let Some(Flight::Running { next: Some(outcome), .. }) = flights.remove(key)
@@ -171,8 +238,9 @@ impl Flights {
     }
 }
 
-/// Remembers a lease for the next leader of its key, if there is room for it.
-fn remember(flights: &mut HashMap<String, Flight>, key: &str, lease: StaleLease, now: Instant) {
+/// Remembers a lease for the next leader of its key, if there is room for it. One that was acquired for that leader
+/// is always remembered: a computation that runs gives it up.
+fn remember(flights: &mut HashMap<String, Flight>, key: &str, lease: LeftLease, now: Instant) {
     match flights.get_mut(key) {
         Some(Flight::Running { .. }) => return,
         Some(Flight::Waiting { lease: waiting, .. }) => {
@@ -183,11 +251,13 @@ fn remember(flights: &mut HashMap<String, Flight>, key: &str, lease: StaleLease,
     }
     if flights.len() >= MAX_REMEMBERED {
         flights.retain(|_, flight| match flight {
-            Flight::Running { .. } | Flight::Waiting { .. } => true,
+            Flight::Running { .. }
+            | Flight::Waiting { .. }
+            | Flight::Ended { lease: LeftLease::Ready(_), .. } => true,
             Flight::Ended { since, .. } => now.duration_since(*since) < LEASE_LIFETIME,
         });
     }
-    if flights.len() < MAX_REMEMBERED {
+    if flights.len() < MAX_REMEMBERED || matches!(lease, LeftLease::Ready(_)) {
         flights.insert(key.to_owned(), Flight::Ended { lease, since: now });
     }
 }
@@ -198,26 +268,26 @@ pub(crate) struct Leader {
     key: String,
     sender: watch::Sender<Outcome>,
     /// A lease that the next leader must know of.
-    stale_lease: Option<StaleLease>,
+    left_lease: Option<LeftLease>,
     takes_joiners: bool,
 }
 
 impl Leader {
     /// The lease that the leader before this one has left.
-    pub(crate) fn stale_lease(&self) -> Option<StaleLease> {
-        self.stale_lease
+    pub(crate) fn left_lease(&self) -> Option<LeftLease> {
+        self.left_lease
     }
 
     /// Sets the lease that the next leader must know of.
-    pub(crate) fn leave(&mut self, lease: Option<StaleLease>) {
-        self.stale_lease = lease;
+    pub(crate) fn leave(&mut self, lease: Option<LeftLease>) {
+        self.left_lease = lease;
     }
 
     /// Reports what became of the leader's own lease: used or released, unless `lease` may still be
     /// there.
     pub(crate) fn settle(&mut self, lease: Option<LeaseId>) {
-        if matches!(self.stale_lease, Some(StaleLease::Abandoned(_))) {
-            self.stale_lease = lease.map(StaleLease::Abandoned);
+        if matches!(self.left_lease, Some(LeftLease::Abandoned(_))) {
+            self.left_lease = lease.map(LeftLease::Abandoned);
         }
     }
 
@@ -252,7 +322,7 @@ impl Leader {
 
 impl Drop for Leader {
     fn drop(&mut self) {
-        self.flights.end(&self.key, self.takes_joiners, self.stale_lease);
+        self.flights.end(&self.key, self.takes_joiners, self.left_lease);
     }
 }
 
@@ -401,6 +471,40 @@ mod tests {
         assert_eq!(waiting.outcome().await, JoinOutcome::Value(value()));
     }
 
+    fn ready() -> LeftLease {
+        let token = CasToken::Number(1);
+        LeftLease::Ready(Lease { id: 1, token, epoch: 0, since: 0 })
+    }
+
+    #[test]
+    fn a_flight_that_runs_or_in_which_a_task_has_a_place_is_not_free() {
+        let flights = Flights::default();
+        let first = leader(&flights, "k");
+        first.begin();
+        assert!(flights.lead_if_free("k").is_none());
+        let late = joiner(&flights, "k");
+        first.finish(value(), false);
+        assert!(flights.lead_if_free("k").is_none());
+        drop(late);
+        assert!(flights.lead_if_free("k").is_some());
+    }
+
+    #[test]
+    fn a_lease_for_the_next_leader_is_kept_whatever_is_remembered() {
+        let flights = Flights::default();
+        let leave = |key: &str, lease| leader(&flights, key).leave(Some(lease));
+        leave("first", ready());
+        for key in 0..2 * MAX_REMEMBERED {
+            leave(&key.to_string(), LeftLease::Abandoned(2));
+        }
+        leave("last", ready());
+        for key in ["first", "last"] {
+            assert!(flights.lead_if_free(key).is_none());
+            assert!(flights.withdraw(key, 1));
+            assert!(flights.lead_if_free(key).is_some());
+        }
+    }
+
     #[test]
     fn a_flight_without_places_is_not_remembered() {
         let flights = Flights::default();
@@ -420,11 +524,11 @@ mod tests {
         let mut first = leader(&flights, "k");
         first.begin();
         let late = joiner(&flights, "k");
-        first.leave(Some(StaleLease::Abandoned(7)));
+        first.leave(Some(LeftLease::Abandoned(7)));
         drop(first);
         let place = late.into_place().expect("it came late");
         let Role::Leader(second) = flights.take(&place) else { panic!("nobody leads yet") };
-        assert_eq!(second.stale_lease(), Some(StaleLease::Abandoned(7)));
+        assert_eq!(second.left_lease(), Some(LeftLease::Abandoned(7)));
     }
 
     #[test]
@@ -444,10 +548,10 @@ mod tests {
         let flights = Flights::default();
         let mut first = leader(&flights, "k");
         let mut waiting = joiner(&flights, "k");
-        first.leave(Some(StaleLease::Abandoned(7)));
+        first.leave(Some(LeftLease::Abandoned(7)));
         drop(first);
         assert_eq!(waiting.outcome().await, JoinOutcome::LeaderGone);
-        assert_eq!(leader(&flights, "k").stale_lease(), Some(StaleLease::Abandoned(7)));
+        assert_eq!(leader(&flights, "k").left_lease(), Some(LeftLease::Abandoned(7)));
     }
 
     /// Flights that remember as many leases as they can, all left at the same time.
@@ -457,7 +561,7 @@ mod tests {
             remember(
                 &mut flights,
                 &n.to_string(),
-                StaleLease::WaitedFor(Holder::Named(7), now),
+                LeftLease::WaitedFor(Holder::Named(7), now),
                 now,
             );
         }
@@ -469,7 +573,7 @@ mod tests {
     fn no_more_leases_are_remembered_than_the_limit() {
         let now = Instant::now();
         let mut flights = full(now);
-        remember(&mut flights, "one more", StaleLease::WaitedFor(Holder::Named(7), now), now);
+        remember(&mut flights, "one more", LeftLease::WaitedFor(Holder::Named(7), now), now);
         assert!(!flights.contains_key("one more"));
         assert_eq!(flights.len(), MAX_REMEMBERED);
     }
@@ -481,7 +585,7 @@ mod tests {
         remember(
             &mut flights,
             "one more",
-            StaleLease::WaitedFor(Holder::Named(7), now),
+            LeftLease::WaitedFor(Holder::Named(7), now),
             now + LEASE_LIFETIME,
         );
         assert_eq!(flights.into_keys().collect::<Vec<_>>(), ["one more"]);
@@ -491,7 +595,7 @@ mod tests {
     fn a_lease_does_not_replace_a_flight_that_is_running() {
         let flights = Flights::default();
         let mut first = leader(&flights, "k");
-        first.leave(Some(StaleLease::Abandoned(7)));
+        first.leave(Some(LeftLease::Abandoned(7)));
         first.close();
         let _second = leader(&flights, "k");
         drop(first);
@@ -500,25 +604,25 @@ mod tests {
 
     #[test]
     fn a_leader_that_used_its_lease_leaves_none() {
-        for (left, expected) in [(None, None), (Some(8), Some(StaleLease::Abandoned(8)))] {
+        for (left, expected) in [(None, None), (Some(8), Some(LeftLease::Abandoned(8)))] {
             let flights = Flights::default();
             let mut first = leader(&flights, "k");
-            first.leave(Some(StaleLease::Abandoned(7)));
+            first.leave(Some(LeftLease::Abandoned(7)));
             first.settle(left);
             drop(first);
-            assert_eq!(leader(&flights, "k").stale_lease(), expected);
+            assert_eq!(leader(&flights, "k").left_lease(), expected);
         }
     }
 
     #[test]
     fn a_lease_of_another_process_that_was_waited_for_stays_known() {
         let flights = Flights::default();
-        let waited = StaleLease::WaitedFor(Holder::Named(7), Instant::now());
+        let waited = LeftLease::WaitedFor(Holder::Named(7), Instant::now());
         let mut first = leader(&flights, "k");
         first.leave(Some(waited));
         first.settle(None);
         drop(first);
-        assert_eq!(leader(&flights, "k").stale_lease(), Some(waited));
+        assert_eq!(leader(&flights, "k").left_lease(), Some(waited));
     }
 
     #[test]
@@ -533,15 +637,15 @@ mod tests {
         let lifetime = Duration::from_secs(10);
         let [named, unnamed] = [Holder::Named(7), Holder::Unnamed(7)];
         for holder in [named, unnamed] {
-            assert!(StaleLease::Abandoned(7).is_free(holder, lifetime));
+            assert!(LeftLease::Abandoned(7).is_free(holder, lifetime));
         }
-        assert!(!StaleLease::Abandoned(8).is_free(named, lifetime));
+        assert!(!LeftLease::Abandoned(8).is_free(named, lifetime));
         let now = Instant::now();
-        assert!(!StaleLease::WaitedFor(unnamed, now).is_free(unnamed, lifetime));
-        assert!(StaleLease::WaitedFor(unnamed, now).is_free(unnamed, Duration::ZERO));
-        assert!(!StaleLease::WaitedFor(unnamed, now).is_free(Holder::Unnamed(8), Duration::ZERO));
+        assert!(!LeftLease::WaitedFor(unnamed, now).is_free(unnamed, lifetime));
+        assert!(LeftLease::WaitedFor(unnamed, now).is_free(unnamed, Duration::ZERO));
+        assert!(!LeftLease::WaitedFor(unnamed, now).is_free(Holder::Unnamed(8), Duration::ZERO));
         assert!(
-            !StaleLease::WaitedFor(named, now).is_free(named, Duration::ZERO),
+            !LeftLease::WaitedFor(named, now).is_free(named, Duration::ZERO),
             "it says its end"
         );
     }

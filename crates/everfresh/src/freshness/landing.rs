@@ -2,33 +2,15 @@
 
 use bytes::Bytes;
 
-use super::flight::Leader;
+use super::flight::{Leader, Lease};
 use crate::{
     backend::{
         entries::{Entries, Slot},
         frame::{LeaseId, Stamp},
-        types::{CasToken, SwapOutcome},
+        types::SwapOutcome,
     },
     cache::{deletions::Deletions, events::CacheEventKind, lifetime::Term},
 };
-
-/// The right to store a value.
-#[derive(Debug)]
-pub(super) struct Lease {
-    pub(super) id: LeaseId,
-    pub(super) token: CasToken,
-    /// The epoch of the cache in which it was taken.
-    pub(super) epoch: u64,
-    /// [`Deletions::now`] before it was taken.
-    pub(super) since: u64,
-}
-
-impl Lease {
-    /// The right to replace a stale entry.
-    pub(super) fn of_entry(token: CasToken, epoch: u64, since: u64) -> Self {
-        Self { id: 0, token, epoch, since }
-    }
-}
 
 /// The stored form of a value.
 pub(crate) struct Encoded {
@@ -49,6 +31,10 @@ pub(super) struct Landing {
 }
 
 impl Landing {
+    pub(super) fn slot(&self) -> Slot<'_> {
+        Slot { key: &self.key, stamp: self.stamp }
+    }
+
     /// Returns whether the value was stored.
     pub(super) async fn land(
         self,
@@ -95,8 +81,7 @@ impl Landing {
             // entry finds the value. On another server a reader may miss the value, and compute it again.
             self.entries.put_named_beside(key, bytes, encoded.term.stored()).await;
         }
-        let slot = Slot { key: &self.key, stamp: self.stamp };
-        let swap = self.entries.swap(slot, &encoded.bytes, encoded.term, lease.token);
+        let swap = self.entries.swap(self.slot(), &encoded.bytes, encoded.term, lease.token);
         let outcome = swap.await;
         let is_stored = matches!(outcome, Ok(SwapOutcome::Stored(_)));
         let stored = CacheEventKind::Fill { bytes: encoded.size };

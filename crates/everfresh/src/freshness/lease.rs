@@ -5,23 +5,23 @@
 //! may have been read before, is not kept. The rules are those of "Scaling Memcache at Facebook",
 //! section 3.2.1, with the token checked by compare-and-swap.
 
-use std::{
-    cell::Cell,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::join;
 use tokio::time::timeout;
 
 use super::{
+    ahead::{Ahead, Found, Input, Inputs, Reservation},
     beside::beside,
-    flight::{Flights, JoinOutcome, Leader, Place, Role, StaleLease},
-    landing::{Encoded, Landing, Lease},
+    computation::{Filling, within_computation},
+    flight::{Flights, JoinOutcome, Leader, Lease, LeftLease, Place, Role},
+    landing::{Encoded, Landing},
 };
 use crate::{
     backend::{
         entries::{Entries, Lookup, Slot},
-        frame::LeaseId,
+        frame::{LeaseId, Stamp},
         leases::Reserved,
         types::{Holder, SwapOutcome},
     },
@@ -36,52 +36,6 @@ const MAX_WAIT_STEPS: u32 = 20;
 
 /// Attempts to reserve a key that changes each time.
 const MAX_ATTEMPTS: u32 = 3;
-
-/// The computation of a value that is to be stored.
-pub(super) struct Filling {
-    /// Whether it has computed another value for it.
-    has_computed: Cell<bool>,
-    /// The key of the value, unless it is one of a batch.
-    key: Option<String>,
-    /// [`Deletions::now`] at its begin.
-    since: u64,
-    deletions: Deletions,
-}
-
-tokio::task_local! {
-    static FILLING: Filling;
-}
-
-/// Returns whether the task computes a value that is to be stored. What that is made of is likely to be missing,
-/// too: after a write, or in an empty cache.
-pub(crate) fn is_within_computation() -> bool {
-    FILLING.try_with(|_| ()).is_ok()
-}
-
-/// Returns whether the task computes a value to be stored, and has computed another value for it. A fragment of that
-/// other value is missing everywhere, unless another process has just rendered it.
-#[cfg_attr(not(feature = "tera"), expect(dead_code, reason = "asked by fragments"))]
-pub(crate) fn is_made_of_new_value() -> bool {
-    FILLING.try_with(|filling| filling.has_computed.get()).unwrap_or(false)
-}
-
-/// Returns whether the task computes a value that will not be stored, because this process has deleted its key
-/// since. The values and fragments within it are not worth storing either.
-pub(crate) fn is_outdated() -> bool {
-    let is_outdated = |filling: &Filling| {
-        let Filling { key, since, deletions, .. } = filling;
-        key.as_ref().is_some_and(|key| deletions.has_deleted(key, *since))
-    };
-    FILLING.try_with(is_outdated).unwrap_or(false)
-}
-
-/// Runs the computation of a value that is to be stored.
-pub(super) async fn within_computation<F: Future>(filling: Filling, computation: F) -> F::Output {
-    let output = FILLING.scope(filling, computation).await;
-    // Outside of any other computation there is nothing to note.
-    let _ = FILLING.try_with(|filling| filling.has_computed.set(true));
-    output
-}
 
 /// The outcome of reserving a slot.
 pub(super) enum Prepared {
@@ -118,13 +72,7 @@ pub(crate) struct Filler<'a> {
     pub(crate) entries: &'a Entries,
     pub(crate) flights: &'a Flights,
     pub(crate) deletions: &'a Deletions,
-}
-
-impl Slot<'_> {
-    /// The name under which equal computations are shared: key, schema and fingerprint.
-    pub(super) fn flight_key(&self) -> String {
-        format!("{} {:x} {:x}", self.key, self.stamp.schema, self.stamp.fingerprint)
-    }
+    pub(crate) inputs: &'a Inputs,
 }
 
 impl Filler<'_> {
@@ -183,12 +131,17 @@ impl Filler<'_> {
         encode: impl Fn(&T) -> Option<Encoded>,
         compute: F,
     ) -> Result<FillOutcome<T, F>, E> {
-        let (mut leader, lease) = match self.prepare(slot, found, leader).await {
+        let mut ahead = None;
+        let prepared = self.prepare(slot, found, leader, Some(&mut ahead)).await;
+        let (mut leader, lease) = match prepared {
             Prepared::Leads(leader, lease) => (leader, lease),
             Prepared::Found(body) => return Ok(FillOutcome::Cached(body, compute)),
         };
         let begun = Instant::now();
         let computed = self.timed(slot.key, compute).await;
+        if let Some(input) = ahead.and_then(Ahead::end) {
+            self.inputs.forget(slot.key, &input);
+        }
         if lease.is_some() && begun.elapsed() > self.entries.lease_lifetime() {
             self.entries.warn_of_slow(slot.key, begun.elapsed());
         }
@@ -199,14 +152,16 @@ impl Filler<'_> {
         computed.map(|value| FillOutcome::Computed { value, is_stored })
     }
 
-    /// Takes the lease before the input is read: a write after that deletes the lease.
+    /// Takes the lease before the input is read: a write after that deletes the lease. With `ahead`, the input is
+    /// reserved with it, if it is likely to be missing.
     pub(super) async fn prepare(
         self,
         slot: Slot<'_>,
         found: Lookup,
         mut leader: Leader,
+        ahead: Option<&mut Option<Ahead>>,
     ) -> Prepared {
-        match self.acquire_or_wait(slot, &mut leader, found).await {
+        match self.acquire_or_wait(slot, &mut leader, found, ahead).await {
             LeaseAttempt::Acquired(lease) => {
                 // From here on joiners are late: they need the result to be stored.
                 leader.begin();
@@ -255,8 +210,7 @@ impl Filler<'_> {
     }
 
     pub(super) fn filling(self, key: Option<&str>) -> Filling {
-        let (key, deletions) = (key.map(str::to_owned), self.deletions.clone());
-        Filling { has_computed: Cell::new(false), key, since: deletions.now(), deletions }
+        Filling::new(key, self.deletions, self.inputs)
     }
 
     /// Acquires the lease. If another process holds it, waits for its entry, 100 ms at most and once
@@ -266,23 +220,30 @@ impl Filler<'_> {
         slot: Slot<'_>,
         leader: &mut Leader,
         mut found: Lookup,
+        mut ahead: Option<&mut Option<Ahead>>,
     ) -> LeaseAttempt {
-        let stale_lease = leader.stale_lease();
+        let left_lease = leader.left_lease();
+        if let Some(LeftLease::Ready(lease)) = left_lease
+            && !self.deletions.has_deleted(slot.key, lease.since)
+        {
+            leader.leave(Some(LeftLease::Abandoned(lease.id)));
+            return LeaseAttempt::Acquired(lease);
+        }
         let mut steps = 0;
         loop {
             // The next leader must know this lease even if this task is dropped before it learns
             // that it has acquired it.
             let id = rand::random();
-            leader.leave(Some(StaleLease::Abandoned(id)));
-            let attempt = self.acquire(slot, found, stale_lease, id).await;
+            leader.leave(Some(LeftLease::Abandoned(id)));
+            let attempt = self.acquire_with_input(slot, found, left_lease, id, ahead.take()).await;
             let LeaseAttempt::Taken(other) = attempt else { return attempt };
-            leader.leave(stale_lease);
-            if stale_lease.is_some_and(|stale| stale.was_waited_for(other)) {
+            leader.leave(left_lease);
+            if left_lease.is_some_and(|left| left.was_waited_for(other)) {
                 return attempt;
             }
             if steps == MAX_WAIT_STEPS {
                 // Its holder is slow or dead: later leaders do not wait for it again.
-                leader.leave(Some(StaleLease::WaitedFor(other, Instant::now())));
+                leader.leave(Some(LeftLease::WaitedFor(other, Instant::now())));
                 return attempt;
             }
             if steps == 0 {
@@ -294,11 +255,71 @@ impl Filler<'_> {
         }
     }
 
+    /// Acquires the lease and, with `ahead`, one for the value that this one is made of. That is given up if this one
+    /// will not be computed now.
+    async fn acquire_with_input(
+        self,
+        slot: Slot<'_>,
+        found: Lookup,
+        left_lease: Option<LeftLease>,
+        id: LeaseId,
+        ahead: Option<&mut Option<Ahead>>,
+    ) -> LeaseAttempt {
+        let is_missing = matches!(found, Lookup::Unknown | Lookup::Miss(_));
+        let input = ahead.filter(|_| is_missing && self.entries.is_shared());
+        let input = input.and_then(|ahead| Some((ahead, self.input_beside(slot.key)?)));
+        let acquire = self.acquire(slot, found, left_lease, id);
+        let Some((ahead, input)) = input else { return acquire.await };
+        let both = join(acquire, self.reserve_ahead(input));
+        let (attempt, reserved) = Box::pin(both).await;
+        let is_computed = matches!(attempt, LeaseAttempt::Acquired(_) | LeaseAttempt::Failed);
+        *ahead = is_computed.then_some(reserved);
+        attempt
+    }
+
+    /// Returns the value that the one with this key is made of, if both are on one server.
+    fn input_beside(self, key: &str) -> Option<Input> {
+        let input = self.inputs.of(key)?;
+        self.entries.keeps_order(&[key.to_owned(), input.key.clone()]).then_some(input)
+    }
+
+    /// Reserves a value for the computation of another one, unless it is there or being computed.
+    async fn reserve_ahead(self, input: Input) -> Ahead {
+        let stamp = Stamp { schema: input.schema, fingerprint: 0 };
+        let found = self.find_or_reserve(Slot { key: &input.key, stamp }).await;
+        Ahead { input, found }
+    }
+
+    async fn find_or_reserve(self, slot: Slot<'_>) -> Found {
+        let Some(mut leader) = self.flights.lead_if_free(&slot.flight_key()) else {
+            return Found::Other;
+        };
+        let (left_lease, id) = (leader.left_lease(), rand::random());
+        leader.leave(Some(LeftLease::Abandoned(id)));
+        match self.acquire(slot, Lookup::Unknown, left_lease, id).await {
+            LeaseAttempt::Acquired(lease) => {
+                leader.leave(Some(LeftLease::Ready(lease)));
+                drop(leader);
+                Found::Nothing(Reservation::new(self.flights, lease, self.landing(slot)))
+            }
+            LeaseAttempt::Hit(_) => {
+                leader.leave(left_lease);
+                Found::Value
+            }
+            LeaseAttempt::Taken(_) => {
+                leader.leave(left_lease);
+                Found::Other
+            }
+            // It may have been acquired all the same, so it stays abandoned.
+            LeaseAttempt::Failed => Found::Other,
+        }
+    }
+
     async fn acquire(
         self,
         slot: Slot<'_>,
         mut found: Lookup,
-        stale_lease: Option<StaleLease>,
+        left_lease: Option<LeftLease>,
         id: LeaseId,
     ) -> LeaseAttempt {
         let (epoch, since) = (self.entries.epoch(), self.deletions.now());
@@ -312,8 +333,8 @@ impl Filler<'_> {
                     return acquired(token);
                 }
                 Lookup::Leased(other, Some(token))
-                    if stale_lease
-                        .is_some_and(|s| s.is_free(other, self.entries.lease_lifetime())) =>
+                    if left_lease
+                        .is_some_and(|left| left.is_free(other, self.entries.lease_lifetime())) =>
                 {
                     Some(token)
                 }

@@ -10,8 +10,9 @@ use futures_util::future::join_all;
 use tokio::time::timeout_at;
 
 use super::{
-    flight::{JoinOutcome, Joiner, Leader, Role},
-    landing::{Encoded, Lease},
+    computation::within_computation,
+    flight::{JoinOutcome, Joiner, Leader, Lease, Role},
+    landing::Encoded,
     lease::{Filler, Prepared},
 };
 use crate::{
@@ -64,7 +65,7 @@ impl Filler<'_> {
         }
         // All reservations travel together.
         let prepared = leading.into_iter().map(|(index, slot, found, leader)| async move {
-            (index, self.prepare(slot, found, leader).await)
+            (index, self.prepare(slot, found, leader, None).await)
         });
         for (index, prepared) in join_all(prepared).await {
             match prepared {
@@ -145,7 +146,7 @@ impl Filler<'_> {
         compute: impl AsyncFnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
         let begun = Instant::now();
-        let computed = super::lease::within_computation(self.filling(None), compute()).await?;
+        let computed = within_computation(self.filling(None), compute()).await?;
         let number = u32::try_from(values).unwrap_or(u32::MAX);
         for _ in 0..values {
             self.entries.note("", CacheEventKind::Computed, Some(begun.elapsed() / number));

@@ -9,22 +9,23 @@
 //! - [`invalidation`]: a write deletes the keys of all entries that it makes wrong, inner levels first.
 //! - [`mod@write`]: a write, its row in the ledger and its invalidation, in one call.
 //! - [`replay`]: the ledger remembers the keys until their deletion has been confirmed. Of all processes, one
-//!   reads it: `heartbeat`.
+//!   reads it: `replay/heartbeat`.
 //!
 //! - [`stale`]: an entry with a lifetime of its own may be served for some time after it, while one caller
 //!   computes it again.
 //!
-//! Answers do not wait for stores: `beside`. After a deletion by this process, a page is looked up and reserved in one
-//! round trip: `cache/expected`.
+//! Answers do not wait for stores: [`mod@beside`]. After a deletion by this process, a page is looked up and reserved in
+//! one round trip: `cache/deletions`. The value that a page is made of is reserved with it: [`ahead`].
 //!
 //! The crate `everfresh-model` specifies them together.
 
 use std::time::Duration;
 
+pub(crate) mod ahead;
 pub(crate) mod beside;
+pub(crate) mod computation;
 pub(crate) mod flight;
 pub(crate) mod group;
-mod heartbeat;
 pub(crate) mod invalidation;
 pub(crate) mod landing;
 pub(crate) mod lease;

@@ -7,8 +7,8 @@
 
 use super::{
     beside::beside,
-    flight::{Leader, Role},
-    landing::{Encoded, Lease},
+    flight::{Leader, Lease, Role},
+    landing::Encoded,
     lease::Filler,
 };
 use crate::{

@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod ahead;
 mod backends;
 mod concurrent_misses;
 mod diesel_ledger;

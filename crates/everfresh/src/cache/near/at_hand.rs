@@ -24,7 +24,7 @@ use crate::cache::{
     compute::Stored,
     lifetime::Lifetime,
 };
-use crate::freshness::lease::is_outdated;
+use crate::freshness::computation::is_outdated;
 
 /// The assumed ratio of the memory of a decoded value to its serialized size.
 const EXPANSION: usize = 10;

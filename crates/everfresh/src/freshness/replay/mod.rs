@@ -1,9 +1,12 @@
 //! Replays the invalidations of writes that were not confirmed: because their process died, or because
 //! a server could not be reached.
 
+mod heartbeat;
+
 use std::{fmt::Display, future::Future, time::Duration};
 
-use super::{heartbeat::Heartbeat, invalidation::Invalidation};
+use self::heartbeat::Heartbeat;
+use super::invalidation::Invalidation;
 use crate::cache::Cache;
 #[cfg(feature = "memcached")]
 use crate::cache::key::full_key;

@@ -1,0 +1,134 @@
+//! Values that are reserved ahead of their use, together with what is made of them.
+//!
+//! After a write, a page and the value that it is made of are missing together. The page must be reserved before that
+//! value is read, but the two reservations may be made in any order, because both precede the computation. So they
+//! travel in one round trip: if the first value that a computation asks for was missing, it is remembered, and reserved
+//! together with the result the next time. An entry that is found there instead may have been read before the page was
+//! reserved, so it is not used: the computation looks it up again. Both must be on one server, which keeps the order
+//! of two processes: else one could reserve the page and the other the value, and each would wait for the other.
+//!
+//! The reservation belongs to nobody: whoever asks for the value first in this process computes it, so no caller waits
+//! for another one that has not begun. If nobody has asked for it by the end of the computation, it is given up.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::runtime::Handle;
+
+use super::{
+    flight::{Flights, Lease},
+    landing::Landing,
+};
+use crate::backend::entries::Slot;
+
+/// The number of computations beyond which all are forgotten, which only costs each a round trip.
+const MAX_COMPUTATIONS: usize = 1000;
+
+/// The values that were missing together with the one that is made of them, by the key of that one: those of one cache.
+/// Cloning shares them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inputs(Arc<Mutex<HashMap<String, Input>>>);
+
+/// The value that a computation is likely to ask for first. It is in no group: the generations of groups must be read
+/// before the value is reserved.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Input {
+    pub(super) key: String,
+    pub(super) schema: u64,
+}
+
+impl Inputs {
+    fn inputs(&self) -> MutexGuard<'_, HashMap<String, Input>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns whether these are the inputs of the same cache.
+    pub(super) fn are_those_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub(super) fn of(&self, computed: &str) -> Option<Input> {
+        self.inputs().get(computed).cloned()
+    }
+
+    pub(super) fn remember(&self, computed: &str, input: Slot<'_>) {
+        let input = Input { key: input.key.to_owned(), schema: input.stamp.schema };
+        let mut inputs = self.inputs();
+        if inputs.get(computed) == Some(&input) {
+            return;
+        }
+        if inputs.len() >= MAX_COMPUTATIONS {
+            inputs.clear();
+        }
+        inputs.insert(computed.to_owned(), input);
+    }
+
+    /// Forgets an input that was asked for in vain.
+    pub(super) fn forget(&self, computed: &str, input: &Input) {
+        let mut inputs = self.inputs();
+        if inputs.get(computed) == Some(input) {
+            inputs.remove(computed);
+        }
+    }
+}
+
+/// What was found when an input was asked for ahead.
+pub(super) enum Found {
+    Nothing(Reservation),
+    /// Perhaps a value that is older than the reservation of the result.
+    Value,
+    /// Another computation of it, or no answer.
+    Other,
+}
+
+/// An input that was asked for when the result was reserved.
+pub(super) struct Ahead {
+    pub(super) input: Input,
+    pub(super) found: Found,
+}
+
+impl Ahead {
+    /// Ends the computation. Returns the input if it was asked for in vain.
+    pub(super) fn end(self) -> Option<Input> {
+        let is_in_vain = match self.found {
+            Found::Nothing(mut reservation) => reservation.give_up(),
+            Found::Value => true,
+            Found::Other => false,
+        };
+        is_in_vain.then_some(self.input)
+    }
+}
+
+/// A lease for whoever asks for the value first. Dropping it gives the lease up, if it was not used.
+pub(super) struct Reservation {
+    flights: Flights,
+    lease: Lease,
+    /// The way to give the lease up.
+    landing: Option<Landing>,
+}
+
+impl Reservation {
+    /// Holds a lease that was left for the next leader.
+    pub(super) fn new(flights: &Flights, lease: Lease, landing: Landing) -> Self {
+        Self { flights: flights.clone(), lease, landing: Some(landing) }
+    }
+
+    /// Gives the lease up, if it was not used. Returns whether it was not.
+    fn give_up(&mut self) -> bool {
+        let Some(landing) = self.landing.take() else { return false };
+        let is_unused = self.flights.withdraw(&landing.slot().flight_key(), self.lease.id);
+        // Without a runtime the lease expires by itself.
+        if is_unused && let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(landing.land(Some(self.lease), None, None));
+        }
+        is_unused
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
