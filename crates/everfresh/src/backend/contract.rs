@@ -26,7 +26,8 @@ pub trait Backend: Send + Sync + 'static {
         true
     }
 
-    /// Returns whether [`delete_many`](Self::delete_many) deletes these keys in order. Default: no.
+    /// Returns whether [`delete_many`](Self::delete_many) deletes these keys in order, because they are on one server.
+    /// A value and the one that it is made of are then reserved together. Default: no.
     fn keeps_order(&self, keys: &[String]) -> bool {
         keys.len() < 2
     }

@@ -4,11 +4,15 @@
 //! value is read, but the two reservations may be made in any order, because both precede the computation. So they
 //! travel in one round trip: if the first value that a computation asks for was missing, it is remembered, and reserved
 //! together with the result the next time. An entry that is found there instead may have been read before the page was
-//! reserved, so it is not used: the computation looks it up again. Both must be on one server, which keeps the order
-//! of two processes: else one could reserve the page and the other the value, and each would wait for the other.
+//! reserved, so it is not used: the computation looks it up again.
 //!
-//! The reservation belongs to nobody: whoever asks for the value first in this process computes it, so no caller waits
-//! for another one that has not begun. If nobody has asked for it by the end of the computation, it is given up.
+//! Both must be on one server. On two, each of two processes would often reserve one of them, and wait for the other.
+//! On one that is rare, because a server mostly carries out what is sent together in one go, and short, because the
+//! process that does not get the page gives the value up at once.
+//!
+//! The reservation belongs to no task: the first one that asks for the value in this process computes it. Other processes
+//! wait for it, as for any lease, so only a value is reserved that the computation asks for before it waits for anything
+//! else. If no task has asked for it by the end of the computation, it is given up.
 
 use std::{
     collections::HashMap,
@@ -18,6 +22,7 @@ use std::{
 use tokio::runtime::Handle;
 
 use super::{
+    beside::beside,
     flight::{Flights, Lease},
     landing::Landing,
 };
@@ -44,7 +49,7 @@ impl Inputs {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether these are the inputs of the same cache.
+    /// Returns whether these belong to the same cache.
     pub(super) fn are_those_of(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -65,8 +70,13 @@ impl Inputs {
         inputs.insert(computed.to_owned(), input);
     }
 
-    /// Forgets an input that was asked for in vain.
-    pub(super) fn forget(&self, computed: &str, input: &Input) {
+    /// Forgets the input of a computation that asks for it late.
+    pub(super) fn forget(&self, computed: &str) {
+        self.inputs().remove(computed);
+    }
+
+    /// Forgets an input that was asked for in vain, unless the computation has asked for another one since.
+    pub(super) fn forget_vain(&self, computed: &str, input: &Input) {
         let mut inputs = self.inputs();
         if inputs.get(computed) == Some(input) {
             inputs.remove(computed);
@@ -79,7 +89,7 @@ pub(super) enum Found {
     Nothing(Reservation),
     /// Perhaps a value that is older than the reservation of the result.
     Value,
-    /// Another computation of it, or no answer.
+    /// A lease or another entry, no answer, or another task of this process that computes it.
     Other,
 }
 
@@ -90,10 +100,11 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Ends the computation. Returns the input if it was asked for in vain.
-    pub(super) fn end(self) -> Option<Input> {
+    /// Gives up the reservation at the end of the computation, if nobody has used it. Returns the input if it need not
+    /// be asked for ahead the next time.
+    pub(super) async fn end(self) -> Option<Input> {
         let is_in_vain = match self.found {
-            Found::Nothing(mut reservation) => reservation.give_up(),
+            Found::Nothing(reservation) => reservation.give_up().await,
             Found::Value => true,
             Found::Other => false,
         };
@@ -101,7 +112,7 @@ impl Ahead {
     }
 }
 
-/// A lease for whoever asks for the value first. Dropping it gives the lease up, if it was not used.
+/// A lease for the first task that asks for the value.
 pub(super) struct Reservation {
     flights: Flights,
     lease: Lease,
@@ -115,20 +126,28 @@ impl Reservation {
         Self { flights: flights.clone(), lease, landing: Some(landing) }
     }
 
+    /// Returns the way to give the lease up, if it was not used.
+    fn withdraw(&mut self) -> Option<Landing> {
+        let landing = self.landing.take()?;
+        self.flights.withdraw(&landing.slot().flight_key(), self.lease.id).then_some(landing)
+    }
+
     /// Gives the lease up, if it was not used. Returns whether it was not.
-    fn give_up(&mut self) -> bool {
-        let Some(landing) = self.landing.take() else { return false };
-        let is_unused = self.flights.withdraw(&landing.slot().flight_key(), self.lease.id);
-        // Without a runtime the lease expires by itself.
-        if is_unused && let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(landing.land(Some(self.lease), None, None));
-        }
-        is_unused
+    async fn give_up(mut self) -> bool {
+        let Some(landing) = self.withdraw() else { return false };
+        // This is sent before what the task asks for next.
+        beside(landing.land(Some(self.lease), None, None)).await;
+        true
     }
 }
 
 impl Drop for Reservation {
+    /// Gives the lease up if the computation was cancelled. Without a runtime the lease expires by itself.
     fn drop(&mut self) {
-        self.give_up();
+        if let Some(landing) = self.withdraw()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(landing.land(Some(self.lease), None, None));
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The computation of a value that is to be stored, as the code within it sees it.
 
-use std::cell::Cell;
+use std::{cell::Cell, future::poll_fn};
 
 use super::ahead::Inputs;
 use crate::{backend::entries::Slot, cache::deletions::Deletions};
@@ -9,8 +9,10 @@ use crate::{backend::entries::Slot, cache::deletions::Deletions};
 pub(super) struct Filling {
     /// Whether it has computed another value for it.
     has_computed: Cell<bool>,
-    /// Whether it has asked for another value.
+    /// Whether it has asked the same cache for another value by `find_or_fill`.
     has_asked: Cell<bool>,
+    /// Whether it has waited for anything.
+    has_waited: Cell<bool>,
     /// The key of the value, unless it is one of a batch.
     key: Option<String>,
     /// [`Deletions::now`] at its begin.
@@ -24,6 +26,7 @@ impl Filling {
         Self {
             has_computed: Cell::new(false),
             has_asked: Cell::new(false),
+            has_waited: Cell::new(false),
             key: key.map(str::to_owned),
             since: deletions.now(),
             deletions: deletions.clone(),
@@ -61,18 +64,35 @@ pub(crate) fn is_outdated() -> bool {
 
 /// Runs the computation of a value that is to be stored.
 pub(super) async fn within_computation<F: Future>(filling: Filling, computation: F) -> F::Output {
-    let output = FILLING.scope(filling, computation).await;
+    let mut computation = Box::pin(computation);
+    let poll = poll_fn(|cx| {
+        let output = computation.as_mut().poll(cx);
+        // Within the scope there is a computation.
+        let _ = FILLING.try_with(|filling| filling.has_waited.set(true));
+        output
+    });
+    let output = FILLING.scope(filling, poll).await;
     // Outside of any other computation there is nothing to note.
     let _ = FILLING.try_with(|filling| filling.has_computed.set(true));
     output
 }
 
 /// Notes that the computation that runs, if one does, asks for a value of the cache with these inputs. Returns whether
-/// it is the first one, so that it may be [asked for ahead](super::ahead).
+/// it may be [asked for ahead](super::ahead): it is the first one, and the computation has waited for nothing yet.
 pub(crate) fn note_input(inputs: &Inputs) -> bool {
-    let is_first =
-        |filling: &Filling| filling.inputs.are_those_of(inputs) && !filling.has_asked.replace(true);
-    FILLING.try_with(is_first).unwrap_or(false)
+    let note = |filling: &Filling| {
+        let Filling { has_asked, has_waited, key, .. } = filling;
+        if !filling.inputs.are_those_of(inputs) || has_asked.replace(true) {
+            return false;
+        }
+        if has_waited.get()
+            && let Some(key) = key
+        {
+            inputs.forget(key);
+        }
+        !has_waited.get()
+    };
+    FILLING.try_with(note).unwrap_or(false)
 }
 
 /// Notes that the first value that the computation that runs has asked for was missing as well.

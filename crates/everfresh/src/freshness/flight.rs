@@ -87,16 +87,14 @@ impl LeftLease {
     /// computing, the holder's store fails, and that computation is wasted.
     pub(crate) fn is_free(self, holder: Holder, lease_lifetime: Duration) -> bool {
         match (self, holder) {
-            (Self::Abandoned(id) | Self::Ready(Lease { id, .. }), Holder::Named(holder)) => {
-                id == holder
-            }
+            (Self::Abandoned(id), Holder::Named(holder)) => id == holder,
             // Perhaps that of the leader in this process that is gone.
-            (Self::Abandoned(_) | Self::Ready(_), Holder::Unnamed(_)) => true,
+            (Self::Abandoned(_), Holder::Unnamed(_)) => true,
             // An empty entry has no end time, and another program may have stored it without a lifetime.
             (Self::WaitedFor(known, since), Holder::Unnamed(_)) => {
                 known == holder && since.elapsed() >= lease_lifetime
             }
-            (Self::WaitedFor(..), Holder::Named(_)) => false,
+            (Self::WaitedFor(..), Holder::Named(_)) | (Self::Ready(_), _) => false,
         }
     }
 
@@ -219,7 +217,11 @@ impl Flights {
     ) -> Leader {
         let (key, outcome) = (key.to_owned(), sender.subscribe());
         flights.insert(key.clone(), Flight::Running { begun: false, outcome, next: None });
-        Leader { flights: self.clone(), key, sender, left_lease, takes_joiners: true }
+        let (ready, left_lease) = match left_lease {
+            Some(LeftLease::Ready(lease)) => (Some(lease), Some(LeftLease::Abandoned(lease.id))),
+            other => (None, other),
+        };
+        Leader { flights: self.clone(), key, sender, ready, left_lease, takes_joiners: true }
     }
 
     /// Ends a leader's flight, unless another leader may have replaced it, and remembers a lease for the
@@ -267,12 +269,19 @@ pub(crate) struct Leader {
     flights: Flights,
     key: String,
     sender: watch::Sender<Outcome>,
+    /// The lease that was acquired for this leader.
+    ready: Option<Lease>,
     /// A lease that the next leader must know of.
     left_lease: Option<LeftLease>,
     takes_joiners: bool,
 }
 
 impl Leader {
+    /// The lease that was acquired for this leader.
+    pub(super) fn ready(&self) -> Option<Lease> {
+        self.ready
+    }
+
     /// The lease that the leader before this one has left.
     pub(crate) fn left_lease(&self) -> Option<LeftLease> {
         self.left_lease

@@ -38,6 +38,7 @@ const MAX_WAIT_STEPS: u32 = 20;
 const MAX_ATTEMPTS: u32 = 3;
 
 /// The outcome of reserving a slot.
+#[expect(clippy::large_enum_variant, reason = "most are of the large one, and none is kept")]
 pub(super) enum Prepared {
     /// Compute. Without a lease, the value is not stored.
     Leads(Leader, Option<Lease>),
@@ -139,8 +140,10 @@ impl Filler<'_> {
         };
         let begun = Instant::now();
         let computed = self.timed(slot.key, compute).await;
-        if let Some(input) = ahead.and_then(Ahead::end) {
-            self.inputs.forget(slot.key, &input);
+        if let Some(ahead) = ahead
+            && let Some(input) = ahead.end().await
+        {
+            self.inputs.forget_vain(slot.key, &input);
         }
         if lease.is_some() && begun.elapsed() > self.entries.lease_lifetime() {
             self.entries.warn_of_slow(slot.key, begun.elapsed());
@@ -222,13 +225,13 @@ impl Filler<'_> {
         mut found: Lookup,
         mut ahead: Option<&mut Option<Ahead>>,
     ) -> LeaseAttempt {
-        let left_lease = leader.left_lease();
-        if let Some(LeftLease::Ready(lease)) = left_lease
+        if let (Some(lease), Lookup::Unknown) = (leader.ready(), &found)
+            && lease.epoch == self.entries.epoch()
             && !self.deletions.has_deleted(slot.key, lease.since)
         {
-            leader.leave(Some(LeftLease::Abandoned(lease.id)));
             return LeaseAttempt::Acquired(lease);
         }
+        let left_lease = leader.left_lease();
         let mut steps = 0;
         loop {
             // The next leader must know this lease even if this task is dropped before it learns
@@ -272,8 +275,10 @@ impl Filler<'_> {
         let Some((ahead, input)) = input else { return acquire.await };
         let both = join(acquire, self.reserve_ahead(input));
         let (attempt, reserved) = Box::pin(both).await;
-        let is_computed = matches!(attempt, LeaseAttempt::Acquired(_) | LeaseAttempt::Failed);
-        *ahead = is_computed.then_some(reserved);
+        match attempt {
+            LeaseAttempt::Acquired(_) | LeaseAttempt::Failed => *ahead = Some(reserved),
+            LeaseAttempt::Hit(_) | LeaseAttempt::Taken(_) => _ = reserved.end().await,
+        }
         attempt
     }
 
@@ -296,22 +301,29 @@ impl Filler<'_> {
         };
         let (left_lease, id) = (leader.left_lease(), rand::random());
         leader.leave(Some(LeftLease::Abandoned(id)));
-        match self.acquire(slot, Lookup::Unknown, left_lease, id).await {
-            LeaseAttempt::Acquired(lease) => {
+        let (epoch, since) = (self.entries.epoch(), self.deletions.now());
+        // Only a free key is reserved. Whatever else is there, nobody has asked for it yet.
+        let found = match self.entries.look_up_or_reserve(slot, id).await {
+            Reserved::By(token) => {
+                let lease = Lease { id, token, epoch, since };
                 leader.leave(Some(LeftLease::Ready(lease)));
                 drop(leader);
-                Found::Nothing(Reservation::new(self.flights, lease, self.landing(slot)))
+                return Found::Nothing(Reservation::new(self.flights, lease, self.landing(slot)));
             }
-            LeaseAttempt::Hit(_) => {
+            Reserved::Not(found) => found,
+        };
+        match found {
+            // It may have been reserved all the same, so it stays abandoned.
+            Lookup::Failed => Found::Other,
+            Lookup::Leased(Holder::Named(own), _) if own == id => Found::Other,
+            Lookup::Hit(..) => {
                 leader.leave(left_lease);
                 Found::Value
             }
-            LeaseAttempt::Taken(_) => {
+            _ => {
                 leader.leave(left_lease);
                 Found::Other
             }
-            // It may have been acquired all the same, so it stays abandoned.
-            LeaseAttempt::Failed => Found::Other,
         }
     }
 

@@ -15,7 +15,8 @@
 //!   computes it again.
 //!
 //! Answers do not wait for stores: [`mod@beside`]. After a deletion by this process, a page is looked up and reserved in
-//! one round trip: `cache/deletions`. The value that a page is made of is reserved with it: [`ahead`].
+//! one round trip: `cache/deletions`. The first value that a page is made of is reserved with it, if it was missing the last time:
+//! [`ahead`].
 //!
 //! The crate `everfresh-model` specifies them together.
 

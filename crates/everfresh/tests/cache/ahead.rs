@@ -184,6 +184,47 @@ async fn a_list_is_not_held_while_another_process_makes_the_page() {
 }
 
 #[tokio::test]
+async fn a_list_that_is_asked_for_late_is_not_reserved() {
+    let (server, [cache, other]) = two_processes(Protocol::Meta);
+    for value in 1..=2 {
+        write(&other).await;
+        let late = async || {
+            assert!(!has_key(&server, "list"));
+            tokio::task::yield_now().await;
+        };
+        assert_eq!(page(&cache, value, late).await, value);
+        eventually("the list is stored", async || other.contains("list").await).await;
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_another_task_renews_while_it_is_reserved_is_kept() {
+    let (_server, [cache, other]) = two_processes(Protocol::Binary);
+    page(&cache, 1, async || ()).await;
+    write(&other).await;
+    let renew = async || {
+        let cache = cache.clone();
+        let new = async || Ok::<_, ()>(2);
+        let renewed = async move { cache.renew("list", Lifetime::Forever, new).await };
+        assert_eq!(tokio::spawn(renewed).await.unwrap(), Ok(2));
+        eventually("the list is stored", async || other.contains("list").await).await;
+    };
+    assert_eq!(page(&cache, 3, renew).await, 2);
+}
+
+#[tokio::test]
+async fn a_task_does_not_wait_for_the_reservation_that_it_has_given_up() {
+    for protocol in [Protocol::Binary, Protocol::Meta] {
+        let (_server, [cache, other]) = two_processes(protocol);
+        page(&cache, 1, async || ()).await;
+        write(&other).await;
+        assert_eq!(cache.get_with("page", Lifetime::Forever, async || 2).await, 2);
+        assert_eq!(list(&cache, 3).await, 3);
+        assert_eq!(cache.stats()["cache"].waits, 0);
+    }
+}
+
+#[tokio::test]
 async fn a_list_on_another_server_is_not_reserved_with_its_page() {
     let servers = [Memcached::start(Kind::Plain), Memcached::start(Kind::Plain)];
     let addresses = servers.iter().map(Memcached::address).collect();
