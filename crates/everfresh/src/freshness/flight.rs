@@ -51,7 +51,7 @@ pub(crate) struct Lease {
     pub(super) token: CasToken,
     /// The epoch of the cache in which it was taken.
     pub(super) epoch: u64,
-    /// [`Deletions::now`] before it was taken.
+    /// [`Deletions::now`](crate::cache::deletions::Deletions::now) before it was taken.
     pub(super) since: u64,
 }
 
