@@ -350,7 +350,7 @@ impl Entries {
         outcomes.zip(keys).map(|(outcome, key)| self.checked(key, outcome).is_ok()).collect()
     }
 
-    /// Returns whether these keys are on one server, which does what is sent together in order: a
+    /// Returns whether these keys are on one server, which processes a batch in order: the deletions of
     /// [`delete_many`](Self::delete_many), or several reservations.
     pub(crate) fn keeps_order(&self, keys: &[String]) -> bool {
         self.shared.backend.keeps_order(keys)

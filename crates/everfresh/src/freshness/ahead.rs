@@ -1,4 +1,4 @@
-//! Values that are reserved ahead of their use, together with what is made of them.
+//! Reserves the input of a computation together with its result.
 //!
 //! After a write, a page and the value that it is made of are missing together. The page must be reserved before that
 //! value is read, but the two reservations may be made in any order, because both precede the computation. So they
@@ -7,8 +7,8 @@
 //! reserved, so it is not used: the computation looks it up again.
 //!
 //! Both must be on one server. On two, each of two processes would often reserve one of them, and wait for the other.
-//! On one that is rare, because a server mostly carries out what is sent together in one go, and short, because the
-//! process that does not get the page gives the value up at once.
+//! On one server that is rare, because memcached mostly processes a batch without interruption, and short, because the
+//! process that does not get the page releases the value at once.
 //!
 //! The reservation belongs to no task: the first one that asks for the value in this process computes it. Other processes
 //! wait for it, as for any lease, so only a value is reserved that the computation asks for before it waits for anything
@@ -84,7 +84,7 @@ impl Inputs {
     }
 }
 
-/// What was found when an input was asked for ahead.
+/// The state of an input when its reservation was requested.
 pub(super) enum Found {
     Nothing(Reservation),
     /// Perhaps a value that is older than the reservation of the result.
@@ -100,8 +100,8 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Gives up the reservation at the end of the computation, if nobody has used it. Returns the input if it need not
-    /// be asked for ahead the next time.
+    /// Releases an unused reservation at the end of the computation. Returns the input if the next computation should not
+    /// reserve it ahead.
     pub(super) async fn end(self) -> Option<Input> {
         let is_in_vain = match self.found {
             Found::Nothing(reservation) => reservation.give_up().await,
@@ -135,7 +135,7 @@ impl Reservation {
     /// Gives the lease up, if it was not used. Returns whether it was not.
     async fn give_up(mut self) -> bool {
         let Some(landing) = self.withdraw() else { return false };
-        // This is sent before what the task asks for next.
+        // The first poll sends the request, before later requests of this task.
         beside(landing.land(Some(self.lease), None, None)).await;
         true
     }

@@ -200,10 +200,10 @@ impl Flights {
     /// Takes back the lease that was left for the next leader. Returns whether it was still there.
     pub(super) fn withdraw(&self, key: &str, id: LeaseId) -> bool {
         let mut flights = self.flights();
-        let is_left = |left: &LeftLease| matches!(left, LeftLease::Ready(lease) if lease.id == id);
-        match flights.get_mut(key) {
-            Some(Flight::Ended { lease, .. }) if is_left(lease) => flights.remove(key).is_some(),
-            Some(Flight::Waiting { lease, .. }) => lease.take_if(|lease| is_left(lease)).is_some(),
+        match flights.get(key) {
+            Some(Flight::Ended { lease: LeftLease::Ready(lease), .. }) if lease.id == id => {
+                flights.remove(key).is_some()
+            }
             _ => false,
         }
     }

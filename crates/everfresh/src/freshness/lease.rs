@@ -302,7 +302,7 @@ impl Filler<'_> {
         let (left_lease, id) = (leader.left_lease(), rand::random());
         leader.leave(Some(LeftLease::Abandoned(id)));
         let (epoch, since) = (self.entries.epoch(), self.deletions.now());
-        // Only a free key is reserved. Whatever else is there, nobody has asked for it yet.
+        // Only a free key is reserved: the computation may not ask for the entry, so it must not be replaced yet.
         let found = match self.entries.look_up_or_reserve(slot, id).await {
             Reserved::By(token) => {
                 let lease = Lease { id, token, epoch, since };

@@ -44,6 +44,14 @@ async fn page(cache: &Cache, value: u32, meanwhile: impl AsyncFnOnce()) -> u32 {
     cache.get_with("page", Lifetime::Forever, compute).await
 }
 
+/// [`two_processes`] after a write of the second one, of which the first one has made the page before.
+async fn after_a_write(protocol: Protocol) -> (Memcached, [Cache; 2]) {
+    let (server, [cache, other]) = two_processes(protocol);
+    page(&cache, 1, async || ()).await;
+    write(&other).await;
+    (server, [cache, other])
+}
+
 #[tokio::test]
 async fn a_list_that_was_missing_with_its_page_is_reserved_with_it_the_next_time() {
     for protocol in [Protocol::Binary, Protocol::Meta] {
@@ -60,9 +68,7 @@ async fn a_list_that_was_missing_with_its_page_is_reserved_with_it_the_next_time
 
 #[tokio::test]
 async fn a_list_that_is_there_is_read_again_after_its_page_has_been_reserved() {
-    let (_server, [cache, other]) = two_processes(Protocol::Binary);
-    page(&cache, 1, async || ()).await;
-    write(&other).await;
+    let (_server, [cache, other]) = after_a_write(Protocol::Binary).await;
     assert_eq!(list(&other, 2).await, 2);
     // The list that is found with the reservation of the page is from before this write.
     let meanwhile = async || write(&other).await;
@@ -71,9 +77,7 @@ async fn a_list_that_is_there_is_read_again_after_its_page_has_been_reserved() {
 
 #[tokio::test]
 async fn a_list_that_is_deleted_between_its_reservation_and_its_use_is_not_kept() {
-    let (_server, [cache, other]) = two_processes(Protocol::Binary);
-    page(&cache, 1, async || ()).await;
-    write(&other).await;
+    let (_server, [cache, other]) = after_a_write(Protocol::Binary).await;
     let meanwhile = async || write(&other).await;
     assert_eq!(page(&cache, 2, meanwhile).await, 2);
     assert_eq!(list(&other, 3).await, 3);
@@ -81,9 +85,7 @@ async fn a_list_that_is_deleted_between_its_reservation_and_its_use_is_not_kept(
 
 #[tokio::test]
 async fn a_list_that_its_own_process_has_deleted_since_is_reserved_again_and_kept() {
-    let (_server, [cache, other]) = two_processes(Protocol::Binary);
-    page(&cache, 1, async || ()).await;
-    write(&other).await;
+    let (_server, [cache, other]) = after_a_write(Protocol::Binary).await;
     let meanwhile = async || write(&cache).await;
     assert_eq!(page(&cache, 2, meanwhile).await, 2);
     eventually("the list is stored", async || other.contains("list").await).await;
@@ -107,9 +109,7 @@ async fn a_reservation_that_nobody_uses_is_given_up_and_not_made_again() {
 
 #[tokio::test]
 async fn a_page_that_is_there_says_nothing_about_its_list() {
-    let (server, [cache, other]) = two_processes(Protocol::Binary);
-    page(&cache, 1, async || ()).await;
-    write(&other).await;
+    let (server, [cache, other]) = after_a_write(Protocol::Binary).await;
     page(&other, 2, async || ()).await;
     eventually("the page is stored", async || other.contains("page").await).await;
     // Within another computation, page and list are asked for at once, without a lookup of the page.
@@ -121,9 +121,7 @@ async fn a_page_that_is_there_says_nothing_about_its_list() {
 
 #[tokio::test]
 async fn a_reservation_is_given_up_when_the_page_is_no_longer_wanted() {
-    let (server, [cache, other]) = two_processes(Protocol::Binary);
-    page(&cache, 1, async || ()).await;
-    write(&other).await;
+    let (server, [cache, _]) = after_a_write(Protocol::Binary).await;
     let begun = Notify::new();
     {
         let endless = page(&cache, 2, async || {
@@ -140,9 +138,7 @@ async fn a_reservation_is_given_up_when_the_page_is_no_longer_wanted() {
 
 #[tokio::test]
 async fn a_caller_that_asks_first_computes_the_reserved_list_and_waits_for_nobody() {
-    let (_server, [cache, other]) = two_processes(Protocol::Binary);
-    page(&cache, 1, async || ()).await;
-    write(&other).await;
+    let (_server, [cache, _]) = after_a_write(Protocol::Binary).await;
     let (is_reserved, may_go_on) = (Notify::new(), Notify::new());
     let slow = page(&cache, 3, async || {
         is_reserved.notify_one();
@@ -163,11 +159,9 @@ async fn a_caller_that_asks_first_computes_the_reserved_list_and_waits_for_nobod
 
 #[tokio::test]
 async fn a_list_is_not_held_while_another_process_makes_the_page() {
-    let (server, [cache, other]) = two_processes(Protocol::Binary);
-    page(&cache, 1, async || ()).await;
-    write(&other).await;
+    let (server, [cache, other]) = after_a_write(Protocol::Binary).await;
     let (begun, computed) = (Notify::new(), AtomicU32::new(0));
-    // The other process does not know what the page is made of, so it reserves the page only.
+    // The other process has not computed the page before, so it reserves the page only.
     let first = page(&other, 2, async || {
         begun.notify_one();
         eventually("the second one waits", async || cache.stats()["cache"].waits > 0).await;
@@ -199,9 +193,7 @@ async fn a_list_that_is_asked_for_late_is_not_reserved() {
 
 #[tokio::test]
 async fn a_list_that_another_task_renews_while_it_is_reserved_is_kept() {
-    let (_server, [cache, other]) = two_processes(Protocol::Binary);
-    page(&cache, 1, async || ()).await;
-    write(&other).await;
+    let (_server, [cache, other]) = after_a_write(Protocol::Binary).await;
     let renew = async || {
         let cache = cache.clone();
         let new = async || Ok::<_, ()>(2);
@@ -215,9 +207,7 @@ async fn a_list_that_another_task_renews_while_it_is_reserved_is_kept() {
 #[tokio::test]
 async fn a_task_does_not_wait_for_the_reservation_that_it_has_given_up() {
     for protocol in [Protocol::Binary, Protocol::Meta] {
-        let (_server, [cache, other]) = two_processes(protocol);
-        page(&cache, 1, async || ()).await;
-        write(&other).await;
+        let (_server, [cache, _]) = after_a_write(protocol).await;
         assert_eq!(cache.get_with("page", Lifetime::Forever, async || 2).await, 2);
         assert_eq!(list(&cache, 3).await, 3);
         assert_eq!(cache.stats()["cache"].waits, 0);
