@@ -9,7 +9,9 @@
 //! pylibmc is included if `/usr/bin/python3` can import it, gomemcache if Go and Debian's package of it are there.
 //!
 //! The variable TURNS is the number of turns per client (default 5), MILLISECONDS the length of a turn
-//! (default 400). The figures are medians; on a busy machine only their ratios are meaningful.
+//! (default 400). The figures are medians; on a busy machine only their ratios are meaningful. BYTES, JOBS and
+//! CLIENTS select some of them: `BYTES=30,300 JOBS=1,8 CLIENTS=binary,async` measures values of 30 and 300 bytes, 1
+//! and 8 in flight, with the clients whose name has one of the words.
 
 #![allow(
     clippy::cast_precision_loss,
@@ -52,7 +54,7 @@ const CLIENTS: [&str; 8] = [
     "async-memcached",
     "memcache (blocking)",
     "gomemcache",
-    "pylibmc, binary",
+    "pylibmc",
 ];
 
 /// A workload.
@@ -70,6 +72,9 @@ fn main() {
     let server = Memcached::start(Kind::Plain);
     let address = server.address().to_string();
     for size in [30, 300, 10_000, 500_000] {
+        if !is_selected("BYTES", |word| word == size.to_string()) {
+            continue;
+        }
         fill(&server, size);
         println!("\nvalues of {size} bytes; operations per second (of the first)");
         let jobs = [Job::Gets(1), Job::Gets(8), Job::Gets(64), Job::Gets(512), Job::Batch];
@@ -77,9 +82,15 @@ fn main() {
         println!("{:22}{}", "", names.map(|name| format!("{name:>18}")).concat());
         let keys = Keys::of(size);
         let mut figures: BTreeMap<(usize, Job), Vec<f64>> = BTreeMap::new();
-        for job in jobs {
+        for (job, title) in jobs.into_iter().zip(names) {
+            if !is_selected("JOBS", |word| title.split(' ').next() == Some(word)) {
+                continue;
+            }
             for _ in 0..turns {
-                for (number, _) in CLIENTS.iter().enumerate() {
+                for (number, name) in CLIENTS.iter().enumerate() {
+                    if !is_selected("CLIENTS", |word| name.contains(word)) {
+                        continue;
+                    }
                     if let Some(figure) = measure(number, job, &address, &keys, turn) {
                         figures.entry((number, job)).or_default().push(figure);
                     }
@@ -97,6 +108,11 @@ fn main() {
 
 fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
     env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// Returns whether the list in a variable has a word that matches. Without the variable, all is selected.
+fn is_selected(variable: &str, matches: impl Fn(&str) -> bool) -> bool {
+    env::var(variable).map_or(true, |list| list.split(',').any(matches))
 }
 
 fn column(figures: &mut BTreeMap<(usize, Job), Vec<f64>>, number: usize, job: Job) -> String {

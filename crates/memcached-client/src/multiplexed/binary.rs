@@ -115,8 +115,8 @@ pub(crate) fn decode(buffer: &mut BytesMut, max_body: usize) -> Result<Frame, De
     }
     let mut value = buffer.split_to(HEADER + body_length).freeze();
     value.advance(HEADER);
-    let mut extras = value.split_to(extras_length);
-    let flags = if extras.len() >= 4 { extras.get_u32() } else { 0 };
+    let flags = if extras_length >= 4 { (&value[..4]).get_u32() } else { 0 };
+    value.advance(extras_length);
     let key = value.split_to(key_length);
     let answers = Opcodes::of(&[opcode]);
     let (opaque, is_new) = (Some(opaque), false);

@@ -83,16 +83,17 @@ fn deliver(codec: Codec, bytes: &[u8]) {
     pipeline.speak(codec);
     let deadline = Instant::now() + Duration::from_secs(60);
     let request = |opcode| Request { opcode, key: b"k", ..Request::default() };
-    let mut tickets = Vec::new();
+    let admit = || pipeline.admit(usize::MAX).unwrap();
+    let mut slots = Vec::new();
     for opcode in [opcode::GET, opcode::SET, opcode::STAT, opcode::INCREMENT] {
-        tickets.push(pipeline.push(request(opcode), deadline));
+        slots.push(admit().push(request(opcode), deadline).slot);
     }
     for opcode in [opcode::GETQ, opcode::DELETEQ] {
         let two = [request(opcode), request(opcode)];
-        tickets.push(pipeline.push_batch(opcode, two.into_iter(), deadline));
+        slots.push(admit().push_batch(opcode, two.into_iter(), deadline).slot);
     }
     // Some callers are gone.
-    tickets.truncate(3);
+    slots.drain(3..).for_each(|slot| pipeline.abandon(slot));
     let waker = std::task::Waker::noop();
     pipeline.take_bytes(&mut BytesMut::new(), &mut Writes::new(false), waker);
     let mut buffer = BytesMut::from(bytes);

@@ -1,6 +1,6 @@
 //! The binary and the meta protocol, on one connection that all callers of a runtime share.
 //!
-//! A [`Link`] adds requests to a [`Pipeline`]. A task ([`connection`]) opens the connection, writes
+//! A [`Link`] adds requests to a [`Pipeline`](pipeline::Pipeline). A task ([`connection`]) opens the connection, writes
 //! all pending requests at once, and reads responses. It ends with the connection; the next request
 //! starts another one.
 
@@ -15,21 +15,20 @@ mod meta;
 mod operations;
 mod packing;
 mod pipeline;
-mod read_buffer;
 
 use std::{
     future::Future,
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
-use futures_util::future::{Either, ready};
-
 pub(crate) use self::establish::establish;
 use self::{
-    connection::{Connection, Server},
+    connection::{Connection, InFlight, Server},
     frame::{Request, Response, status, status_text},
-    pipeline::{Pipeline, Reply, Ticket},
+    pipeline::{Admission, Pushed, Reply},
 };
 use crate::{
     config::Config,
@@ -48,12 +47,6 @@ pub(crate) struct Link {
     pub(crate) counters: Counters,
 }
 
-/// An operation in flight, with the tickets for its responses, and the number of its connection.
-struct InFlight<T = Ticket> {
-    ticket: T,
-    connection: u64,
-}
-
 impl Link {
     pub(crate) fn new(config: Arc<Config>, server: usize, health: Arc<Health>) -> Self {
         let server = Arc::new(Server::new(config, server, health));
@@ -64,8 +57,11 @@ impl Link {
         self.server.current().as_ref().map_or(0, |connection| connection.pipeline.in_flight())
     }
 
-    /// Adds the request of `push` to the current connection, or to a new one.
-    fn send<T>(&self, push: impl FnOnce(&Pipeline, Instant) -> T) -> Result<InFlight<T>, Error> {
+    /// Adds the operation of `push` to the current connection, or to a new one.
+    fn push<T>(
+        &self,
+        push: impl FnOnce(Admission<'_>, Instant) -> Pushed<T>,
+    ) -> Result<(Arc<Connection>, Pushed<T>), Error> {
         let mut current = self.server.current();
         // A connection from before an outage is not used again.
         let suspect = current.take_if(|connection| connection.is_suspect(&self.server.health));
@@ -74,52 +70,65 @@ impl Link {
             current
                 .get_or_insert_with(|| Connection::new(&self.server.address, &self.server.health)),
         );
-        let sent = self.push_to(&connection, push);
+        let pushed = self.push_to(&connection, push);
         drop(current);
         if let Some(suspect) = suspect {
             suspect.retire();
         }
         if is_new {
             // A runtime that is shutting down drops the task at once, which takes the lock again.
-            tokio::spawn(connection::serve(Arc::clone(&self.server), connection));
+            tokio::spawn(connection::serve(Arc::clone(&self.server), Arc::clone(&connection)));
         }
-        sent
+        let pushed = pushed?;
+        if pushed.alone.is_some() {
+            connection.write_alone();
+        }
+        Ok((connection, pushed))
     }
 
-    /// Adds the request of `push` to the connection `number`. Returns `None` if that connection is
+    /// Adds the operation of `push` to the current connection, or to a new one.
+    fn send(&self, push: impl FnOnce(Admission<'_>, Instant) -> Pushed) -> Result<InFlight, Error> {
+        let (connection, pushed) = self.push(push)?;
+        Ok(InFlight::new(connection, pushed))
+    }
+
+    /// Adds the operation of `push` to the connection `number`. Returns `None` if that connection is
     /// not the current one any more, or was opened before an outage.
     fn send_on(
         &self,
         number: u64,
-        push: impl FnOnce(&Pipeline, Instant) -> Ticket,
+        push: impl FnOnce(Admission<'_>, Instant) -> Pushed,
     ) -> Result<Option<InFlight>, Error> {
         let current = self.server.current();
-        match current.as_ref() {
-            Some(connection)
-                if connection.number == number && !connection.is_suspect(&self.server.health) =>
-            {
-                self.push_to(connection, push).map(Some)
-            }
-            _ => Ok(None),
+        let is_usable = |connection: &&Arc<Connection>| {
+            connection.number == number && !connection.is_suspect(&self.server.health)
+        };
+        let Some(connection) = current.as_ref().filter(is_usable).map(Arc::clone) else {
+            return Ok(None);
+        };
+        let pushed = self.push_to(&connection, push)?;
+        drop(current);
+        if pushed.alone.is_some() {
+            connection.write_alone();
         }
+        Ok(Some(InFlight::new(connection, pushed)))
     }
 
-    /// Adds the request of `push` to a connection, unless too many operations are waiting.
+    /// Adds the operation of `push` to a connection, unless too many are waiting.
     fn push_to<T>(
         &self,
         connection: &Connection,
-        push: impl FnOnce(&Pipeline, Instant) -> T,
-    ) -> Result<InFlight<T>, Error> {
+        push: impl FnOnce(Admission<'_>, Instant) -> Pushed<T>,
+    ) -> Result<Pushed<T>, Error> {
         let limit = self.server.config.max_in_flight;
-        if connection.pipeline.is_full(limit) {
+        let Some(admission) = connection.pipeline.admit(limit) else {
             let error = Error::Overloaded { server: self.server.address.clone(), limit };
             self.counters.failed(&error);
             return Err(error);
-        }
+        };
         let now = Instant::now();
         let deadline = now.checked_add(self.server.config.timeout).unwrap_or(now + FAR_AWAY);
-        let ticket = push(&connection.pipeline, deadline);
-        Ok(InFlight { ticket, connection: connection.number })
+        Ok(push(admission, deadline))
     }
 
     /// Ends the current connection. Operations in flight fail.
@@ -136,31 +145,20 @@ impl Link {
 
     /// Waits for the responses to an operation.
     async fn reply(&self, sent: InFlight) -> Result<(Reply, u64), Error> {
-        let reply = sent.ticket.await.inspect_err(|error| self.counters.failed(error))?;
-        Ok((reply, sent.connection))
+        let connection = sent.connection();
+        let reply = sent.await.inspect_err(|error| self.counters.failed(error))?;
+        Ok((reply, connection))
     }
 
     /// Waits for the response to a request that has exactly one.
-    async fn response(
-        &self,
-        InFlight { ticket, connection }: InFlight,
-    ) -> Result<(Response, u64), Error> {
-        let reply = ticket.await.inspect_err(|error| self.counters.failed(error))?;
-        match reply {
-            Reply::One(response) => Ok((response, connection)),
-            Reply::Batch(_) | Reply::List(_) => Err(self.wrong_shape()),
-        }
+    fn response(&self, sent: InFlight) -> Answer<'_> {
+        Answer { link: self, sent: Ok(sent) }
     }
 
     /// Sends a request at once. The returned future only waits for the response, and is small.
-    fn ask<'a>(
-        &'a self,
-        request: Request<'_>,
-    ) -> impl Future<Output = Result<(Response, u64), Error>> + use<'a> {
-        match self.send(|pipeline, deadline| pipeline.push(request, deadline)) {
-            Ok(sent) => Either::Left(self.response(sent)),
-            Err(error) => Either::Right(ready(Err(error))),
-        }
+    fn ask(&self, request: Request<'_>) -> Answer<'_> {
+        let sent = self.send(|admission, deadline| admission.push(request, deadline));
+        Answer { link: self, sent: sent.map_err(Some) }
     }
 
     fn wrong_shape(&self) -> Error {
@@ -195,5 +193,33 @@ impl Link {
             self.retire(|current| current.number == connection);
         }
         error
+    }
+}
+
+/// Waits for the response to a request that has exactly one, and returns it with the number of its connection.
+struct Answer<'a> {
+    link: &'a Link,
+    /// The error is taken by the first poll.
+    sent: Result<InFlight, Option<Error>>,
+}
+
+impl Future for Answer<'_> {
+    type Output = Result<(Response, u64), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let link = self.link;
+        let sent = match &mut self.sent {
+            Ok(sent) => sent,
+            Err(error) => {
+                return error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error)));
+            }
+        };
+        let connection = sent.connection();
+        let reply =
+            ready!(Pin::new(sent).poll(cx)).inspect_err(|error| link.counters.failed(error))?;
+        Poll::Ready(match reply {
+            Reply::One(response) => Ok((response, connection)),
+            Reply::Batch(_) | Reply::List(_) => Err(link.wrong_shape()),
+        })
     }
 }

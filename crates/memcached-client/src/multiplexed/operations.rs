@@ -1,12 +1,12 @@
 //! The operations, which are the same in both protocols.
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use super::{
     InFlight, Link,
     frame::{Request, Response, opcode, status},
     meta,
-    pipeline::{Pipeline, Reply},
+    pipeline::{Admission, Pushed, Reply},
 };
 use crate::{
     error::Error,
@@ -60,11 +60,14 @@ impl Link {
     /// Takes one round trip.
     pub(crate) async fn get_or_reserve(&self, item: WireItem<'_>) -> Result<Reservation, Error> {
         let (key, length) = (item.key, item.value.len());
-        let sent = self.send(|pipeline, deadline| pipeline.push_reserve(&item, deadline))?;
-        let InFlight { ticket: (get, add), connection } = sent;
-        let (found, _) = self.response(InFlight { ticket: get, connection }).await?;
+        let reserve = |admission: Admission<'_>, deadline| admission.push_reserve(&item, deadline);
+        let (on, Pushed { slot: (get, add), alone }) = self.push(reserve)?;
+        // Both are in flight at once, so that both slots are released if this future is dropped.
+        let add = add.map(|slot| InFlight::new(Arc::clone(&on), Pushed { slot, alone: None }));
+        let get = InFlight::new(on, Pushed { slot: get, alone });
+        let (found, connection) = self.response(get).await?;
         let added = match add {
-            Some(add) => Some(self.response(InFlight { ticket: add, connection }).await?.0),
+            Some(add) => Some(self.response(add).await?.0),
             None => None,
         };
         // An entry that was evicted between get and add is reserved now.
@@ -111,7 +114,8 @@ impl Link {
         opcode: u8,
         requests: impl Iterator<Item = Request<'a>>,
     ) -> Result<(Vec<Option<Response>>, u64), Error> {
-        let sent = self.send(|pipeline, deadline| pipeline.push_batch(opcode, requests, deadline));
+        let sent =
+            self.send(|admission, deadline| admission.push_batch(opcode, requests, deadline));
         match self.reply(sent?).await? {
             (Reply::Batch(answers), connection) => Ok((answers, connection)),
             (Reply::One(_) | Reply::List(_), _) => Err(self.wrong_shape()),
@@ -216,7 +220,7 @@ impl Link {
     /// Sends a conditional write on the connection of `cas`.
     async fn swap(&self, request: Request<'_>, cas: Cas) -> Result<Swap, Error> {
         let (key, length) = (request.key, request.value.len());
-        let push = |pipeline: &Pipeline, deadline| pipeline.push(request, deadline);
+        let push = |admission: Admission<'_>, deadline| admission.push(request, deadline);
         let Some(sent) = self.send_on(cas.connection(), push)? else {
             return Ok(Swap::ConnectionReplaced);
         };
@@ -322,7 +326,7 @@ impl Link {
     /// Returns the general-purpose statistics as names and values.
     pub(crate) async fn stats(&self) -> Result<Vec<(String, String)>, Error> {
         let request = Request { opcode: opcode::STAT, ..Request::default() };
-        let sent = self.send(|pipeline, deadline| pipeline.push(request, deadline))?;
+        let sent = self.send(|admission, deadline| admission.push(request, deadline))?;
         let text = |bytes: &[u8]| self.server.config.server_text(bytes);
         let (reply, connection) = self.reply(sent).await?;
         match reply {

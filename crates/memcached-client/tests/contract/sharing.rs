@@ -1,8 +1,23 @@
-//! Concurrent gets of one key share one request.
+//! Operations that share a connection: gets of one key share one request, and one that is alone, which reads by
+//! itself, is in nobody's way.
 
-use futures_util::future::{join_all, join3};
-use memcached_client::{Client, Deletion, Protocol};
+use std::time::Duration;
+
+use futures_util::{
+    future::{join_all, join3},
+    poll,
+};
+use memcached_client::{Client, Config, Deletion, Error, Protocol};
 use test_support::memcached::{Kind, Memcached};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    sync::Notify,
+    task::yield_now,
+    time::{sleep, timeout},
+};
+
+use crate::peers::{Peer, greet, read, response};
 
 /// Returns the number of gets that the server has received.
 async fn gets(client: &Client) -> u64 {
@@ -18,13 +33,15 @@ async fn concurrent_gets_of_a_key_share_one_request() {
     client.set("k", b"value").await.unwrap();
     client.set("other", b"another").await.unwrap();
     let before = gets(&client).await;
-    let keys = ["k", "other", "k", "missing", "k", "missing"];
-    let found = join_all(keys.map(|key| client.get(key))).await;
+    // The first one is alone, and written at once.
+    let keys = ["first", "k", "other", "k", "missing", "k", "missing"];
+    let mut found = join_all(keys.map(|key| client.get(key))).await;
+    assert_eq!(found.remove(0).unwrap(), None);
     let found: Vec<_> = found.into_iter().map(|value| value.unwrap().map(|v| v.data)).collect();
     let found: Vec<_> = found.iter().map(Option::as_deref).collect();
     let (value, another) = (Some(&b"value"[..]), Some(&b"another"[..]));
     assert_eq!(found, [value, another, value, None, value, None]);
-    assert_eq!(gets(&client).await - before, 3);
+    assert_eq!(gets(&client).await - before, 4);
 }
 
 #[tokio::test]
@@ -47,8 +64,152 @@ async fn a_shared_get_survives_the_drop_of_the_first_caller() {
     let mut first = Box::pin(client.get("k"));
     let mut second = Box::pin(client.get("k"));
     // Both requests are pushed, but not answered.
-    assert!(futures_util::poll!(&mut first).is_pending());
-    assert!(futures_util::poll!(&mut second).is_pending());
+    assert!(poll!(&mut first).is_pending());
+    assert!(poll!(&mut second).is_pending());
     drop(first);
     assert_eq!(&second.await.unwrap().unwrap().data[..], b"value");
+}
+
+/// Longer than any operation of these tests, and shorter than [`patient`]'s deadline.
+const SOON: Duration = Duration::from_secs(10);
+
+/// Returns a client for a server that has no operation in flight, whose next one is alone. It would not fail in the
+/// time of a test.
+async fn patient(mut config: Config) -> Client {
+    config.timeout = 100 * SOON;
+    let client = Client::new(config);
+    client.set("a", b"first").await.unwrap();
+    client.set("b", b"second").await.unwrap();
+    client
+}
+
+/// Every transport on which an operation may be alone.
+async fn patient_clients() -> Vec<(Memcached, Client)> {
+    let mut clients = Vec::new();
+    for (kind, protocol) in [
+        (Kind::Plain, Protocol::Binary),
+        (Kind::Plain, Protocol::Meta),
+        (Kind::Tls, Protocol::Binary),
+        (Kind::Tls, Protocol::Meta),
+    ] {
+        let server = Memcached::start(kind);
+        let client = patient(server.config(protocol)).await;
+        clients.push((server, client));
+    }
+    clients
+}
+
+#[tokio::test]
+async fn an_operation_that_was_alone_and_is_not_polled_again_delays_no_other() {
+    for (_server, client) in patient_clients().await {
+        let mut alone = Box::pin(client.get("a"));
+        assert!(poll!(&mut alone).is_pending());
+        let other = timeout(SOON, client.get("b")).await.expect("another task reads");
+        assert_eq!(&other.unwrap().unwrap().data[..], b"second");
+        assert_eq!(&alone.await.unwrap().unwrap().data[..], b"first");
+    }
+}
+
+#[tokio::test]
+async fn an_operation_that_was_alone_may_be_dropped() {
+    for (_server, client) in patient_clients().await {
+        for _ in 0..3 {
+            let mut alone = Box::pin(client.get("a"));
+            assert!(poll!(&mut alone).is_pending());
+            drop(alone);
+            let next = timeout(SOON, client.get("b")).await.expect("its response is read");
+            assert_eq!(&next.unwrap().unwrap().data[..], b"second");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_operation_that_is_polled_again_by_another_task_wakes_that_one() {
+    for (_server, client) in patient_clients().await {
+        let mut alone = Box::pin(async move { client.get("a").await });
+        assert!(poll!(&mut alone).is_pending());
+        let found = timeout(SOON, tokio::spawn(alone)).await.expect("the task is woken");
+        assert_eq!(&found.unwrap().unwrap().unwrap().data[..], b"first");
+    }
+}
+
+/// Answers a few requests, then waits for `end` and closes the connection.
+async fn answer(mut stream: TcpStream, requests: usize, end: &Notify) {
+    greet(&mut stream).await;
+    for _ in 0..requests {
+        let Some(request) = read(&mut stream).await else { return };
+        stream.write_all(&response(&request, b"")).await.unwrap();
+    }
+    end.notified().await;
+}
+
+/// Lets the other tasks run, and the runtime see what has happened to its sockets.
+async fn let_others_run() {
+    for _ in 0..5 {
+        yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn an_operation_that_is_alone_fails_at_its_deadline() {
+    let peer = Peer::start(async |stream| answer(stream, 2, &Notify::new()).await).await;
+    let mut config = peer.config();
+    config.timeout = Duration::from_millis(50);
+    let client = Client::new(config);
+    for _ in 0..2 {
+        assert!(client.get("k").await.unwrap().is_some());
+    }
+    // After the deadlines of these two, the connection has no alarm.
+    sleep(Duration::from_millis(100)).await;
+    let outcome = timeout(SOON, client.get("k")).await.expect("it has a deadline");
+    assert!(matches!(outcome, Err(Error::Timeout { .. })), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn an_operation_that_was_alone_and_is_polled_between_delays_no_other() {
+    static GO: Notify = Notify::const_new();
+    let peer = Peer::start(async |mut stream| {
+        greet(&mut stream).await;
+        for number in 0.. {
+            if number == 2 {
+                GO.notified().await;
+            }
+            let Some(request) = read(&mut stream).await else { return };
+            stream.write_all(&response(&request, b"")).await.unwrap();
+        }
+    });
+    let client = patient(peer.await.config()).await;
+    let mut alone = Box::pin(client.get("a"));
+    let mut other = Box::pin(client.get("b"));
+    assert!(poll!(&mut alone).is_pending());
+    assert!(poll!(&mut other).is_pending());
+    let_others_run().await;
+    assert!(poll!(&mut alone).is_pending());
+    GO.notify_one();
+    timeout(SOON, other).await.expect("another task reads").unwrap();
+    alone.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_that_is_closed_after_an_operation_that_was_alone_is_replaced() {
+    static END: Notify = Notify::const_new();
+    let peer = Peer::start(async |stream| answer(stream, 3, &END).await).await;
+    let client = Client::new(peer.config());
+    for is_dropped in [false, true, false, true] {
+        for _ in 0..2 {
+            assert!(client.get("k").await.unwrap().is_some());
+        }
+        let mut last = Box::pin(client.get("k"));
+        assert!(poll!(&mut last).is_pending());
+        if is_dropped {
+            drop(last);
+        } else {
+            assert!(last.await.unwrap().is_some());
+        }
+        let_others_run().await;
+        END.notify_one();
+        let_others_run().await;
+    }
+    assert!(client.get("k").await.unwrap().is_some());
+    assert_eq!(client.status()[0].outages, 0);
 }

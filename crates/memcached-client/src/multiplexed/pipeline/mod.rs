@@ -1,17 +1,15 @@
 //! Requests in flight on one connection. Does no I/O.
 //!
-//! A caller adds a request ([`Pipeline::push`]) and awaits its [`Ticket`]; the connection's task takes
-//! the bytes to write and delivers responses ([`Pipeline::deliver`]). If a ticket is dropped, its
-//! slot stays until the response has arrived, and the response is discarded.
+//! A caller adds a request ([`Pipeline::admit`]) and awaits the outcome in its slot ([`Pipeline::poll`]); the
+//! connection's task takes the bytes to write and delivers responses ([`Pipeline::deliver`]). If a caller goes
+//! ([`Pipeline::abandon`]), its slot stays until the response has arrived, and the response is discarded.
 
 mod entry;
 mod state;
 mod writes;
 
 use std::{
-    future::Future,
-    pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
     time::Instant,
 };
@@ -19,10 +17,7 @@ use std::{
 use bytes::BytesMut;
 
 pub(crate) use self::{entry::Reply, state::UnexpectedResponse, writes::Writes};
-use self::{
-    entry::Shape,
-    state::{Slot, State},
-};
+use self::{entry::Shape, state::State};
 use super::{
     codec::Codec,
     frame::{Request, Response, opcode},
@@ -32,14 +27,29 @@ use crate::{error::Error, types::WireItem};
 /// The most bytes that may wait to be written. Beyond that, operations are refused.
 const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 
-/// The requests in flight on one connection. Cloning shares them.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Pipeline(Arc<Mutex<State>>);
+/// The requests in flight on one connection.
+#[derive(Debug, Default)]
+pub(crate) struct Pipeline(Mutex<State>);
+
+/// The permission to add one operation.
+pub(crate) struct Admission<'a> {
+    state: MutexGuard<'a, State>,
+    is_alone: bool,
+}
+
+/// An operation that has been added: its slot, or several.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pushed<T = usize> {
+    pub(crate) slot: T,
+    /// The number of the next request, if no other was in flight and the writing task is idle. Then the task has not
+    /// been woken: the caller must have the bytes written.
+    pub(crate) alone: Option<u32>,
+}
 
 impl Pipeline {
     /// Creates a pipeline whose bytes are divided into `writes`.
     pub(crate) fn new(writes: Writes) -> Self {
-        Self(Arc::new(Mutex::new(State::new(writes))))
+        Self(Mutex::new(State::new(writes)))
     }
 
     /// Locks the state. A poisoned lock is harmless, because code that holds it does not panic between
@@ -58,87 +68,15 @@ impl Pipeline {
         self.state().in_flight()
     }
 
-    /// Returns whether `limit` operations or [`MAX_WAITING_BYTES`] are waiting already.
-    pub(crate) fn is_full(&self, limit: usize) -> bool {
-        let state = self.state();
-        state.slots.len() >= limit || state.out.len() > MAX_WAITING_BYTES
-    }
-
-    /// Adds a request that has one response, or a list of statistics.
-    pub(crate) fn push(&self, request: Request<'_>, deadline: Instant) -> Ticket {
+    /// Admits an operation, unless `limit` operations or [`MAX_WAITING_BYTES`] are waiting already.
+    pub(crate) fn admit(&self, limit: usize) -> Option<Admission<'_>> {
         let mut state = self.state();
-        if request.opcode == opcode::GET {
-            if let Some(slot) = state.share_get(request.key) {
-                return self.ticket(slot);
-            }
-            state.remember_get(request.key);
-        } else {
-            state.forget_gets();
-        }
-        let slot = state.push(request, deadline);
-        Self::wake(state);
-        self.ticket(slot)
-    }
-
-    /// Adds the requests that look up the entry of `item`, and store the item if there is none: one that
-    /// creates an empty entry where the protocol has it, else a get and an add. Returns the ticket of each.
-    pub(crate) fn push_reserve(
-        &self,
-        item: &WireItem<'_>,
-        deadline: Instant,
-    ) -> (Ticket, Option<Ticket>) {
-        let (extras, key, value) = (item.extras(), item.key, item.value);
-        let mut get = Request { opcode: opcode::GET, key, ..Request::default() };
-        let add =
-            Request { opcode: opcode::ADD, extras: &extras, key, value, ..Request::default() };
-        let mut state = self.state();
-        state.forget_gets();
-        let creates = state.codec() == Codec::Meta;
-        if creates {
-            get.extras = &extras[4..];
-        }
-        let get = state.push(get, deadline);
-        let add = (!creates).then(|| state.push(add, deadline));
-        Self::wake(state);
-        (self.ticket(get), add.map(|add| self.ticket(add)))
-    }
-
-    /// Adds quiet requests of one kind and the NOOP that ends them, and sets their opaques.
-    pub(crate) fn push_batch<'a>(
-        &self,
-        opcode: u8,
-        requests: impl Iterator<Item = Request<'a>>,
-        deadline: Instant,
-    ) -> Ticket {
-        let mut state = self.state();
-        if opcode != opcode::GETQ {
-            state.forget_gets();
-        }
-        let mut quiet = 0;
-        for mut request in requests {
-            (request.opcode, request.opaque) = (opcode, state.next_opaque.wrapping_add(quiet));
-            state.encode(&request);
-            quiet += 1;
-        }
-        let opaque = state.next_opaque.wrapping_add(quiet);
-        state.encode(&Request { opcode: opcode::NOOP, opaque, ..Request::default() });
-        let slot = state.enter(Shape::Batch { opcode, quiet }, deadline);
-        Self::wake(state);
-        self.ticket(slot)
-    }
-
-    /// Ends an operation that has been encoded, and wakes the writing task, if it is idle.
-    fn wake(mut state: MutexGuard<'_, State>) {
-        state.end_operation();
-        let writer = state.writer.take();
-        drop(state);
-        if let Some(writer) = writer {
-            writer.wake();
-        }
-    }
-
-    fn ticket(&self, slot: usize) -> Ticket {
-        Ticket { pipeline: self.clone(), slot: Some(slot) }
+        let is_full = state.slots.len() >= limit || state.out.len() > MAX_WAITING_BYTES;
+        // One that follows a burst is likely to be the first of the next one, and is written with it.
+        let is_idle = state.in_flight() == 0;
+        let was_idle = std::mem::replace(&mut state.was_idle, is_idle);
+        let is_alone = is_idle && was_idle && state.writer.is_some();
+        (!is_full).then_some(Admission { state, is_alone })
     }
 
     /// Swaps the bytes to write with the empty buffer `spare`, and moves the writes into `divided`. If there are no
@@ -161,11 +99,13 @@ impl Pipeline {
 
     /// Wakes the writing task, if it is idle.
     pub(crate) fn wake_writer(&self) {
-        Self::wake(self.state());
+        let writer = self.state().writer.take();
+        if let Some(writer) = writer {
+            writer.wake();
+        }
     }
 
-    /// Delivers responses until `next` has no more, then wakes their callers. `woken` is scratch
-    /// space.
+    /// Delivers responses until `next` has no more, and adds their callers to `woken`.
     pub(crate) fn deliver<E: From<UnexpectedResponse>>(
         &self,
         mut next: impl FnMut() -> Result<Option<Response>, E>,
@@ -173,22 +113,33 @@ impl Pipeline {
     ) -> Result<(), E> {
         // The lock is taken once for all responses that have been read.
         let mut state = self.state();
-        let outcome = loop {
-            match next() {
-                Ok(Some(response)) => {
-                    // An unexpected response ends the connection, but the ones before it are valid.
-                    if let Err(unexpected) = state.deliver(response, woken) {
-                        break Err(unexpected.into());
-                    }
-                }
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
-            }
-        };
-        // Woken callers take the lock at once, so it is released first.
-        drop(state);
-        woken.drain(..).for_each(Waker::wake);
-        outcome
+        while let Some(response) = next()? {
+            // An unexpected response ends the connection, but the ones before it are valid.
+            state.deliver(response, woken)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the outcome of an operation, and releases its slot. While there is none, it will wake the caller.
+    pub(crate) fn poll(&self, slot: usize, cx: &mut Context<'_>) -> Poll<Result<Reply, Error>> {
+        self.state().poll(slot, cx)
+    }
+
+    /// The same, and whether no request has been added since the number of the next one was `number`.
+    pub(crate) fn poll_last(
+        &self,
+        slot: usize,
+        number: u32,
+        cx: &mut Context<'_>,
+    ) -> (Poll<Result<Reply, Error>>, bool) {
+        let mut state = self.state();
+        let is_last = state.next_opaque == number;
+        (state.poll(slot, cx), is_last)
+    }
+
+    /// Releases the slot of an operation whose caller has gone, when its response has arrived.
+    pub(crate) fn abandon(&self, slot: usize) {
+        self.state().abandon(slot);
     }
 
     /// Returns the deadline of the oldest operation in flight.
@@ -204,42 +155,74 @@ impl Pipeline {
     }
 }
 
-/// Awaits the responses of one operation. Dropping it does not cancel the operation.
-#[derive(Debug)]
-pub(crate) struct Ticket {
-    pipeline: Pipeline,
-    /// `None` after the outcome has been returned.
-    slot: Option<usize>,
-}
-
-impl Future for Ticket {
-    type Output = Result<Reply, Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(slot) = self.slot else {
-            return Poll::Pending;
-        };
-        let mut state = self.pipeline.state();
-        if let Slot::Waiting { waker, .. } = &mut state.slots[slot] {
-            if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                *waker = Some(cx.waker().clone());
-            }
-            return Poll::Pending;
+impl Admission<'_> {
+    /// Adds a request that has one response, or a list of statistics.
+    pub(crate) fn push(mut self, request: Request<'_>, deadline: Instant) -> Pushed {
+        if request.opcode != opcode::GET {
+            self.state.forget_gets();
+        } else if let Some(slot) = self.state.share_get(request.key) {
+            return Pushed { slot, alone: None };
+        } else if !self.is_alone {
+            self.state.remember_get(request.key);
         }
-        let taken = state.slots.remove(slot);
-        drop(state);
-        self.slot = None;
-        match taken {
-            Slot::Ready(outcome) => Poll::Ready(outcome),
-            Slot::Waiting { .. } | Slot::Abandoned { .. } => Poll::Pending,
-        }
+        let slot = self.state.push(request, deadline);
+        self.end(slot)
     }
-}
 
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        if let Some(slot) = self.slot {
-            self.pipeline.state().abandon(slot);
+    /// Adds the requests that look up the entry of `item`, and store the item if there is none: one that
+    /// creates an empty entry where the protocol has it, else a get and an add. Returns the slot of each.
+    pub(crate) fn push_reserve(
+        mut self,
+        item: &WireItem<'_>,
+        deadline: Instant,
+    ) -> Pushed<(usize, Option<usize>)> {
+        let (extras, key, value) = (item.extras(), item.key, item.value);
+        let mut get = Request { opcode: opcode::GET, key, ..Request::default() };
+        let add =
+            Request { opcode: opcode::ADD, extras: &extras, key, value, ..Request::default() };
+        let state = &mut self.state;
+        state.forget_gets();
+        let creates = state.codec() == Codec::Meta;
+        if creates {
+            get.extras = &extras[4..];
         }
+        let get = state.push(get, deadline);
+        let add = (!creates).then(|| state.push(add, deadline));
+        self.end((get, add))
+    }
+
+    /// Adds quiet requests of one kind and the NOOP that ends them, and sets their opaques.
+    pub(crate) fn push_batch<'a>(
+        mut self,
+        opcode: u8,
+        requests: impl Iterator<Item = Request<'a>>,
+        deadline: Instant,
+    ) -> Pushed {
+        let state = &mut self.state;
+        if opcode != opcode::GETQ {
+            state.forget_gets();
+        }
+        let mut quiet = 0;
+        for mut request in requests {
+            (request.opcode, request.opaque) = (opcode, state.next_opaque.wrapping_add(quiet));
+            state.encode(&request);
+            quiet += 1;
+        }
+        let opaque = state.next_opaque.wrapping_add(quiet);
+        state.encode(&Request { opcode: opcode::NOOP, opaque, ..Request::default() });
+        let slot = state.enter(Shape::Batch { opcode, quiet }, deadline);
+        self.end(slot)
+    }
+
+    /// Ends an operation that has been encoded. Wakes the writing task if it is idle, unless the caller is alone.
+    fn end<T>(mut self, slot: T) -> Pushed<T> {
+        self.state.end_operation();
+        let alone = self.is_alone.then_some(self.state.next_opaque);
+        let writer = if self.is_alone { None } else { self.state.writer.take() };
+        drop(self.state);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+        Pushed { slot, alone }
     }
 }

@@ -1,6 +1,10 @@
 //! Matches responses to requests. Takes no lock and wakes no task: the caller does both.
 
-use std::{collections::VecDeque, task::Waker, time::Instant};
+use std::{
+    collections::VecDeque,
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
 
 use bytes::BytesMut;
 use slab::Slab;
@@ -46,7 +50,7 @@ pub(super) enum Slot {
         followers: Vec<usize>,
     },
     Ready(Result<Reply, Error>),
-    /// The ticket was dropped, but slots that share the outcome may still be waiting.
+    /// The caller has gone, but slots that share the outcome may still be waiting.
     Abandoned {
         followers: Vec<usize>,
     },
@@ -77,6 +81,8 @@ pub(super) struct State {
     pub(super) next_opaque: u32,
     /// Wakes the writing task, while that is idle.
     pub(super) writer: Option<Waker>,
+    /// Whether no operation was in flight when the last one was added.
+    pub(super) was_idle: bool,
     entries: VecDeque<Entry>,
     /// Keys and slots of unwritten gets that no write follows. A get that shares one of them returns a
     /// value as recent as its own request would.
@@ -179,7 +185,21 @@ impl State {
         }
     }
 
-    /// Releases the slot of a dropped ticket.
+    /// Returns the outcome of an operation, and releases its slot. While there is none, it will wake the caller.
+    pub(super) fn poll(&mut self, slot: usize, cx: &mut Context<'_>) -> Poll<Result<Reply, Error>> {
+        if let Slot::Waiting { waker, .. } = &mut self.slots[slot] {
+            if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                *waker = Some(cx.waker().clone());
+            }
+            return Poll::Pending;
+        }
+        match self.slots.remove(slot) {
+            Slot::Ready(outcome) => Poll::Ready(outcome),
+            Slot::Waiting { .. } | Slot::Abandoned { .. } => Poll::Pending,
+        }
+    }
+
+    /// Releases the slot of an operation whose caller has gone.
     pub(super) fn abandon(&mut self, slot: usize) {
         match self.slots[slot].followers().map(std::mem::take) {
             None => drop(self.slots.remove(slot)),

@@ -6,7 +6,7 @@
 
 use bytes::BytesMut;
 
-use super::binary::HEADER;
+use super::super::binary::HEADER;
 
 /// The least space for a read, in bytes. Small values share a block.
 const BLOCK: usize = 32 * 1024;

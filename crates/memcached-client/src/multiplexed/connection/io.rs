@@ -1,0 +1,300 @@
+//! The socket of a connection, with the bytes to write and those that were read.
+
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::atomic::{AtomicBool, Ordering},
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use bytes::{Buf, BytesMut};
+use thiserror::Error;
+use tokio::{
+    io::{AsyncReadExt, AsyncWrite},
+    task::yield_now,
+    time::{Sleep, sleep_until},
+};
+
+use super::{
+    super::{
+        codec::{Codec, DecodeError},
+        establish::{Opened, connection_failed},
+        frame::Frame,
+        pipeline::{Pipeline, UnexpectedResponse, Writes},
+    },
+    ConnectionEnd,
+    read_buffer::{LARGE, ReadBuffer},
+};
+use crate::{health::Outage, stream::Stream};
+
+/// The time after a deadline in which a response is still accepted. The response may have arrived
+/// in time, while the thread was busy with other tasks.
+const GRACE: Duration = Duration::from_millis(10);
+
+/// The largest write buffer that an idle connection keeps, in bytes.
+const MAX_IDLE_BUFFER: usize = 256 * 1024;
+
+/// An open socket. The task of the connection writes and reads, or a caller that is alone.
+#[derive(Debug)]
+pub(super) struct Io {
+    stream: Stream,
+    codec: Codec,
+    /// Requests that are not yet written.
+    writing: BytesMut,
+    /// Where `writing` is divided.
+    writes: Writes,
+    /// Number of bytes written since `writing` was last filled.
+    written: usize,
+    reading: ReadBuffer,
+    /// Whether the last read has completed a large value.
+    has_delivered_large: bool,
+    /// Tasks to be woken when the lock has been released.
+    woken: Vec<Waker>,
+    /// The largest body of a response, in bytes.
+    max_body: usize,
+    /// Wakes the task of the connection.
+    task: Option<Waker>,
+    /// The reason why the connection ends, found by a caller that was alone.
+    end: Option<ConnectionEnd>,
+    alarm: Pin<Box<Sleep>>,
+    alarm_is_set: bool,
+    /// Whether the alarm is set for the end of [`GRACE`] after a deadline.
+    in_grace: bool,
+}
+
+impl Io {
+    pub(super) fn new(Opened { stream, codec }: Opened, max_body: usize) -> Self {
+        Self {
+            stream,
+            codec,
+            writing: BytesMut::new(),
+            writes: Writes::default(),
+            written: 0,
+            reading: ReadBuffer::new(),
+            has_delivered_large: false,
+            woken: Vec::new(),
+            max_body,
+            task: None,
+            end: None,
+            alarm: Box::pin(sleep_until(Instant::now().into())),
+            alarm_is_set: false,
+            in_grace: false,
+        }
+    }
+
+    /// Writes and reads on the task of the connection. Then its waker is the one that the socket wakes.
+    pub(super) fn poll(
+        &mut self,
+        pipeline: &Pipeline,
+        retired: &AtomicBool,
+        cx: &mut Context<'_>,
+    ) -> Poll<ConnectionEnd> {
+        if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            self.task = Some(cx.waker().clone());
+        }
+        if let Some(end) = self.end.take() {
+            return Poll::Ready(end);
+        }
+        match self.progress(pipeline, retired, cx) {
+            Ok(()) => Poll::Pending,
+            Err(end) => Poll::Ready(end),
+        }
+    }
+
+    /// Swaps the tasks to be woken with an empty list.
+    pub(super) fn swap_woken(&mut self, woken: &mut Vec<Waker>) {
+        std::mem::swap(&mut self.woken, woken);
+    }
+
+    /// Returns the tasks to be woken: nearly always none, and then it keeps the memory of the list.
+    pub(super) fn take_woken(&mut self) -> Vec<Waker> {
+        if self.woken.is_empty() { Vec::new() } else { std::mem::take(&mut self.woken) }
+    }
+
+    /// Writes the request of a caller that is alone. Returns the waker of the task if it has something to do: set
+    /// the alarm, or end.
+    pub(super) fn write_alone(&mut self, pipeline: &Pipeline) -> Option<Waker> {
+        let task = self.task.take()?;
+        if self.end.is_none() {
+            // What the socket does not accept is written by the task, which it wakes.
+            self.end = self.write(pipeline, &mut Context::from_waker(&task)).err();
+        }
+        let to_wake = (self.end.is_some() || !self.alarm_is_set).then(|| task.clone());
+        self.task = Some(task);
+        to_wake
+    }
+
+    /// Reads for a caller that is alone, which the socket then wakes instead of the task. Returns whether any
+    /// bytes were read.
+    pub(super) fn read_alone(&mut self, pipeline: &Pipeline, cx: &mut Context<'_>) -> bool {
+        if self.end.is_some() {
+            return false;
+        }
+        match self.read(pipeline, cx) {
+            Ok(has_read) => {
+                self.has_delivered_large = false;
+                // The caller itself is running.
+                self.woken.retain(|caller| !caller.will_wake(cx.waker()));
+                has_read
+            }
+            Err(end) => {
+                self.end = Some(end);
+                self.woken.extend(self.task.clone());
+                false
+            }
+        }
+    }
+
+    /// Makes the socket wake the task again, and the task be woken at once if there is something to read.
+    pub(super) fn end_alone(&mut self) {
+        if let Some(task) = &self.task
+            && self.stream.poll_read_ready(&mut Context::from_waker(task)).is_ready()
+        {
+            self.woken.push(task.clone());
+        }
+    }
+
+    /// Writes as many requests as the socket accepts. Returns whether any bytes were written.
+    fn write(&mut self, pipeline: &Pipeline, cx: &mut Context<'_>) -> Result<bool, ConnectionEnd> {
+        if self.writing.is_empty() {
+            if std::mem::take(&mut self.written) > MAX_IDLE_BUFFER {
+                self.writing = BytesMut::new();
+            }
+            pipeline.take_bytes(&mut self.writing, &mut self.writes, cx.waker());
+        }
+        let mut progress = false;
+        while !self.writing.is_empty() {
+            let together = self.writes.next(self.writing.len());
+            match Pin::new(&mut self.stream).poll_write(cx, &self.writing[..together]) {
+                Poll::Ready(Ok(0)) => return Err(Self::closed(pipeline)),
+                // Unlike an advance to the end, this keeps the capacity.
+                Poll::Ready(Ok(written)) if written == self.writing.len() => {
+                    self.writing.clear();
+                    self.writes.written(written);
+                    self.written += written;
+                }
+                Poll::Ready(Ok(written)) => {
+                    self.writing.advance(written);
+                    self.writes.written(written);
+                    self.written += written;
+                }
+                Poll::Ready(Err(error)) => {
+                    return Err(ConnectionEnd::Failed(connection_failed(error)));
+                }
+                Poll::Pending => break,
+            }
+            progress = true;
+        }
+        // TLS buffers bytes that the socket does not accept at once.
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Ready(Err(error)) => Err(ConnectionEnd::Failed(connection_failed(error))),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(progress),
+        }
+    }
+
+    /// Reads once and delivers the complete responses. Returns whether any bytes were read.
+    fn read(&mut self, pipeline: &Pipeline, cx: &mut Context<'_>) -> Result<bool, ConnectionEnd> {
+        match pin!(self.stream.read_buf(&mut self.reading.bytes)).poll(cx) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Ok(0)) => return Err(Self::closed(pipeline)),
+            Poll::Ready(Err(error)) => return Err(ConnectionEnd::Failed(connection_failed(error))),
+            Poll::Ready(Ok(_)) => {}
+        }
+        let (codec, reading) = (self.codec, &mut self.reading.bytes);
+        let (mut needed, mut longest) = (0, 0);
+        let next = || match codec.decode(reading, self.max_body)? {
+            Frame::Response(response) => {
+                longest = longest.max(response.value.len());
+                Ok(Some(response))
+            }
+            Frame::Incomplete(length) => {
+                needed = length;
+                Ok(None)
+            }
+        };
+        let delivered: Result<(), ReadError> = pipeline.deliver(next, &mut self.woken);
+        delivered.map_err(|error| ConnectionEnd::Failed(Outage::Protocol(error.to_string())))?;
+        self.has_delivered_large = longest >= LARGE;
+        if self.has_delivered_large {
+            self.reading.keep(longest);
+        }
+        self.reading.make_room(needed);
+        Ok(true)
+    }
+
+    /// Returns the end for a connection that the server has closed.
+    fn closed(pipeline: &Pipeline) -> ConnectionEnd {
+        if pipeline.in_flight() == 0 {
+            ConnectionEnd::Idle
+        } else {
+            ConnectionEnd::Failed(Outage::Connection("the server closed the connection".to_owned()))
+        }
+    }
+
+    /// Fails if the oldest request has exceeded its deadline. There is one alarm for all requests,
+    /// which is set again, for the request that is the oldest then, when it goes off.
+    fn check_deadline(
+        &mut self,
+        pipeline: &Pipeline,
+        cx: &mut Context<'_>,
+    ) -> Result<(), ConnectionEnd> {
+        loop {
+            if self.alarm_is_set {
+                if self.alarm.as_mut().poll(cx).is_pending() {
+                    return Ok(());
+                }
+                self.alarm_is_set = false;
+            }
+            let Some(deadline) = pipeline.first_deadline() else { return Ok(()) };
+            // The alarm at the end of the grace period has gone off, and the response was not read.
+            if deadline + GRACE <= Instant::now() && self.in_grace {
+                return Err(ConnectionEnd::Failed(Outage::Timeout));
+            }
+            // After the deadline, give the runtime time to poll the socket once more.
+            self.in_grace = deadline <= Instant::now();
+            let next = if self.in_grace { Instant::now() + GRACE } else { deadline };
+            self.alarm.as_mut().reset(next.into());
+            self.alarm_is_set = true;
+        }
+    }
+
+    /// Writes and reads until the socket is not ready for either.
+    fn progress(
+        &mut self,
+        pipeline: &Pipeline,
+        retired: &AtomicBool,
+        cx: &mut Context<'_>,
+    ) -> Result<(), ConnectionEnd> {
+        loop {
+            if retired.load(Ordering::Acquire) {
+                return Err(ConnectionEnd::Idle);
+            }
+            let wrote = self.write(pipeline, cx)?;
+            let read = self.read(pipeline, cx)?;
+            if std::mem::take(&mut self.has_delivered_large) {
+                // Its reader runs first and, if it drops the value, the next one is read into the same memory.
+                // (Woken by itself, this task would run before the tasks of a `LocalSet`.)
+                let _ = pin!(yield_now()).poll(cx);
+                return self.check_deadline(pipeline, cx);
+            }
+            if !wrote && !read {
+                if !self.writing.is_empty() {
+                    // The socket accepts no more bytes, but the deadline of a new request must set
+                    // the alarm.
+                    pipeline.wake_on_push(cx.waker());
+                }
+                return self.check_deadline(pipeline, cx);
+            }
+        }
+    }
+}
+
+/// The reason why the bytes that were read cannot be delivered.
+#[derive(Debug, Error)]
+enum ReadError {
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error(transparent)]
+    Unexpected(#[from] UnexpectedResponse),
+}
