@@ -4,9 +4,10 @@
 //! cargo bench -p memcached-client --features text
 //! ```
 //!
-//! Clients run on one thread, as on one worker of a server. `memcache` is blocking and gets one thread
-//! per operation in flight. Clients that cannot share a connection get one per operation in flight.
-//! pylibmc is included if `/usr/bin/python3` can import it, gomemcache if Go and Debian's package of it are there.
+//! Clients run on one core, as one worker of a server, and memcached on another: otherwise the scheduler moves them,
+//! which changes the figures of one operation in flight by a tenth from turn to turn. Where that is not possible,
+//! a line says so. `memcache` is blocking and gets one thread per operation in flight. Clients that cannot share a
+//! connection get one per operation in flight. pylibmc is included if `/usr/bin/python3` can import it, gomemcache if Go and Debian's package of it are there.
 //!
 //! The variable TURNS is the number of turns per client (default 5), MILLISECONDS the length of a turn
 //! (default 400). The figures are medians; on a busy machine only their ratios are meaningful. BYTES, JOBS and
@@ -34,7 +35,7 @@ use std::{
 
 use async_memcached::AsciiProtocol;
 use memcached_client::{Client, Protocol};
-use test_support::memcached::{Kind, Memcached};
+use test_support::memcached::{Kind, Memcached, keep_on_core};
 use tokio::{io::BufWriter, net::TcpStream, runtime::Runtime, task::JoinSet};
 
 /// Keys of a batch.
@@ -71,6 +72,9 @@ fn main() {
     let turn = Duration::from_millis(setting("MILLISECONDS", 400));
     let server = Memcached::start(Kind::Plain);
     let address = server.address().to_string();
+    if !(server.keep_on_core(1) && keep_on_core(std::process::id(), 0)) {
+        println!("client and server share all cores");
+    }
     for size in [30, 300, 10_000, 500_000] {
         if !is_selected("BYTES", |word| word == size.to_string()) {
             continue;
@@ -299,7 +303,7 @@ fn memcache_blocking(job: Job, address: &str, stored: &Keys, turn: Duration) -> 
     (begun, done.into_inner())
 }
 
-/// Runs a Go program that counts operations. Each operation in flight has a connection, and Go uses all cores.
+/// Runs a Go program that counts operations. Each operation in flight has a connection.
 fn gomemcache(job: Job, address: &str, stored: &Keys, turn: Duration) -> Option<f64> {
     static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
     let program = PROGRAM.get_or_init(|| {

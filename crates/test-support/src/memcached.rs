@@ -242,6 +242,12 @@ impl Memcached {
         });
     }
 
+    /// Keeps all threads on one core. Returns whether that succeeded.
+    #[must_use]
+    pub fn keep_on_core(&self, core: usize) -> bool {
+        keep_on_core(self.child.as_ref().unwrap().id(), core)
+    }
+
     /// Returns one of memcached's counters. Opens a connection without the client; requires a server
     /// without log-in on TCP.
     pub fn stat(&self, name: &str) -> u64 {
@@ -287,6 +293,14 @@ impl Drop for Memcached {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Keeps all threads of a process on one core. Returns whether that succeeded.
+#[must_use]
+pub fn keep_on_core(pid: u32, core: usize) -> bool {
+    let mut taskset = Command::new("taskset");
+    taskset.args(["--all-tasks", "--cpu-list", "--pid", &core.to_string(), &pid.to_string()]);
+    taskset.output().is_ok_and(|output| output.status.success())
 }
 
 /// Returns settings for `servers`, with time-outs so long that a pause of a busy machine does not count
