@@ -81,12 +81,11 @@ async fn drop_and_check(
     dropped
 }
 
-async fn drop_operations(protocol: Protocol, rounds: u64) {
-    const TASKS: u64 = 20;
-    let server = Memcached::start(Kind::Plain);
+async fn drop_operations(kind: Kind, protocol: Protocol, tasks: u64, rounds: u64) {
+    let server = Memcached::start(kind);
     let client = server.client(protocol);
-    let tasks: Vec<_> = (0..TASKS)
-        .map(|task| tokio::spawn(drop_and_check(client.clone(), task, rounds / TASKS)))
+    let tasks: Vec<_> = (0..tasks)
+        .map(|task| tokio::spawn(drop_and_check(client.clone(), task, rounds / tasks)))
         .collect();
     let mut dropped = BTreeMap::new();
     for task in tasks {
@@ -104,15 +103,33 @@ async fn drop_operations(protocol: Protocol, rounds: u64) {
 
 #[tokio::test]
 async fn binary_replies_are_right_after_operations_were_dropped() {
-    drop_operations(Protocol::Binary, 100_000).await;
+    drop_operations(Kind::Plain, Protocol::Binary, 20, 100_000).await;
 }
 
 #[tokio::test]
 async fn meta_replies_are_right_after_operations_were_dropped() {
-    drop_operations(Protocol::Meta, 100_000).await;
+    drop_operations(Kind::Plain, Protocol::Meta, 20, 100_000).await;
 }
 
 #[tokio::test]
 async fn text_replies_are_right_after_operations_were_dropped() {
-    drop_operations(Protocol::Text, 100_000).await;
+    drop_operations(Kind::Plain, Protocol::Text, 20, 100_000).await;
+}
+
+#[tokio::test]
+async fn replies_are_right_after_operations_that_were_alone_were_dropped() {
+    for kind in [Kind::Plain, Kind::UnixSocket, Kind::Tls] {
+        for protocol in [Protocol::Binary, Protocol::Meta] {
+            drop_operations(kind, protocol, 1, 5000).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn replies_are_right_after_operations_on_several_threads_were_dropped() {
+    for protocol in [Protocol::Binary, Protocol::Meta] {
+        for tasks in [2, 4, 20] {
+            drop_operations(Kind::Plain, protocol, tasks, 10_000).await;
+        }
+    }
 }
