@@ -1,8 +1,8 @@
 //! The binary and the meta protocol, on one connection that all callers of a runtime share.
 //!
 //! A [`Link`] adds requests to a [`Pipeline`](pipeline::Pipeline). A task ([`connection`]) opens the connection, writes
-//! all pending requests at once, and reads responses. It ends with the connection; the next request
-//! starts another one.
+//! all pending requests at once, and reads responses. (A caller that is alone does that by itself.) The task ends with
+//! the connection; the next request starts another one.
 
 mod binary;
 mod codec;
@@ -79,17 +79,13 @@ impl Link {
             // A runtime that is shutting down drops the task at once, which takes the lock again.
             tokio::spawn(connection::serve(Arc::clone(&self.server), Arc::clone(&connection)));
         }
-        let pushed = pushed?;
-        if pushed.alone.is_some() {
-            connection.write_alone();
-        }
-        Ok((connection, pushed))
+        Ok((connection, pushed?))
     }
 
     /// Adds the operation of `push` to the current connection, or to a new one.
     fn send(&self, push: impl FnOnce(Admission<'_>, Instant) -> Pushed) -> Result<InFlight, Error> {
         let (connection, pushed) = self.push(push)?;
-        Ok(InFlight::new(connection, pushed))
+        Ok(InFlight::start(connection, pushed))
     }
 
     /// Adds the operation of `push` to the connection `number`. Returns `None` if that connection is
@@ -108,10 +104,7 @@ impl Link {
         };
         let pushed = self.push_to(&connection, push)?;
         drop(current);
-        if pushed.alone.is_some() {
-            connection.write_alone();
-        }
-        Ok(Some(InFlight::new(connection, pushed)))
+        Ok(Some(InFlight::start(connection, pushed)))
     }
 
     /// Adds the operation of `push` to a connection, unless too many are waiting.

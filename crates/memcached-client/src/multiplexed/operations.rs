@@ -63,8 +63,8 @@ impl Link {
         let reserve = |admission: Admission<'_>, deadline| admission.push_reserve(&item, deadline);
         let (on, Pushed { slot: (get, add), alone }) = self.push(reserve)?;
         // Both are in flight at once, so that both slots are released if this future is dropped.
-        let add = add.map(|slot| InFlight::new(Arc::clone(&on), Pushed { slot, alone: None }));
-        let get = InFlight::new(on, Pushed { slot: get, alone });
+        let add = add.map(|slot| InFlight::start(Arc::clone(&on), Pushed { slot, alone: None }));
+        let get = InFlight::start(on, Pushed { slot: get, alone });
         let (found, connection) = self.response(get).await?;
         let added = match add {
             Some(add) => Some(self.response(add).await?.0),

@@ -52,16 +52,6 @@ impl Stream {
             ServerAddress::Unix(path) => Ok(Self::Unix(UnixStream::connect(path).await?)),
         }
     }
-
-    /// Waits for bytes from the server. The socket then wakes the task of `cx`, and none that has read before.
-    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(stream) => stream.poll_read_ready(cx),
-            #[cfg(feature = "tls")]
-            Self::Tls(stream) => stream.get_ref().0.poll_read_ready(cx),
-            Self::Unix(stream) => stream.poll_read_ready(cx),
-        }
-    }
 }
 
 /// Connects and sets the options of the socket.

@@ -1,13 +1,22 @@
 //! Operations that share a connection: gets of one key share one request, and one that is alone, which reads by
 //! itself, is in nobody's way.
 
-use std::time::Duration;
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Wake, Waker},
+    time::Duration,
+};
 
 use futures_util::{
     future::{join_all, join3},
     poll,
 };
-use memcached_client::{Client, Config, Deletion, Error, Protocol};
+use memcached_client::{Client, Config, Deletion, Error, Protocol, Reservation};
 use test_support::memcached::{Kind, Memcached};
 use tokio::{
     io::AsyncWriteExt,
@@ -178,7 +187,8 @@ async fn an_operation_that_was_alone_and_is_polled_between_delays_no_other() {
             stream.write_all(&response(&request, b"")).await.unwrap();
         }
     });
-    let client = patient(peer.await.config()).await;
+    let peer = peer.await;
+    let client = patient(peer.config()).await;
     let mut alone = Box::pin(client.get("a"));
     let mut other = Box::pin(client.get("b"));
     assert!(poll!(&mut alone).is_pending());
@@ -188,6 +198,85 @@ async fn an_operation_that_was_alone_and_is_polled_between_delays_no_other() {
     GO.notify_one();
     timeout(SOON, other).await.expect("another task reads").unwrap();
     alone.await.unwrap();
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Counter(AtomicUsize);
+
+impl Wake for Counter {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn an_operation_that_was_alone_wakes_its_task_for_another_operation_of_the_same_task() {
+    static GO: Notify = Notify::const_new();
+    let peer = Peer::start(async |mut stream| {
+        greet(&mut stream).await;
+        for _ in 0..2 {
+            let request = read(&mut stream).await.unwrap();
+            stream.write_all(&response(&request, b"")).await.unwrap();
+        }
+        let both = [read(&mut stream).await.unwrap(), read(&mut stream).await.unwrap()];
+        GO.notified().await;
+        let both = both.map(|request| response(&request, b"")).concat();
+        stream.write_all(&both).await.unwrap();
+        read(&mut stream).await;
+    });
+    let peer = peer.await;
+    let client = patient(peer.config()).await;
+    let mut alone = pin!(client.get("a"));
+    let mut other = pin!(client.get("b"));
+    let counter = Arc::new(Counter::default());
+    let waker = Waker::from(Arc::clone(&counter));
+    let cx = &mut Context::from_waker(&waker);
+    assert!(alone.as_mut().poll(cx).is_pending());
+    assert!(other.as_mut().poll(cx).is_pending());
+    let_others_run().await;
+    GO.notify_one();
+    // Both responses arrive, but the connection's task has not yet run.
+    yield_now().await;
+    assert!(other.as_mut().poll(cx).is_pending());
+    let woken = counter.0.load(Ordering::Relaxed);
+    let outcome = alone.as_mut().poll(cx);
+    let_others_run().await;
+    assert!(outcome.is_ready());
+    assert!(counter.0.load(Ordering::Relaxed) > woken, "the response to the other has been read");
+    assert!(other.as_mut().poll(cx).is_ready());
+}
+
+#[tokio::test]
+async fn a_large_entry_is_found_by_a_reservation_that_is_alone() {
+    for (_server, client) in patient_clients().await {
+        for length in [32 * 1024, 40_000, 100_000, 500_000] {
+            for _ in 0..3 {
+                client.set("large", &vec![b'x'; length]).await.unwrap();
+                let reserve = client.get_or_reserve("large", "placeholder");
+                let outcome = timeout(SOON, reserve).await.expect("all of the response is read");
+                let Reservation::Found(found) = outcome.unwrap() else { panic!("it is there") };
+                assert_eq!(found.data.len(), length);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_closed_together_with_a_response_is_replaced() {
+    let peer = Peer::start(async |mut stream| {
+        greet(&mut stream).await;
+        for _ in 0..3 {
+            let Some(request) = read(&mut stream).await else { return };
+            stream.write_all(&response(&request, b"")).await.unwrap();
+        }
+    });
+    let peer = peer.await;
+    let client = Client::new(peer.config());
+    for _ in 0..20 {
+        assert!(client.get("k").await.unwrap().is_some());
+    }
+    assert_eq!(client.status()[0].outages, 0);
 }
 
 #[tokio::test]

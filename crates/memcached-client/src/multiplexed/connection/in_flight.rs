@@ -3,13 +3,13 @@
 //! A caller whose operation is the only one in flight reads from the socket: its waker replaces that of the
 //! connection's task there. It gives the socket back when it has its outcome, is dropped, or finds that another
 //! operation has been added. That one has woken the task, which replaces the waker, too. So no operation
-//! depends on a caller that is not polled.
+//! of another caller depends on one that is not polled.
 
 use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
 use super::{
@@ -24,13 +24,20 @@ pub(in super::super) struct InFlight {
     connection: Arc<Connection>,
     /// `None` after the outcome has been returned.
     slot: Option<usize>,
-    /// Set while no other operation has been added since this one, and none was in flight then: see
-    /// [`Pushed::alone`]. The caller reads from the socket by itself.
+    /// [`Pushed::alone`], until the caller has given the socket back.
     alone: Option<u32>,
 }
 
 impl InFlight {
-    pub(in super::super) fn new(connection: Arc<Connection>, pushed: Pushed) -> Self {
+    /// Awaits an operation that has been added. Writes it, if its caller is alone.
+    pub(in super::super) fn start(connection: Arc<Connection>, pushed: Pushed) -> Self {
+        if pushed.alone.is_some() {
+            let mut io = connection.io();
+            if let Some(io) = &mut *io {
+                io.write_alone(&connection.pipeline);
+            }
+            connection.release(io);
+        }
         Self { connection, slot: Some(pushed.slot), alone: pushed.alone }
     }
 
@@ -46,28 +53,29 @@ impl InFlight {
         number: u32,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Reply, Error>> {
-        let pipeline = &self.connection.pipeline;
-        let mut guard = self.connection.io();
-        let Some(io) = guard.as_mut() else {
+        let connection = &self.connection;
+        let pipeline = &connection.pipeline;
+        let mut guard = connection.io();
+        let Some(io) = &mut *guard else {
             drop(guard);
             return pipeline.poll(slot, cx);
         };
-        let (outcome, is_alone) = loop {
+        let (outcome, is_last) = loop {
             let has_read = io.read_alone(pipeline, cx);
             let (outcome, is_last) = pipeline.poll_last(slot, number, cx);
             if outcome.is_ready() || !has_read {
-                let is_alone = outcome.is_pending() && is_last;
-                break (outcome, is_alone);
+                break (outcome, is_last);
             }
         };
-        if !is_alone {
-            // If another operation has been added, the task reads for both: this caller may not be polled again soon.
-            self.alone = None;
-            io.end_alone();
+        if is_last {
+            // Otherwise the same task may wait for another operation, whose response has been read.
+            io.spare(cx.waker());
         }
-        let woken = io.take_woken();
-        drop(guard);
-        woken.into_iter().for_each(Waker::wake);
+        if outcome.is_ready() || !is_last {
+            self.alone = None;
+            io.end_alone(pipeline);
+        }
+        connection.release(guard);
         outcome
     }
 }
@@ -95,13 +103,11 @@ impl Drop for InFlight {
         let Some(slot) = self.slot else { return };
         self.connection.pipeline.abandon(slot);
         if self.alone.is_some() {
-            let mut guard = self.connection.io();
-            let woken = guard.as_mut().map(|io| {
-                io.end_alone();
-                io.take_woken()
-            });
-            drop(guard);
-            woken.into_iter().flatten().for_each(Waker::wake);
+            let mut io = self.connection.io();
+            if let Some(io) = &mut *io {
+                io.end_alone(&self.connection.pipeline);
+            }
+            self.connection.release(io);
         }
     }
 }

@@ -112,17 +112,17 @@ impl Io {
         if self.woken.is_empty() { Vec::new() } else { std::mem::take(&mut self.woken) }
     }
 
-    /// Writes the request of a caller that is alone. Returns the waker of the task if it has something to do: set
-    /// the alarm, or end.
-    pub(super) fn write_alone(&mut self, pipeline: &Pipeline) -> Option<Waker> {
-        let task = self.task.take()?;
+    /// Writes the request of a caller that is alone. The task is to be woken if it has something to do: set the alarm,
+    /// or end. (What the socket does not accept is written by the task, which the socket wakes.)
+    pub(super) fn write_alone(&mut self, pipeline: &Pipeline) {
+        let Some(task) = self.task.take() else { return };
         if self.end.is_none() {
-            // What the socket does not accept is written by the task, which it wakes.
             self.end = self.write(pipeline, &mut Context::from_waker(&task)).err();
         }
-        let to_wake = (self.end.is_some() || !self.alarm_is_set).then(|| task.clone());
+        if self.end.is_some() || !self.alarm_is_set {
+            self.woken.push(task.clone());
+        }
         self.task = Some(task);
-        to_wake
     }
 
     /// Reads for a caller that is alone, which the socket then wakes instead of the task. Returns whether any
@@ -132,12 +132,7 @@ impl Io {
             return false;
         }
         match self.read(pipeline, cx) {
-            Ok(has_read) => {
-                self.has_delivered_large = false;
-                // The caller itself is running.
-                self.woken.retain(|caller| !caller.will_wake(cx.waker()));
-                has_read
-            }
+            Ok(has_read) => has_read,
             Err(end) => {
                 self.end = Some(end);
                 self.woken.extend(self.task.clone());
@@ -146,13 +141,23 @@ impl Io {
         }
     }
 
-    /// Makes the socket wake the task again, and the task be woken at once if there is something to read.
-    pub(super) fn end_alone(&mut self) {
-        if let Some(task) = &self.task
-            && self.stream.poll_read_ready(&mut Context::from_waker(task)).is_ready()
-        {
-            self.woken.push(task.clone());
+    /// Makes the socket wake the task again. It is to be woken at once if there is more to read. (That is found by
+    /// reading, because bytes that TLS has decrypted already do not make the socket ready.)
+    pub(super) fn end_alone(&mut self, pipeline: &Pipeline) {
+        let Some(task) = self.task.clone() else { return };
+        if self.read_alone(pipeline, &mut Context::from_waker(&task)) {
+            self.woken.push(task);
         }
+    }
+
+    /// Returns whether the server has closed the connection while no request was in flight.
+    pub(super) fn is_at_end(&self) -> bool {
+        matches!(self.end, Some(ConnectionEnd::Idle))
+    }
+
+    /// Does not wake `caller`, which is running.
+    pub(super) fn spare(&mut self, caller: &Waker) {
+        self.woken.retain(|waker| !waker.will_wake(caller));
     }
 
     /// Writes as many requests as the socket accepts. Returns whether any bytes were written.
@@ -195,6 +200,7 @@ impl Io {
 
     /// Reads once and delivers the complete responses. Returns whether any bytes were read.
     fn read(&mut self, pipeline: &Pipeline, cx: &mut Context<'_>) -> Result<bool, ConnectionEnd> {
+        self.has_delivered_large = false;
         match pin!(self.stream.read_buf(&mut self.reading.bytes)).poll(cx) {
             Poll::Pending => return Ok(false),
             Poll::Ready(Ok(0)) => return Err(Self::closed(pipeline)),
@@ -267,12 +273,14 @@ impl Io {
         cx: &mut Context<'_>,
     ) -> Result<(), ConnectionEnd> {
         loop {
-            if retired.load(Ordering::Acquire) {
+            // Before the write, which may fail, and after it: from then on, `Connection::retire` wakes this task.
+            let is_retired = || retired.load(Ordering::Acquire);
+            let wrote = if is_retired() { false } else { self.write(pipeline, cx)? };
+            if is_retired() {
                 return Err(ConnectionEnd::Idle);
             }
-            let wrote = self.write(pipeline, cx)?;
             let read = self.read(pipeline, cx)?;
-            if std::mem::take(&mut self.has_delivered_large) {
+            if self.has_delivered_large {
                 // Its reader runs first and, if it drops the value, the next one is read into the same memory.
                 // (Woken by itself, this task would run before the tasks of a `LocalSet`.)
                 let _ = pin!(yield_now()).poll(cx);

@@ -1,7 +1,7 @@
 //! One connection, and the task that opens, writes and reads it.
 //!
-//! A caller whose request is the only one in flight writes it and reads the response by itself ([`InFlight`]), and the
-//! task sleeps: the response need not wake the task first, which would then wake the caller.
+//! A caller whose operation is alone ([`Pushed::alone`](super::pipeline::Pushed)) writes and reads it by itself
+//! ([`InFlight`]), and the task sleeps: the response need not wake the task first, which would then wake the caller.
 
 mod in_flight;
 mod io;
@@ -67,7 +67,7 @@ pub(super) struct Connection {
     /// Whether the connection is to be closed without a failure of the server.
     retired: AtomicBool,
     /// The socket, while the connection is open. Locked before the pipeline.
-    io: Mutex<Option<Box<Io>>>,
+    io: Mutex<Option<Io>>,
 }
 
 /// The value of [`Connection::outages_at_opening`] while the connection is being opened.
@@ -86,9 +86,12 @@ impl Connection {
         })
     }
 
-    /// Returns whether the connection may be dead: it was opened before an outage, or it is still
-    /// being opened although the server has come back since.
+    /// Returns whether the connection may be dead: the server has closed it, it was opened before an outage, or it is
+    /// still being opened although the server has come back since.
     pub(super) fn is_suspect(&self, health: &Health) -> bool {
+        if self.retired.load(Ordering::Acquire) {
+            return true;
+        }
         match self.outages_at_opening.load(Ordering::Acquire) {
             STILL_OPENING => self.returns_at_start != health.returns(),
             outages => outages != health.outages(),
@@ -96,7 +99,7 @@ impl Connection {
     }
 
     /// Locks the socket. The lock is not held while tasks are woken.
-    fn io(&self) -> MutexGuard<'_, Option<Box<Io>>> {
+    fn io(&self) -> MutexGuard<'_, Option<Io>> {
         self.io.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -106,14 +109,17 @@ impl Connection {
         drop(io);
     }
 
-    /// Writes a request that has been added to the pipeline while no other was in flight.
-    pub(super) fn write_alone(&self) {
-        let mut guard = self.io();
-        let to_wake = guard.as_mut().and_then(|io| io.write_alone(&self.pipeline));
-        drop(guard);
-        if let Some(task) = to_wake {
-            task.wake();
-        }
+    /// Releases the socket after a caller that is alone has used it, and wakes the tasks that are to be woken.
+    fn release(&self, mut io: MutexGuard<'_, Option<Io>>) {
+        let woken = io.as_mut().map(|io| {
+            if io.is_at_end() {
+                // The next request opens another connection, even if it comes before the task runs.
+                self.retired.store(true, Ordering::Release);
+            }
+            io.take_woken()
+        });
+        drop(io);
+        woken.into_iter().flatten().for_each(Waker::wake);
     }
 
     /// Makes the task of the connection end. Requests in flight fail.
@@ -180,7 +186,7 @@ impl Driver {
     async fn transfer(&self, opened: Opened) -> ConnectionEnd {
         let Connection { pipeline, retired, .. } = &*self.connection;
         let max_body = self.server.config.max_response_body();
-        *self.connection.io() = Some(Box::new(Io::new(opened, max_body)));
+        *self.connection.io() = Some(Io::new(opened, max_body));
         let mut woken = Vec::new();
         let end = poll_fn(|cx| {
             let mut guard = self.connection.io();
@@ -192,6 +198,7 @@ impl Driver {
             outcome
         })
         .await;
+        // Before the callers learn of it.
         self.connection.close();
         end
     }

@@ -1,7 +1,8 @@
 //! Requests in flight on one connection. Does no I/O.
 //!
 //! A caller adds a request ([`Pipeline::admit`]) and awaits the outcome in its slot ([`Pipeline::poll`]); the
-//! connection's task takes the bytes to write and delivers responses ([`Pipeline::deliver`]). If a caller goes
+//! connection's task, or a caller that is alone, takes the bytes to write and delivers responses
+//! ([`Pipeline::deliver`]). If a caller goes
 //! ([`Pipeline::abandon`]), its slot stays until the response has arrived, and the response is discarded.
 
 mod entry;
@@ -41,8 +42,8 @@ pub(crate) struct Admission<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pushed<T = usize> {
     pub(crate) slot: T,
-    /// The number of the next request, if no other was in flight and the writing task is idle. Then the task has not
-    /// been woken: the caller must have the bytes written.
+    /// The number of the next request, if no other operation was in flight, nor when the one before was added, and the
+    /// writing task is idle. Then the task has not been woken: the caller writes and reads.
     pub(crate) alone: Option<u32>,
 }
 
@@ -80,7 +81,7 @@ impl Pipeline {
     }
 
     /// Swaps the bytes to write with the empty buffer `spare`, and moves the writes into `divided`. If there are no
-    /// bytes, `writer` is woken at the next push.
+    /// bytes, `writer` is woken when one is added by a caller that is not alone.
     pub(crate) fn take_bytes(&self, spare: &mut BytesMut, divided: &mut Writes, writer: &Waker) {
         let mut state = self.state();
         if state.out.is_empty() {

@@ -81,7 +81,7 @@ pub(super) struct State {
     pub(super) next_opaque: u32,
     /// Wakes the writing task, while that is idle.
     pub(super) writer: Option<Waker>,
-    /// Whether no operation was in flight when the last one was added.
+    /// Whether no operation was in flight when the last one was to be added.
     pub(super) was_idle: bool,
     entries: VecDeque<Entry>,
     /// Keys and slots of unwritten gets that no write follows. A get that shares one of them returns a
