@@ -1,6 +1,6 @@
 //! An operation in flight, as its caller sees it.
 //!
-//! A caller whose operation is the only one in flight reads from the socket: its waker replaces that of the
+//! The caller of the only operation in flight reads from the socket: its waker replaces that of the
 //! connection's task there. It gives the socket back when it has its outcome, is dropped, or finds that another
 //! operation has been added. That one has woken the task, which replaces the waker, too. So no operation
 //! of another caller depends on one that is not polled.
@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     super::pipeline::{Pushed, Reply},
-    Connection,
+    shared::Connection,
 };
 use crate::error::Error;
 
@@ -68,7 +68,7 @@ impl InFlight {
             }
         };
         if is_last {
-            // Otherwise the same task may wait for another operation, whose response has been read.
+            // Otherwise the same task may wait for another operation, and its response has been read.
             io.spare(cx.waker());
         }
         if outcome.is_ready() || !is_last {

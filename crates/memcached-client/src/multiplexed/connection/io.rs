@@ -23,7 +23,6 @@ use super::{
         frame::Frame,
         pipeline::{Pipeline, UnexpectedResponse, Writes},
     },
-    ConnectionEnd,
     read_buffer::{LARGE, ReadBuffer},
 };
 use crate::{health::Outage, stream::Stream};
@@ -34,6 +33,14 @@ const GRACE: Duration = Duration::from_millis(10);
 
 /// The largest write buffer that an idle connection keeps, in bytes.
 const MAX_IDLE_BUFFER: usize = 256 * 1024;
+
+/// The reason why a connection ended.
+#[derive(Debug)]
+pub(super) enum ConnectionEnd {
+    /// The connection was retired, or the server closed it while no request was in flight.
+    Idle,
+    Failed(Outage),
+}
 
 /// An open socket. The task of the connection writes and reads, or a caller that is alone.
 #[derive(Debug)]

@@ -1,0 +1,110 @@
+//! What the callers of a connection and its task share.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::Waker,
+};
+
+use super::{
+    super::pipeline::{Pipeline, Writes},
+    io::Io,
+};
+use crate::{address::ServerAddress, config::Config, health::Health, types::next_connection};
+
+/// One server as seen from one runtime, and the connection for new requests.
+#[derive(Debug)]
+pub(in super::super) struct Server {
+    pub(in super::super) config: Arc<Config>,
+    pub(in super::super) address: ServerAddress,
+    pub(in super::super) health: Arc<Health>,
+    current: Mutex<Option<Arc<Connection>>>,
+}
+
+impl Server {
+    pub(in super::super) fn new(config: Arc<Config>, server: usize, health: Arc<Health>) -> Self {
+        let address = config.servers[server].clone();
+        Self { config, address, health, current: Mutex::new(None) }
+    }
+
+    /// Returns the connection for new requests, which is open or being opened.
+    pub(in super::super) fn current(&self) -> MutexGuard<'_, Option<Arc<Connection>>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection, open or being opened, and the requests in flight on it.
+#[derive(Debug)]
+pub(in super::super) struct Connection {
+    pub(in super::super) number: u64,
+    pub(in super::super) pipeline: Pipeline,
+    /// [`Health::returns`] when the attempt to open the connection began.
+    returns_at_start: u64,
+    /// [`Health::outages`] when the connection was opened, or [`STILL_OPENING`].
+    pub(super) outages_at_opening: AtomicU64,
+    /// Whether the connection is to be closed without a failure of the server.
+    pub(super) retired: AtomicBool,
+    /// The socket, while the connection is open. Locked before the pipeline.
+    io: Mutex<Option<Io>>,
+}
+
+/// The value of [`Connection::outages_at_opening`] while the connection is being opened.
+const STILL_OPENING: u64 = u64::MAX;
+
+impl Connection {
+    pub(in super::super) fn new(address: &ServerAddress, health: &Health) -> Arc<Self> {
+        let is_tls = matches!(address, ServerAddress::Tls { .. });
+        Arc::new(Self {
+            number: next_connection(),
+            pipeline: Pipeline::new(Writes::new(is_tls)),
+            returns_at_start: health.returns(),
+            outages_at_opening: AtomicU64::new(STILL_OPENING),
+            retired: AtomicBool::new(false),
+            io: Mutex::new(None),
+        })
+    }
+
+    /// Returns whether the connection may be dead: the server has closed it, it was opened before an outage, or it is
+    /// still being opened although the server has come back since.
+    pub(in super::super) fn is_suspect(&self, health: &Health) -> bool {
+        if self.retired.load(Ordering::Acquire) {
+            return true;
+        }
+        match self.outages_at_opening.load(Ordering::Acquire) {
+            STILL_OPENING => self.returns_at_start != health.returns(),
+            outages => outages != health.outages(),
+        }
+    }
+
+    /// Locks the socket. The lock is not held while tasks are woken.
+    pub(super) fn io(&self) -> MutexGuard<'_, Option<Io>> {
+        self.io.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes the socket.
+    pub(super) fn close(&self) {
+        let io = self.io().take();
+        drop(io);
+    }
+
+    /// Releases the socket after a caller that is alone has used it, and wakes the tasks that are to be woken.
+    pub(super) fn release(&self, mut io: MutexGuard<'_, Option<Io>>) {
+        let woken = io.as_mut().map(|io| {
+            if io.is_at_end() {
+                // The next request opens another connection, even if it comes before the task runs.
+                self.retired.store(true, Ordering::Release);
+            }
+            io.take_woken()
+        });
+        drop(io);
+        woken.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// Makes the task of the connection end. Requests in flight fail.
+    pub(in super::super) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        self.pipeline.wake_writer();
+    }
+}
