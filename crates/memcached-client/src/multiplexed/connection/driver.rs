@@ -68,19 +68,23 @@ impl Driver {
         let max_body = self.server.config.max_response_body();
         *self.connection.io() = Some(Io::new(opened, max_body));
         let mut woken = Vec::new();
-        let end = poll_fn(|cx| {
+        poll_fn(|cx| {
             let mut guard = self.connection.io();
-            let Some(io) = guard.as_mut() else { return Poll::Ready(ConnectionEnd::Idle) };
+            let Some(io) = &mut *guard else { return Poll::Ready(ConnectionEnd::Idle) };
             let outcome = io.poll(pipeline, retired, cx);
             io.swap_woken(&mut woken);
+            if let Poll::Ready(ConnectionEnd::Idle) = outcome {
+                // A caller that is woken now opens another connection.
+                retired.store(true, Ordering::Release);
+            }
+            // No caller uses the socket after its end.
+            let ended = if outcome.is_ready() { guard.take() } else { None };
             drop(guard);
+            drop(ended);
             woken.drain(..).for_each(Waker::wake);
             outcome
         })
-        .await;
-        // Before the callers learn of it.
-        self.connection.close();
-        end
+        .await
     }
 
     /// Opens the connection. If a request reaches its deadline first, the server is marked as down

@@ -298,6 +298,9 @@ impl Io {
                     // The socket accepts no more bytes, but the deadline of a new request must set
                     // the alarm.
                     pipeline.wake_on_push(cx.waker());
+                    if is_retired() {
+                        return Err(ConnectionEnd::Idle);
+                    }
                 }
                 return self.check_deadline(pipeline, cx);
             }
