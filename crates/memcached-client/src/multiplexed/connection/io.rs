@@ -287,7 +287,7 @@ impl Io {
                 return Err(ConnectionEnd::Idle);
             }
             let read = self.read(pipeline, cx)?;
-            if self.has_delivered_large {
+            if self.has_delivered_large && pipeline.in_flight() > 0 {
                 // Its reader runs first and, if it drops the value, the next one is read into the same memory.
                 // (Woken by itself, this task would run before the tasks of a `LocalSet`.)
                 let _ = pin!(yield_now()).poll(cx);
