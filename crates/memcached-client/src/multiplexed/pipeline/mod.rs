@@ -28,6 +28,10 @@ use crate::{error::Error, types::WireItem};
 /// The most bytes that may wait to be written. Beyond that, operations are refused.
 const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 
+/// The number of operations in a row that must have found no other in flight before one counts as alone. A lower number
+/// costs more under load, where a few operations in a row are alone by chance, than it gains.
+const ALONE_AFTER: u32 = 8;
+
 /// The requests in flight on one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Pipeline(Mutex<State>);
@@ -42,8 +46,8 @@ pub(crate) struct Admission<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pushed<T = usize> {
     pub(crate) slot: T,
-    /// The number of the next request, if no other operation was in flight, nor when the one before was added, and the
-    /// writing task is idle. Then the task has not been woken: the caller writes and reads.
+    /// The number of the next request, if no other operation was in flight, nor when the ones before were added
+    /// ([`ALONE_AFTER`]), and the writing task is idle. Then the task has not been woken: the caller writes and reads.
     pub(crate) alone: Option<u32>,
 }
 
@@ -74,9 +78,9 @@ impl Pipeline {
         let mut state = self.state();
         let is_full = state.slots.len() >= limit || state.out.len() > MAX_WAITING_BYTES;
         // One that follows a burst is likely to be the first of the next one, and is written with it.
-        let is_idle = state.in_flight() == 0;
-        let was_idle = std::mem::replace(&mut state.was_idle, is_idle);
-        let is_alone = is_idle && was_idle && state.writer.is_some();
+        state.idle_pushes =
+            if state.in_flight() == 0 { state.idle_pushes.saturating_add(1) } else { 0 };
+        let is_alone = state.idle_pushes > ALONE_AFTER && state.writer.is_some();
         (!is_full).then_some(Admission { state, is_alone })
     }
 

@@ -81,8 +81,8 @@ pub(super) struct State {
     pub(super) next_opaque: u32,
     /// Wakes the writing task, while that is idle.
     pub(super) writer: Option<Waker>,
-    /// Whether no operation was in flight when the last one was to be added.
-    pub(super) was_idle: bool,
+    /// The number of operations in a row that found no other in flight.
+    pub(super) idle_pushes: u32,
     entries: VecDeque<Entry>,
     /// Keys and slots of unwritten gets that no write follows. A get that shares one of them returns a
     /// value as recent as its own request would.
