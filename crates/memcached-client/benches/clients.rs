@@ -7,7 +7,8 @@
 //! Clients run on one core, as one worker of a server, and memcached on another: otherwise the scheduler moves them,
 //! which changes the figures of one operation in flight by a tenth from turn to turn. Where that is not possible,
 //! a line says so. `memcache` is blocking and gets one thread per operation in flight. Clients that cannot share a
-//! connection get one per operation in flight. pylibmc is included if `/usr/bin/python3` can import it, gomemcache if Go and Debian's package of it are there.
+//! connection get one per operation in flight. pylibmc is included if `/usr/bin/python3` can import it, gomemcache if
+//! Go and Debian's package of it are there.
 //!
 //! The variable TURNS is the number of turns per client (default 5), MILLISECONDS the length of a turn
 //! (default 400). The figures are medians; on a busy machine only their ratios are meaningful. BYTES, JOBS and

@@ -1,5 +1,5 @@
-//! Operations that share a connection: gets of one key share one request, and one that is alone, which reads by
-//! itself, is in nobody's way.
+//! Operations that share a connection: gets of one key share one request, and an operation that is alone, which reads
+//! from the socket, delays no other.
 
 use std::{
     future::Future,
@@ -158,7 +158,7 @@ async fn answer(mut stream: TcpStream, requests: usize, end: &Notify) {
     end.notified().await;
 }
 
-/// Lets the other tasks run, and the runtime see what has happened to its sockets.
+/// Yields until the other tasks have run and the runtime has polled its sockets.
 async fn let_others_run() {
     for _ in 0..5 {
         yield_now().await;

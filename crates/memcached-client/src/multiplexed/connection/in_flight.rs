@@ -14,6 +14,7 @@ use std::{
 
 use super::{
     super::pipeline::{Pushed, Reply},
+    io::Io,
     shared::Connection,
 };
 use crate::error::Error;
@@ -32,11 +33,7 @@ impl InFlight {
     /// Awaits an operation that has been added. Writes it, if its caller is alone.
     pub(in super::super) fn start(connection: Arc<Connection>, pushed: Pushed) -> Self {
         if pushed.alone.is_some() {
-            let mut io = connection.io();
-            if let Some(io) = &mut *io {
-                io.write_alone(&connection.pipeline);
-            }
-            connection.release(io);
+            connection.use_io(Io::write_alone);
         }
         Self { connection, slot: Some(pushed.slot), alone: pushed.alone }
     }
@@ -53,29 +50,29 @@ impl InFlight {
         number: u32,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Reply, Error>> {
-        let connection = &self.connection;
-        let pipeline = &connection.pipeline;
-        let mut guard = connection.io();
-        let Some(io) = &mut *guard else {
-            drop(guard);
-            return pipeline.poll(slot, cx);
-        };
-        let (outcome, is_last) = loop {
-            let has_read = io.read_alone(pipeline, cx);
-            let (outcome, is_last) = pipeline.poll_last(slot, number, cx);
-            if outcome.is_ready() || !has_read {
-                break (outcome, is_last);
+        let polled = self.connection.use_io(|io, pipeline| {
+            let (outcome, is_last) = loop {
+                let has_read = io.read_alone(pipeline, cx);
+                let (outcome, is_last) = pipeline.poll_last(slot, number, cx);
+                if outcome.is_ready() || !has_read {
+                    break (outcome, is_last);
+                }
+            };
+            if is_last {
+                // Otherwise the same task may wait for another operation, and its response has been read.
+                io.spare(cx.waker());
             }
-        };
-        if is_last {
-            // Otherwise the same task may wait for another operation, and its response has been read.
-            io.spare(cx.waker());
-        }
-        if outcome.is_ready() || !is_last {
+            let is_alone = outcome.is_pending() && is_last;
+            if !is_alone {
+                io.end_alone(pipeline);
+            }
+            (outcome, is_alone)
+        });
+        let (outcome, is_alone) =
+            polled.unwrap_or_else(|| (self.connection.pipeline.poll(slot, cx), false));
+        if !is_alone {
             self.alone = None;
-            io.end_alone(pipeline);
         }
-        connection.release(guard);
         outcome
     }
 }
@@ -103,11 +100,7 @@ impl Drop for InFlight {
         let Some(slot) = self.slot else { return };
         self.connection.pipeline.abandon(slot);
         if self.alone.is_some() {
-            let mut io = self.connection.io();
-            if let Some(io) = &mut *io {
-                io.end_alone(&self.connection.pipeline);
-            }
-            self.connection.release(io);
+            self.connection.use_io(Io::end_alone);
         }
     }
 }

@@ -120,7 +120,7 @@ impl Io {
     }
 
     /// Writes the request of a caller that is alone. The task is to be woken if it has something to do: set the alarm,
-    /// or end. (What the socket does not accept is written by the task, which the socket wakes.)
+    /// or end. If the socket does not accept all bytes, it wakes the task later, which writes the rest.
     pub(super) fn write_alone(&mut self, pipeline: &Pipeline) {
         let Some(task) = self.task.take() else { return };
         if self.end.is_none() {
@@ -180,14 +180,13 @@ impl Io {
             let together = self.writes.next(self.writing.len());
             match Pin::new(&mut self.stream).poll_write(cx, &self.writing[..together]) {
                 Poll::Ready(Ok(0)) => return Err(Self::closed(pipeline)),
-                // Unlike an advance to the end, this keeps the capacity.
-                Poll::Ready(Ok(written)) if written == self.writing.len() => {
-                    self.writing.clear();
-                    self.writes.written(written);
-                    self.written += written;
-                }
                 Poll::Ready(Ok(written)) => {
-                    self.writing.advance(written);
+                    if written == self.writing.len() {
+                        // Unlike an advance to the end, this keeps the capacity.
+                        self.writing.clear();
+                    } else {
+                        self.writing.advance(written);
+                    }
                     self.writes.written(written);
                     self.written += written;
                 }

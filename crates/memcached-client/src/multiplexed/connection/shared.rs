@@ -1,4 +1,4 @@
-//! What the callers of a connection and its task share.
+//! The state of a connection, shared by its callers and its task.
 
 use std::{
     sync::{
@@ -44,7 +44,7 @@ pub(in super::super) struct Connection {
     returns_at_start: u64,
     /// [`Health::outages`] when the connection was opened, or [`STILL_OPENING`].
     pub(super) outages_at_opening: AtomicU64,
-    /// Whether the connection is to be closed without a failure of the server.
+    /// Whether the connection is to be closed without a failure of the server, or the server has closed it while idle.
     pub(super) retired: AtomicBool,
     /// The socket, while the connection is open. Locked before the pipeline.
     io: Mutex<Option<Io>>,
@@ -89,17 +89,20 @@ impl Connection {
         drop(io);
     }
 
-    /// Releases the socket after a caller that is alone has used it, and wakes the tasks that are to be woken.
-    pub(super) fn release(&self, mut io: MutexGuard<'_, Option<Io>>) {
-        let woken = io.as_mut().map(|io| {
-            if io.is_at_end() {
-                // The next request opens another connection, even if it comes before the task runs.
-                self.retired.store(true, Ordering::Release);
-            }
-            io.take_woken()
-        });
-        drop(io);
-        woken.into_iter().flatten().for_each(Waker::wake);
+    /// Lets a caller that is alone use the socket, then wakes the tasks that are to be woken. Returns `None` if the
+    /// connection is closed.
+    pub(super) fn use_io<T>(&self, use_it: impl FnOnce(&mut Io, &Pipeline) -> T) -> Option<T> {
+        let mut guard = self.io();
+        let io = guard.as_mut()?;
+        let result = use_it(io, &self.pipeline);
+        if io.is_at_end() {
+            // The next request opens another connection, even if it comes before the task runs.
+            self.retired.store(true, Ordering::Release);
+        }
+        let woken = io.take_woken();
+        drop(guard);
+        woken.into_iter().for_each(Waker::wake);
+        Some(result)
     }
 
     /// Makes the task of the connection end. Requests in flight fail.
