@@ -24,6 +24,10 @@ const LARGEST: usize = 1024 * 1024;
 /// well, little is read before it gets its own buffer.
 const HEAD_BLOCK: usize = BLOCK / 8;
 
+/// The space after a large value, in bytes. It holds the head of the next response, whose length is then known. And a
+/// read that does not fill its buffer shows that the socket is empty, which saves another read.
+const AFTER: usize = 1024;
+
 /// The number of buffers that a connection keeps: one in which a reader still has its value, and one for the
 /// next value.
 const SPARES: usize = 2;
@@ -57,13 +61,14 @@ impl ReadBuffer {
     /// Makes room for the rest of a response of `needed` bytes, or for the next one if that is 0.
     pub(super) fn make_room(&mut self, needed: usize) {
         let missing = needed.saturating_sub(self.bytes.len());
-        if needed >= LARGE && (self.space() >= missing || self.use_spare(needed)) {
+        if needed >= LARGE && (self.space() >= missing || self.use_spare(needed + AFTER)) {
             return;
         }
         // The buffer at most doubles in each step, because the length is not to be trusted until the bytes
         // arrive.
         let ahead = AHEAD.max(self.bytes.len());
-        self.bytes.reserve(missing.min(ahead).max(HEADER));
+        let after = if needed >= LARGE { AFTER } else { 0 };
+        self.bytes.reserve((missing + after).min(ahead).max(HEADER));
         // Start a new block when the old one is nearly full, so that reads do not become tiny.
         if self.space() < BLOCK / 8 && missing < BLOCK {
             self.bytes.reserve(BLOCK);
@@ -93,6 +98,7 @@ mod tests {
 
     /// Reads a value of `length` bytes, and delivers it.
     fn deliver(length: usize, buffer: &mut ReadBuffer) -> BytesMut {
+        buffer.make_room(length);
         buffer.bytes.resize(length, b'x');
         let value = buffer.bytes.split_to(length);
         buffer.keep(length);
@@ -134,10 +140,20 @@ mod tests {
     }
 
     #[test]
+    fn a_large_value_leaves_room_for_the_head_of_the_next_response() {
+        let mut buffer = ReadBuffer::new();
+        buffer.make_room(2 * LARGE);
+        assert!(buffer.space() >= 2 * LARGE + AFTER, "a new buffer has room");
+        drop(deliver(2 * LARGE, &mut buffer));
+        buffer.make_room(2 * LARGE + 1);
+        assert!(buffer.space() > 2 * LARGE + AFTER, "a buffer without this room is not used again");
+    }
+
+    #[test]
     fn a_longer_value_does_not_fit() {
         let mut buffer = ReadBuffer::new();
         drop(deliver(LARGE, &mut buffer));
-        assert!(!buffer.use_spare(2 * LARGE));
+        assert!(!buffer.use_spare(3 * LARGE));
     }
 
     #[test]
