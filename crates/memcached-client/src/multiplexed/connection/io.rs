@@ -34,9 +34,9 @@ const GRACE: Duration = Duration::from_millis(10);
 /// The largest write buffer that an idle connection keeps, in bytes.
 const MAX_IDLE_BUFFER: usize = 256 * 1024;
 
-/// How often a reader yields in vain while a large value arrives, before it sleeps. A server that is near sends the
-/// next part in less time than it takes to sleep and wake, and it is the server that would have to wake the reader.
-/// One that is far costs these turns of the event loop (about 10 µs) once per value.
+/// How often a caller that is alone yields in vain while a large value arrives, before it sleeps. A server on the same
+/// machine sends the next part in less time than it takes to sleep and wake, and would have to wake the caller. For
+/// one that is far, these turns of the event loop (about 10 µs) are spent once per value.
 const MAX_YIELDS: u32 = 10;
 
 /// The reason why a connection ended.
@@ -61,7 +61,7 @@ pub(super) struct Io {
     reading: ReadBuffer,
     /// The length of the response that has begun to arrive, as far as it is known, in bytes.
     needed: usize,
-    /// The number of times that a reader may yet yield, see [`MAX_YIELDS`].
+    /// How often a caller that is alone may still yield, see [`MAX_YIELDS`].
     yields: u32,
     /// Whether the last read has completed a large value.
     has_delivered_large: bool,
@@ -150,12 +150,27 @@ impl Io {
             return false;
         }
         match self.read(pipeline, cx) {
-            Ok(has_read) => has_read,
+            Ok(has_read) => {
+                self.yield_in_large(has_read, cx);
+                has_read
+            }
             Err(end) => {
                 self.end = Some(end);
                 self.woken.extend(self.task.clone());
                 false
             }
+        }
+    }
+
+    /// Yields after a read without bytes, if the rest of a large value is missing. After [`MAX_YIELDS`] times in vain,
+    /// the value comes from far, and the caller does not yield again for it.
+    fn yield_in_large(&mut self, has_read: bool, cx: &mut Context<'_>) {
+        let is_in_large = self.needed >= LARGE;
+        if has_read {
+            self.yields = if is_in_large && self.yields == 0 { 0 } else { MAX_YIELDS };
+        } else if is_in_large && self.yields > 0 {
+            self.yields -= 1;
+            let _ = pin!(yield_now()).poll(cx);
         }
     }
 
@@ -220,19 +235,10 @@ impl Io {
         self.has_delivered_large = false;
         self.reading.make_room(self.needed);
         match pin!(self.stream.read_buf(&mut self.reading.bytes)).poll(cx) {
-            Poll::Pending => {
-                if self.needed >= LARGE && self.yields > 0 {
-                    self.yields -= 1;
-                    let _ = pin!(yield_now()).poll(cx);
-                }
-                return Ok(false);
-            }
+            Poll::Pending => return Ok(false),
             Poll::Ready(Ok(0)) => return Err(Self::closed(pipeline)),
             Poll::Ready(Err(error)) => return Err(ConnectionEnd::Failed(connection_failed(error))),
             Poll::Ready(Ok(_)) => {}
-        }
-        if self.needed < LARGE || self.yields > 0 {
-            self.yields = MAX_YIELDS;
         }
         let (codec, reading) = (self.codec, &mut self.reading.bytes);
         let (needed, mut longest) = (&mut self.needed, 0);
