@@ -8,7 +8,8 @@ import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = resolve(fileURLToPath(import.meta.url), "../../..");
-const program = process.env.TASKLIST ?? join(root, "target/debug/tasklist");
+const built = resolve(root, process.env.CARGO_TARGET_DIR ?? "target", "debug/tasklist");
+const program = process.env.TASKLIST ?? built;
 
 export const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 export const CHROMIUM_FLAGS = [
