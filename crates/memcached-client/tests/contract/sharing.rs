@@ -156,6 +156,12 @@ async fn answer(mut stream: TcpStream, requests: usize, end: &Notify) {
         stream.write_all(&response(&request, b"")).await.unwrap();
     }
     end.notified().await;
+    end_at_once(stream).await;
+}
+
+/// Ends a connection. A close would take effect later if another test has just forked, until its child calls `exec`.
+async fn end_at_once(mut stream: TcpStream) {
+    let _ = stream.shutdown().await;
 }
 
 /// Yields until the other tasks have run and the runtime has polled its sockets.
@@ -269,6 +275,44 @@ async fn a_large_entry_is_found_by_a_reservation_that_is_alone() {
 }
 
 #[tokio::test]
+async fn a_caller_that_is_alone_sleeps_if_the_rest_of_a_large_value_does_not_arrive() {
+    static REST: Notify = Notify::const_new();
+    let peer = Peer::start(async |mut stream| {
+        greet(&mut stream).await;
+        for _ in 0..BEFORE_ALONE {
+            let Some(request) = read(&mut stream).await else { return };
+            stream.write_all(&response(&request, b"")).await.unwrap();
+        }
+        let Some(request) = read(&mut stream).await else { return };
+        let large = response(&request, &vec![b'x'; 500_000]);
+        let (begin, rest) = large.split_at(50_000);
+        stream.write_all(begin).await.unwrap();
+        REST.notified().await;
+        stream.write_all(rest).await.unwrap();
+    });
+    let peer = peer.await;
+    let mut config = peer.config();
+    config.timeout = 100 * SOON;
+    let client = Client::new(config);
+    for _ in 0..BEFORE_ALONE {
+        client.get("k").await.unwrap();
+    }
+    let counter = Arc::new(Counter::default());
+    let waker = Waker::from(counter.clone());
+    let cx = &mut Context::from_waker(&waker);
+    let mut get = pin!(client.get("large"));
+    for _ in 0..100 {
+        assert!(get.as_mut().poll(cx).is_pending());
+        let_others_run().await;
+    }
+    let woken = counter.0.load(Ordering::Relaxed);
+    assert!((1..50).contains(&woken), "it is woken {woken} times");
+    REST.notify_one();
+    let found = timeout(SOON, get).await.expect("the rest is read").unwrap().unwrap();
+    assert_eq!(found.data.len(), 500_000);
+}
+
+#[tokio::test]
 async fn a_connection_that_is_closed_together_with_a_response_is_replaced() {
     let peer = Peer::start(async |mut stream| {
         greet(&mut stream).await;
@@ -276,6 +320,7 @@ async fn a_connection_that_is_closed_together_with_a_response_is_replaced() {
             let Some(request) = read(&mut stream).await else { return };
             stream.write_all(&response(&request, b"")).await.unwrap();
         }
+        end_at_once(stream).await;
     });
     let peer = peer.await;
     let client = Client::new(peer.config());
