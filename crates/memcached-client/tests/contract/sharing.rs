@@ -148,13 +148,18 @@ async fn an_operation_that_is_polled_again_by_another_task_wakes_that_one() {
     }
 }
 
-/// Answers a few requests, then waits for `end` and closes the connection.
-async fn answer(mut stream: TcpStream, requests: usize, end: &Notify) {
-    greet(&mut stream).await;
+/// Answers a few requests, without a value.
+async fn answer(stream: &mut TcpStream, requests: usize) {
+    greet(stream).await;
     for _ in 0..requests {
-        let Some(request) = read(&mut stream).await else { return };
+        let Some(request) = read(stream).await else { return };
         stream.write_all(&response(&request, b"")).await.unwrap();
     }
+}
+
+/// Answers a few requests, then waits for `end` and ends the connection.
+async fn answer_until(end: &Notify, mut stream: TcpStream, requests: usize) {
+    answer(&mut stream, requests).await;
     end.notified().await;
     end_at_once(stream).await;
 }
@@ -173,7 +178,8 @@ async fn let_others_run() {
 
 #[tokio::test]
 async fn an_operation_that_is_alone_fails_at_its_deadline() {
-    let peer = Peer::start(async |stream| answer(stream, BEFORE_ALONE, &Notify::new()).await).await;
+    let peer =
+        Peer::start(async |stream| answer_until(&Notify::new(), stream, BEFORE_ALONE).await).await;
     let mut config = peer.config();
     config.timeout = Duration::from_millis(50);
     let client = Client::new(config);
@@ -226,11 +232,7 @@ impl Wake for Counter {
 async fn an_operation_that_was_alone_wakes_its_task_for_another_operation_of_the_same_task() {
     static GO: Notify = Notify::const_new();
     let peer = Peer::start(async |mut stream| {
-        greet(&mut stream).await;
-        for _ in 0..BEFORE_ALONE {
-            let request = read(&mut stream).await.unwrap();
-            stream.write_all(&response(&request, b"")).await.unwrap();
-        }
+        answer(&mut stream, BEFORE_ALONE).await;
         let both = [read(&mut stream).await.unwrap(), read(&mut stream).await.unwrap()];
         GO.notified().await;
         let both = both.map(|request| response(&request, b"")).concat();
@@ -278,11 +280,7 @@ async fn a_large_entry_is_found_by_a_reservation_that_is_alone() {
 async fn a_caller_that_is_alone_sleeps_if_the_rest_of_a_large_value_does_not_arrive() {
     static REST: Notify = Notify::const_new();
     let peer = Peer::start(async |mut stream| {
-        greet(&mut stream).await;
-        for _ in 0..BEFORE_ALONE {
-            let Some(request) = read(&mut stream).await else { return };
-            stream.write_all(&response(&request, b"")).await.unwrap();
-        }
+        answer(&mut stream, BEFORE_ALONE).await;
         let Some(request) = read(&mut stream).await else { return };
         let large = response(&request, &vec![b'x'; 500_000]);
         let (begin, rest) = large.split_at(50_000);
@@ -315,11 +313,7 @@ async fn a_caller_that_is_alone_sleeps_if_the_rest_of_a_large_value_does_not_arr
 #[tokio::test]
 async fn a_connection_that_is_closed_together_with_a_response_is_replaced() {
     let peer = Peer::start(async |mut stream| {
-        greet(&mut stream).await;
-        for _ in 0..=BEFORE_ALONE {
-            let Some(request) = read(&mut stream).await else { return };
-            stream.write_all(&response(&request, b"")).await.unwrap();
-        }
+        answer(&mut stream, BEFORE_ALONE + 1).await;
         end_at_once(stream).await;
     });
     let peer = peer.await;
@@ -333,7 +327,7 @@ async fn a_connection_that_is_closed_together_with_a_response_is_replaced() {
 #[tokio::test]
 async fn a_connection_that_is_closed_after_an_operation_that_was_alone_is_replaced() {
     static END: Notify = Notify::const_new();
-    let peer = Peer::start(async |stream| answer(stream, BEFORE_ALONE + 1, &END).await).await;
+    let peer = Peer::start(async |stream| answer_until(&END, stream, BEFORE_ALONE + 1).await).await;
     let client = Client::new(peer.config());
     for is_dropped in [false, true, false, true] {
         for _ in 0..BEFORE_ALONE {
