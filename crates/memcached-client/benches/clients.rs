@@ -6,7 +6,9 @@
 //!
 //! Clients run on one core, as one worker of a server, and memcached on another: otherwise the scheduler moves them,
 //! which changes the figures of one operation in flight by a tenth from turn to turn. Where that is not possible,
-//! a line says so. `memcache` is blocking and gets one thread per operation in flight. Clients that cannot share a
+//! a line says so. The same if the server's congestion control is not Linux's default and, as root, a network of its own
+//! cannot be had: BBR sends the bytes of each connection at a pace, which on one machine is slower than the machine.
+//! `memcache` is blocking and gets one thread per operation in flight. Clients that cannot share a
 //! connection get one per operation in flight. pylibmc is included if `/usr/bin/python3` can import it, gomemcache if
 //! Go and Debian's package of it are there.
 //!
@@ -24,7 +26,8 @@
 
 use std::{
     collections::BTreeMap,
-    env,
+    env, fs,
+    os::unix::process::CommandExt,
     path::PathBuf,
     process::{Command, ExitStatus},
     sync::{
@@ -37,10 +40,13 @@ use std::{
 use async_memcached::AsciiProtocol;
 use memcached_client::{Client, Protocol};
 use test_support::memcached::{Kind, Memcached, keep_on_core};
-use tokio::{io::BufWriter, net::TcpStream, runtime::Runtime, task::JoinSet};
+use tokio::{io::BufWriter, net::TcpStream, runtime::Runtime, task::JoinSet, time::timeout};
 
 /// Keys of a batch.
 const KEYS: usize = 30;
+
+/// The time-out of an operation, so that a dead server is noticed. Two clients have none of their own, and get tokio's.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Keys that are stored, so that operations in flight ask for different ones: this client would send
 /// concurrent gets of one key only once. Of large values, as many as fit into memcached.
@@ -69,6 +75,7 @@ enum Job {
 }
 
 fn main() {
+    use_default_congestion_control();
     let turns: usize = setting("TURNS", 5);
     let turn = Duration::from_millis(setting("MILLISECONDS", 400));
     let server = Memcached::start(Kind::Plain);
@@ -109,6 +116,26 @@ fn main() {
     }
     println!();
     allocations(&server);
+}
+
+/// Runs this program in a network of its own, with the congestion control that is Linux's default, if it is another here.
+fn use_default_congestion_control() {
+    const FILE: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+    let Ok(congestion_control) = fs::read_to_string(FILE) else { return };
+    if congestion_control.trim() == "cubic" {
+        return;
+    }
+    let enter = format!("ip link set lo up && echo cubic >{FILE} && exec \"$@\"");
+    let in_network = |program: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--net", "sh", "-c", &enter, "sh", program]).args(env::args().skip(1));
+        command
+    };
+    if in_network("true").output().is_ok_and(|output| output.status.success()) {
+        let problem = in_network(&env::args().next().unwrap()).exec();
+        println!("cannot run in a network of its own: {problem}");
+    }
+    println!("the congestion control is {congestion_control}");
 }
 
 fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
@@ -214,7 +241,7 @@ fn ours(
 ) -> (Instant, u64) {
     let mut config = memcached_client::Config::new(vec![address.parse().unwrap()]);
     config.protocol = protocol;
-    config.timeout = Duration::from_secs(10);
+    config.timeout = TIMEOUT;
     let client = Client::new(config);
     run(job, turn, |end| {
         let (client, stored) = (client.clone(), stored.clone());
@@ -247,7 +274,7 @@ fn memcache_async(job: Job, address: &str, stored: &Keys, turn: Duration) -> (In
                 if job == Job::Batch {
                     assert_eq!(client.get_multi(&keys).await.unwrap().len(), KEYS);
                 } else {
-                    client.get(stored.next()).await.unwrap();
+                    timeout(TIMEOUT, client.get(stored.next())).await.unwrap().unwrap();
                 }
                 done += 1;
             }
@@ -267,7 +294,8 @@ fn async_memcached(job: Job, address: &str, stored: &Keys, turn: Duration) -> (I
                 if job == Job::Batch {
                     assert_eq!(client.get_multi(&keys).await.unwrap().len(), KEYS);
                 } else {
-                    assert!(client.get(stored.next()).await.unwrap().is_some());
+                    let value = timeout(TIMEOUT, client.get(stored.next())).await.unwrap();
+                    assert!(value.unwrap().is_some());
                 }
                 done += 1;
             }

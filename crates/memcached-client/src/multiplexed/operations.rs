@@ -61,10 +61,11 @@ impl Link {
     pub(crate) async fn get_or_reserve(&self, item: WireItem<'_>) -> Result<Reservation, Error> {
         let (key, length) = (item.key, item.value.len());
         let reserve = |admission: Admission<'_>, deadline| admission.push_reserve(&item, deadline);
-        let (on, Pushed { slot: (get, add), alone }) = self.push(reserve)?;
+        let (on, Pushed { slot: (get, add), is_alone }) = self.push(reserve)?;
         // Both are in flight at once, so that both slots are released if this future is dropped.
-        let add = add.map(|slot| InFlight::start(Arc::clone(&on), Pushed { slot, alone: None }));
-        let get = InFlight::start(on, Pushed { slot: get, alone });
+        let add =
+            add.map(|slot| InFlight::start(Arc::clone(&on), Pushed { slot, is_alone: false }));
+        let get = InFlight::start(on, Pushed { slot: get, is_alone });
         let (found, connection) = self.response(get).await?;
         let added = match add {
             Some(add) => Some(self.response(add).await?.0),

@@ -52,6 +52,17 @@ impl Stream {
             ServerAddress::Unix(path) => Ok(Self::Unix(UnixStream::connect(path).await?)),
         }
     }
+
+    /// Returns whether there may be bytes to read, or an error. If not, the socket wakes `cx`. Over TLS only a read can
+    /// tell, because bytes that have been decrypted already do not make the socket ready.
+    pub(crate) fn may_have_more(&self, cx: &mut Context<'_>) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx).is_ready(),
+            #[cfg(feature = "tls")]
+            Self::Tls(_) => true,
+            Self::Unix(stream) => stream.poll_read_ready(cx).is_ready(),
+        }
+    }
 }
 
 /// Connects and sets the options of the socket.

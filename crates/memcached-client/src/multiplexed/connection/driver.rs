@@ -66,7 +66,8 @@ impl Driver {
     async fn transfer(&self, opened: Opened) -> ConnectionEnd {
         let Connection { pipeline, retired, .. } = &*self.connection;
         let max_body = self.server.config.max_response_body();
-        *self.connection.io() = Some(Io::new(opened, max_body));
+        let waker = Waker::from(Arc::clone(&self.connection));
+        *self.connection.io() = Some(Io::new(opened, max_body, waker));
         let mut woken = Vec::new();
         poll_fn(|cx| {
             let mut guard = self.connection.io();

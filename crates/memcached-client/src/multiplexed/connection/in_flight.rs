@@ -1,9 +1,8 @@
 //! An operation in flight, as its caller sees it.
 //!
-//! The caller of the only operation in flight reads from the socket: its waker replaces that of the
-//! connection's task there. It gives the socket back when it has its outcome, is dropped, or finds that another
-//! operation has been added. That one has woken the task, which replaces the waker, too. So no operation
-//! of another caller depends on one that is not polled.
+//! The socket wakes the caller of the only operation in flight, which reads, instead of the connection's task. That ends
+//! when the caller has its outcome or is dropped, or when another operation is added, which wakes the task. So no
+//! operation of another caller depends on one that is not polled.
 
 use std::{
     future::Future,
@@ -25,17 +24,19 @@ pub(in super::super) struct InFlight {
     connection: Arc<Connection>,
     /// `None` after the outcome has been returned.
     slot: Option<usize>,
-    /// [`Pushed::alone`], until the caller has given the socket back.
-    alone: Option<u32>,
+    /// [`Pushed::is_alone`], until the task reads again.
+    is_alone: bool,
+    is_polled: bool,
 }
 
 impl InFlight {
     /// Awaits an operation that has been added. Writes it, if its caller is alone.
     pub(in super::super) fn start(connection: Arc<Connection>, pushed: Pushed) -> Self {
-        if pushed.alone.is_some() {
+        let Pushed { slot, is_alone } = pushed;
+        if is_alone {
             connection.use_io(Io::write_alone);
         }
-        Self { connection, slot: Some(pushed.slot), alone: pushed.alone }
+        Self { connection, slot: Some(slot), is_alone, is_polled: false }
     }
 
     /// Returns the number of the connection.
@@ -44,25 +45,15 @@ impl InFlight {
     }
 
     /// Reads from the socket until the outcome is there, or nothing more to read.
-    fn poll_alone(
-        &mut self,
-        slot: usize,
-        number: u32,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Reply, Error>> {
+    fn poll_alone(&mut self, slot: usize, cx: &mut Context<'_>) -> Poll<Result<Reply, Error>> {
         let polled = self.connection.use_io(|io, pipeline| {
-            let (outcome, is_last) = loop {
+            let (outcome, is_alone) = loop {
                 let has_read = io.read_alone(pipeline, cx);
-                let (outcome, is_last) = pipeline.poll_last(slot, number, cx);
+                let (outcome, is_alone) = pipeline.poll_alone(slot, cx);
                 if outcome.is_ready() || !has_read {
-                    break (outcome, is_last);
+                    break (outcome, is_alone);
                 }
             };
-            if is_last {
-                // Otherwise the same task may wait for another operation, and its response has been read.
-                io.spare(cx.waker());
-            }
-            let is_alone = outcome.is_pending() && is_last;
             if !is_alone {
                 io.end_alone(pipeline);
             }
@@ -70,9 +61,7 @@ impl InFlight {
         });
         let (outcome, is_alone) =
             polled.unwrap_or_else(|| (self.connection.pipeline.poll(slot, cx), false));
-        if !is_alone {
-            self.alone = None;
-        }
+        self.is_alone = is_alone;
         outcome
     }
 }
@@ -84,10 +73,13 @@ impl Future for InFlight {
         let Some(slot) = self.slot else {
             return Poll::Pending;
         };
-        let outcome = match self.alone {
-            Some(number) => self.poll_alone(slot, number, cx),
-            None => self.connection.pipeline.poll(slot, cx),
+        // Before the first poll, there is nothing to read: the socket would have woken the task.
+        let outcome = if self.is_alone && self.is_polled {
+            self.poll_alone(slot, cx)
+        } else {
+            self.connection.pipeline.poll(slot, cx)
         };
+        self.is_polled = true;
         if outcome.is_ready() {
             self.slot = None;
         }
@@ -99,7 +91,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         let Some(slot) = self.slot else { return };
         self.connection.pipeline.abandon(slot);
-        if self.alone.is_some() {
+        if self.is_alone {
             self.connection.use_io(Io::end_alone);
         }
     }

@@ -69,6 +69,8 @@ pub(super) struct Io {
     woken: Vec<Waker>,
     /// The largest body of a response, in bytes.
     max_body: usize,
+    /// Wakes the reader of the socket, see [`Pipeline::wake_reader`].
+    waker: Waker,
     /// Wakes the task of the connection.
     task: Option<Waker>,
     /// The reason why the connection ends, found by a caller that was alone.
@@ -80,7 +82,7 @@ pub(super) struct Io {
 }
 
 impl Io {
-    pub(super) fn new(Opened { stream, codec }: Opened, max_body: usize) -> Self {
+    pub(super) fn new(Opened { stream, codec }: Opened, max_body: usize, waker: Waker) -> Self {
         Self {
             stream,
             codec,
@@ -93,6 +95,7 @@ impl Io {
             has_delivered_large: false,
             woken: Vec::new(),
             max_body,
+            waker,
             task: None,
             end: None,
             alarm: Box::pin(sleep_until(Instant::now().into())),
@@ -101,7 +104,7 @@ impl Io {
         }
     }
 
-    /// Writes and reads on the task of the connection. Then its waker is the one that the socket wakes.
+    /// Writes and reads on the task of the connection.
     pub(super) fn poll(
         &mut self,
         pipeline: &Pipeline,
@@ -110,6 +113,7 @@ impl Io {
     ) -> Poll<ConnectionEnd> {
         if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
             self.task = Some(cx.waker().clone());
+            pipeline.set_task(cx.waker());
         }
         if let Some(end) = self.end.take() {
             return Poll::Ready(end);
@@ -143,23 +147,23 @@ impl Io {
         self.task = Some(task);
     }
 
-    /// Reads for a caller that is alone, which the socket then wakes instead of the task. Returns whether any
-    /// bytes were read.
+    /// Reads for a caller that is alone. Returns whether any bytes were read.
     pub(super) fn read_alone(&mut self, pipeline: &Pipeline, cx: &mut Context<'_>) -> bool {
+        let has_read = self.read_or_end(pipeline);
+        self.yield_in_large(has_read, cx);
+        has_read
+    }
+
+    /// Reads once. An error is the end of the connection, for which the task is woken.
+    fn read_or_end(&mut self, pipeline: &Pipeline) -> bool {
         if self.end.is_some() {
             return false;
         }
-        match self.read(pipeline, cx) {
-            Ok(has_read) => {
-                self.yield_in_large(has_read, cx);
-                has_read
-            }
-            Err(end) => {
-                self.end = Some(end);
-                self.woken.extend(self.task.clone());
-                false
-            }
-        }
+        self.read(pipeline).unwrap_or_else(|end| {
+            self.end = Some(end);
+            self.woken.extend(self.task.clone());
+            false
+        })
     }
 
     /// Yields after a read without bytes, if the rest of a large value is missing. After [`MAX_YIELDS`] times in vain,
@@ -174,23 +178,17 @@ impl Io {
         }
     }
 
-    /// Makes the socket wake the task again. It is to be woken at once if there is more to read. (That is found by
-    /// reading, because bytes that TLS has decrypted already do not make the socket ready.)
+    /// Lets the task read again. It is to be woken at once if there is more to read.
     pub(super) fn end_alone(&mut self, pipeline: &Pipeline) {
-        let Some(task) = self.task.clone() else { return };
-        if self.read_alone(pipeline, &mut Context::from_waker(&task)) {
-            self.woken.push(task);
+        let may_have_more = self.stream.may_have_more(&mut Context::from_waker(&self.waker));
+        if may_have_more && self.read_or_end(pipeline) {
+            self.woken.extend(self.task.clone());
         }
     }
 
     /// Returns whether the server has closed the connection while no request was in flight.
     pub(super) fn is_at_end(&self) -> bool {
         matches!(self.end, Some(ConnectionEnd::Idle))
-    }
-
-    /// Does not wake `caller`, which is running.
-    pub(super) fn spare(&mut self, caller: &Waker) {
-        self.woken.retain(|waker| !waker.will_wake(caller));
     }
 
     /// Writes as many requests as the socket accepts. Returns whether any bytes were written.
@@ -231,10 +229,11 @@ impl Io {
     }
 
     /// Reads once and delivers the complete responses. Returns whether any bytes were read.
-    fn read(&mut self, pipeline: &Pipeline, cx: &mut Context<'_>) -> Result<bool, ConnectionEnd> {
+    fn read(&mut self, pipeline: &Pipeline) -> Result<bool, ConnectionEnd> {
         self.has_delivered_large = false;
         self.reading.make_room(self.needed);
-        match pin!(self.stream.read_buf(&mut self.reading.bytes)).poll(cx) {
+        let mut cx = Context::from_waker(&self.waker);
+        match pin!(self.stream.read_buf(&mut self.reading.bytes)).poll(&mut cx) {
             Poll::Pending => return Ok(false),
             Poll::Ready(Ok(0)) => return Err(Self::closed(pipeline)),
             Poll::Ready(Err(error)) => return Err(ConnectionEnd::Failed(connection_failed(error))),
@@ -311,7 +310,7 @@ impl Io {
             if is_retired() {
                 return Err(ConnectionEnd::Idle);
             }
-            let read = self.read(pipeline, cx)?;
+            let read = self.read(pipeline)?;
             if self.has_delivered_large && pipeline.in_flight() > 0 {
                 // Its reader runs first and, if it drops the value, the next one is read into the same memory.
                 // (Woken by itself, this task would run before the tasks of a `LocalSet`.)

@@ -79,7 +79,7 @@ impl ReadBuffer {
         self.bytes.capacity() - self.bytes.len()
     }
 
-    /// Moves the bytes to a buffer that holds `length` bytes and whose value has been dropped, if there is one.
+    /// Moves the bytes to a buffer that holds `length` bytes and is free again, if there is one.
     fn use_spare(&mut self, length: usize) -> bool {
         let free = self
             .spares

@@ -5,7 +5,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::Waker,
+    task::{Wake, Waker},
 };
 
 use super::{
@@ -109,5 +109,16 @@ impl Connection {
     pub(in super::super) fn retire(&self) {
         self.retired.store(true, Ordering::Release);
         self.pipeline.wake_writer();
+    }
+}
+
+/// The socket has something to read.
+impl Wake for Connection {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.pipeline.wake_reader();
     }
 }

@@ -46,9 +46,9 @@ pub(crate) struct Admission<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pushed<T = usize> {
     pub(crate) slot: T,
-    /// The number of the next request, if no other operation was in flight, nor when the ones before were added
-    /// ([`ALONE_AFTER`]), and the writing task is idle. Then the task has not been woken: the caller writes and reads.
-    pub(crate) alone: Option<u32>,
+    /// Whether no other operation was in flight, nor when the ones before were added ([`ALONE_AFTER`]), and the
+    /// writing task is idle. Then the task has not been woken: the caller writes and reads.
+    pub(crate) is_alone: bool,
 }
 
 impl Pipeline {
@@ -130,16 +130,29 @@ impl Pipeline {
         self.state().poll(slot, cx)
     }
 
-    /// The same, and whether no request has been added since the number of the next one was `number`.
-    pub(crate) fn poll_last(
+    /// The same, and whether the caller is to read: while it is alone, and has no outcome.
+    pub(crate) fn poll_alone(
         &self,
         slot: usize,
-        number: u32,
         cx: &mut Context<'_>,
     ) -> (Poll<Result<Reply, Error>>, bool) {
         let mut state = self.state();
-        let is_last = state.next_opaque == number;
-        (state.poll(slot, cx), is_last)
+        let outcome = state.poll(slot, cx);
+        let is_alone = outcome.is_pending() && state.reader == Some(slot);
+        (outcome, is_alone)
+    }
+
+    /// Sets the waker of the connection's task.
+    pub(crate) fn set_task(&self, task: &Waker) {
+        self.state().task = Some(task.clone());
+    }
+
+    /// Wakes the reader of the socket: the caller that is alone, or the connection's task.
+    pub(crate) fn wake_reader(&self) {
+        let reader = self.state().take_reader();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
     }
 
     /// Releases the slot of an operation whose caller has gone, when its response has arrived.
@@ -166,12 +179,12 @@ impl Admission<'_> {
         if request.opcode != opcode::GET {
             self.state.forget_gets();
         } else if let Some(slot) = self.state.share_get(request.key) {
-            return Pushed { slot, alone: None };
+            return Pushed { slot, is_alone: false };
         } else if !self.is_alone {
             self.state.remember_get(request.key);
         }
         let slot = self.state.push(request, deadline);
-        self.end(slot)
+        self.end(slot, slot)
     }
 
     /// Adds the requests that look up the entry of `item`, and store the item if there is none: one that
@@ -193,7 +206,7 @@ impl Admission<'_> {
         }
         let get = state.push(get, deadline);
         let add = (!creates).then(|| state.push(add, deadline));
-        self.end((get, add))
+        self.end(get, (get, add))
     }
 
     /// Adds quiet requests of one kind and the NOOP that ends them, and sets their opaques.
@@ -216,18 +229,128 @@ impl Admission<'_> {
         let opaque = state.next_opaque.wrapping_add(quiet);
         state.encode(&Request { opcode: opcode::NOOP, opaque, ..Request::default() });
         let slot = state.enter(Shape::Batch { opcode, quiet }, deadline);
-        self.end(slot)
+        self.end(slot, slot)
     }
 
-    /// Ends an operation that has been encoded. Wakes the writing task if it is idle, unless the caller is alone.
-    fn end<T>(mut self, slot: T) -> Pushed<T> {
-        self.state.end_operation();
-        let alone = self.is_alone.then_some(self.state.next_opaque);
-        let writer = if self.is_alone { None } else { self.state.writer.take() };
-        drop(self.state);
+    /// Ends an operation that has been encoded. A caller that is alone is to read, for the slot `first`; else the task is,
+    /// which is woken if it is idle.
+    fn end<T>(mut self, first: usize, slot: T) -> Pushed<T> {
+        let Self { state, is_alone } = &mut self;
+        state.end_operation();
+        state.reader = is_alone.then_some(first);
+        let writer = if *is_alone { None } else { state.writer.take() };
+        let is_alone = *is_alone;
+        drop(self);
         if let Some(writer) = writer {
             writer.wake();
         }
-        Pushed { slot, alone }
+        Pushed { slot, is_alone }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        task::Wake,
+        time::Duration,
+    };
+
+    use super::*;
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Task(AtomicUsize);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A pipeline on which the next operation is alone, the task of its connection, and a task that calls it.
+    struct Fixture {
+        pipeline: Pipeline,
+        task: Arc<Task>,
+        caller: Arc<Task>,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let (pipeline, task) = (Pipeline::default(), Arc::<Task>::default());
+            let waker = Waker::from(Arc::clone(&task));
+            pipeline.set_task(&waker);
+            pipeline.wake_on_push(&waker);
+            for _ in 0..ALONE_AFTER {
+                pipeline.admit(1);
+            }
+            Self { pipeline, task, caller: Arc::default() }
+        }
+
+        fn push(&self) -> Pushed {
+            let request = Request { opcode: opcode::GET, key: b"k", ..Request::default() };
+            let deadline = Instant::now() + Duration::from_secs(60);
+            self.pipeline.admit(10).unwrap().push(request, deadline)
+        }
+
+        fn push_alone(&self) -> usize {
+            let pushed = self.push();
+            assert!(pushed.is_alone);
+            pushed.slot
+        }
+
+        fn poll(&self, slot: usize) {
+            let waker = Waker::from(Arc::clone(&self.caller));
+            let (outcome, _) = self.pipeline.poll_alone(slot, &mut Context::from_waker(&waker));
+            assert!(outcome.is_pending());
+        }
+
+        /// Returns how often the task and the caller were woken.
+        fn woken(&self) -> [usize; 2] {
+            [&self.task, &self.caller].map(|task| task.0.load(Ordering::Relaxed))
+        }
+    }
+
+    #[test]
+    fn the_socket_wakes_a_caller_that_is_alone() {
+        let fixture = Fixture::new();
+        fixture.poll(fixture.push_alone());
+        fixture.pipeline.wake_reader();
+        assert_eq!(fixture.woken(), [0, 1]);
+    }
+
+    #[test]
+    fn the_socket_wakes_the_task_until_the_caller_has_polled() {
+        let fixture = Fixture::new();
+        let slot = fixture.push_alone();
+        fixture.pipeline.wake_reader();
+        assert_eq!(fixture.woken(), [1, 0], "before the first poll");
+        fixture.poll(slot);
+        fixture.pipeline.wake_reader();
+        fixture.pipeline.wake_reader();
+        assert_eq!(fixture.woken(), [2, 1], "woken again before the next poll");
+    }
+
+    #[test]
+    fn the_socket_wakes_the_task_after_another_operation_was_added() {
+        let fixture = Fixture::new();
+        fixture.poll(fixture.push_alone());
+        fixture.push();
+        assert_eq!(fixture.woken(), [1, 0], "the task writes the other operation");
+        fixture.pipeline.wake_reader();
+        assert_eq!(fixture.woken(), [2, 0]);
+    }
+
+    #[test]
+    fn the_socket_wakes_the_task_after_the_caller_has_gone() {
+        let fixture = Fixture::new();
+        let slot = fixture.push_alone();
+        fixture.poll(slot);
+        fixture.pipeline.abandon(slot);
+        fixture.pipeline.wake_reader();
+        assert_eq!(fixture.woken(), [1, 0]);
     }
 }

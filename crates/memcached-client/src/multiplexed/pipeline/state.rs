@@ -79,8 +79,12 @@ pub(super) struct State {
     pub(super) writes: Writes,
     pub(super) slots: Slab<Slot>,
     pub(super) next_opaque: u32,
-    /// Wakes the writing task, while that is idle.
+    /// Wakes the connection's task.
+    pub(super) task: Option<Waker>,
+    /// Wakes the connection's task, while that waits for requests to write.
     pub(super) writer: Option<Waker>,
+    /// The slot of the caller that reads instead of the task, because it is alone. Set for each operation.
+    pub(super) reader: Option<usize>,
     /// The number of operations in a row that found no other in flight.
     pub(super) idle_pushes: u32,
     entries: VecDeque<Entry>,
@@ -183,6 +187,16 @@ impl State {
         if !self.writer.as_ref().is_some_and(|waker| waker.will_wake(writer)) {
             self.writer = Some(writer.clone());
         }
+    }
+
+    /// Takes the waker of the caller that reads, or that of the task. The caller gets a waker by polling: if it has not
+    /// done so since it was woken, the task reads.
+    pub(super) fn take_reader(&mut self) -> Option<Waker> {
+        let caller = self.reader.and_then(|slot| match self.slots.get_mut(slot) {
+            Some(Slot::Waiting { waker, .. }) => waker.take(),
+            _ => None,
+        });
+        caller.or_else(|| self.task.clone())
     }
 
     /// Returns the outcome of an operation, and releases its slot. While there is none, it will wake the caller.
