@@ -277,6 +277,18 @@ async fn a_large_entry_is_found_by_a_reservation_that_is_alone() {
 }
 
 #[tokio::test]
+async fn a_restart_after_an_operation_that_was_alone_is_no_outage() {
+    for (mut server, client) in patient_clients().await {
+        assert!(client.get("a").await.unwrap().is_some());
+        server.restart();
+        let_others_run().await;
+        let found = timeout(SOON, client.get("a")).await.expect("another connection is opened");
+        assert!(found.unwrap().is_none());
+        assert_eq!(client.status()[0].outages, 0);
+    }
+}
+
+#[tokio::test]
 async fn a_caller_that_is_alone_sleeps_if_the_rest_of_a_large_value_does_not_arrive() {
     static REST: Notify = Notify::const_new();
     let peer = Peer::start(async |mut stream| {

@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    io::ErrorKind,
     pin::{Pin, pin},
     sync::atomic::{AtomicBool, Ordering},
     task::{Context, Poll, Waker},
@@ -236,6 +237,10 @@ impl Io {
         match pin!(self.stream.read_buf(&mut self.reading.bytes)).poll(&mut cx) {
             Poll::Pending => return Ok(false),
             Poll::Ready(Ok(0)) => return Err(Self::closed(pipeline)),
+            // A server that is stopped does not end TLS before it closes the connection.
+            Poll::Ready(Err(error)) if error.kind() == ErrorKind::UnexpectedEof => {
+                return Err(Self::closed(pipeline));
+            }
             Poll::Ready(Err(error)) => return Err(ConnectionEnd::Failed(connection_failed(error))),
             Poll::Ready(Ok(_)) => {}
         }
