@@ -6,11 +6,13 @@
 //!
 //! Clients run on one core, as one worker of a server, and memcached on another: otherwise the scheduler moves them,
 //! which changes the figures of one operation in flight by a tenth from turn to turn. Where that is not possible,
-//! a line says so. The same if the server's congestion control is not Linux's default and, as root, a network of its own
-//! cannot be had: BBR sends the bytes of each connection at a pace, which on one machine is slower than the machine.
-//! `memcache` is blocking and gets one thread per operation in flight. Clients that cannot share a
+//! a line says so. `memcache` is blocking and gets one thread per operation in flight. Clients that cannot share a
 //! connection get one per operation in flight. pylibmc is included if `/usr/bin/python3` can import it, gomemcache if
 //! Go and Debian's package of it are there.
+//!
+//! The congestion control of TCP is Linux's default, or that of the variable CONGESTION_CONTROL: BBR sends the bytes of
+//! each connection at a pace, which on one machine is slower than the machine. Where it is another one, the program
+//! runs in a network of its own, as root; otherwise a line says so.
 //!
 //! The variable TURNS is the number of turns per client (default 5), MILLISECONDS the length of a turn
 //! (default 400). The figures are medians; on a busy machine only their ratios are meaningful. BYTES, JOBS and
@@ -75,7 +77,7 @@ enum Job {
 }
 
 fn main() {
-    use_default_congestion_control();
+    set_congestion_control();
     let turns: usize = setting("TURNS", 5);
     let turn = Duration::from_millis(setting("MILLISECONDS", 400));
     let server = Memcached::start(Kind::Plain);
@@ -118,14 +120,15 @@ fn main() {
     allocations(&server);
 }
 
-/// Runs this program in a network of its own, with the congestion control that is Linux's default, if it is another here.
-fn use_default_congestion_control() {
+/// Runs this program in a network of its own if the congestion control is not the one that is wanted.
+fn set_congestion_control() {
     const FILE: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+    let wanted = setting("CONGESTION_CONTROL", "cubic".to_owned());
     let Ok(congestion_control) = fs::read_to_string(FILE) else { return };
-    if congestion_control.trim() == "cubic" {
+    if congestion_control.trim() == wanted {
         return;
     }
-    let enter = format!("ip link set lo up && echo cubic >{FILE} && exec \"$@\"");
+    let enter = format!("ip link set lo up && echo {wanted} >{FILE} && exec \"$@\"");
     let in_network = |program: &str| {
         let mut command = Command::new("unshare");
         command.args(["--net", "sh", "-c", &enter, "sh", program]).args(env::args().skip(1));
