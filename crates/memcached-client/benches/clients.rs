@@ -10,7 +10,7 @@
 //! connection get one per operation in flight. pylibmc is included if `/usr/bin/python3` can import it, gomemcache if
 //! Go and Debian's package of it are there.
 //!
-//! The congestion control of TCP is Linux's default, or that of the variable CONGESTION_CONTROL: BBR sends the bytes of
+//! The congestion control of TCP is Linux's default, or that of the variable `CONGESTION_CONTROL`: BBR sends the bytes of
 //! each connection at a pace, which on one machine is slower than the machine. Where it is another one, the program
 //! runs in a network of its own, as root; otherwise a line says so.
 //!

@@ -21,8 +21,10 @@ use test_support::memcached::{Kind, Memcached};
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
+    runtime::Builder,
+    select,
     sync::Notify,
-    task::yield_now,
+    task::{consume_budget, yield_now},
     time::{sleep, timeout},
 };
 
@@ -259,6 +261,34 @@ async fn an_operation_that_was_alone_wakes_its_task_for_another_operation_of_the
     assert!(outcome.is_ready());
     assert!(counter.0.load(Ordering::Relaxed) > woken, "the response to the other has been read");
     assert!(other.as_mut().poll(cx).is_ready());
+}
+
+#[test]
+fn an_operation_that_was_alone_and_ends_with_the_budget_of_its_task_delays_no_other() {
+    let server = Memcached::start(Kind::Plain);
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let client = runtime.block_on(patient(server.config(Protocol::Binary)));
+    // Tokio's budget is 128 now.
+    for spent in 100..150 {
+        runtime.block_on(async {
+            let mut alone = pin!(client.get("a"));
+            let counter = Arc::new(Counter::default());
+            let waker = Waker::from(Arc::clone(&counter));
+            assert!(alone.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            while counter.0.load(Ordering::Relaxed) == 0 {
+                yield_now().await;
+            }
+            for _ in 0..spent {
+                let _ = poll!(pin!(consume_budget()));
+            }
+            alone.await.unwrap();
+        });
+        let other = runtime.block_on(async {
+            // The time-out comes first: a response that is only read because of it is too late.
+            select! { biased; () = sleep(SOON) => None, other = client.get("b") => Some(other) }
+        });
+        assert!(other.expect("the response wakes a task").unwrap().is_some());
+    }
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ pub(in super::super) struct InFlight {
     slot: Option<usize>,
     /// [`Pushed::is_alone`], until the task reads again.
     is_alone: bool,
+    /// Whether it has been polled, so that the socket wakes the caller.
     is_polled: bool,
 }
 
@@ -73,7 +74,7 @@ impl Future for InFlight {
         let Some(slot) = self.slot else {
             return Poll::Pending;
         };
-        // Before the first poll, there is nothing to read: the socket would have woken the task.
+        // If there was something to read before the first poll, the socket has woken the task, which reads it.
         let outcome = if self.is_alone && self.is_polled {
             self.poll_alone(slot, cx)
         } else {

@@ -1,7 +1,7 @@
 //! The socket of a connection, with the bytes to write and those that were read.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     io::ErrorKind,
     pin::{Pin, pin},
     sync::atomic::{AtomicBool, Ordering},
@@ -13,7 +13,7 @@ use bytes::{Buf, BytesMut};
 use thiserror::Error;
 use tokio::{
     io::{AsyncReadExt, AsyncWrite},
-    task::yield_now,
+    task::{unconstrained, yield_now},
     time::{Sleep, sleep_until},
 };
 
@@ -179,12 +179,17 @@ impl Io {
         }
     }
 
-    /// Lets the task read again. It is to be woken at once if there is more to read.
+    /// Makes sure that the socket wakes the task. The task is to be woken at once if there is more to read. Tokio's
+    /// budget of a task does not apply: with none left, the socket would wake no task.
     pub(super) fn end_alone(&mut self, pipeline: &Pipeline) {
-        let may_have_more = self.stream.may_have_more(&mut Context::from_waker(&self.waker));
-        if may_have_more && self.read_or_end(pipeline) {
-            self.woken.extend(self.task.clone());
-        }
+        let check = poll_fn(|_| {
+            let may_have_more = self.stream.may_have_more(&mut Context::from_waker(&self.waker));
+            if may_have_more && self.read_or_end(pipeline) {
+                self.woken.extend(self.task.clone());
+            }
+            Poll::Ready(())
+        });
+        let _ = pin!(unconstrained(check)).poll(&mut Context::from_waker(Waker::noop()));
     }
 
     /// Returns whether the server has closed the connection while no request was in flight.

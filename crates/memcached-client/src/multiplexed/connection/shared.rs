@@ -46,7 +46,8 @@ pub(in super::super) struct Connection {
     pub(super) outages_at_opening: AtomicU64,
     /// Whether the connection is to be closed without a failure of the server, or the server has closed it while idle.
     pub(super) retired: AtomicBool,
-    /// The socket, while the connection is open. Locked before the pipeline.
+    /// The socket, while the connection is open. Its waker holds the connection, until the task ends and takes the
+    /// socket. Locked before the pipeline.
     io: Mutex<Option<Io>>,
 }
 
@@ -78,7 +79,7 @@ impl Connection {
         }
     }
 
-    /// Locks the socket. The lock is not held while tasks are woken.
+    /// Locks the socket. Tasks are woken after its release, but for those that a read wakes.
     pub(super) fn io(&self) -> MutexGuard<'_, Option<Io>> {
         self.io.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -130,13 +130,17 @@ impl Pipeline {
         self.state().poll(slot, cx)
     }
 
-    /// The same, and whether the caller is to read: while it is alone, and has no outcome.
+    /// The same, and whether the caller is to read: while it is alone, has no outcome, and is polled by one task. The
+    /// socket may have woken another task in vain, after the read before this poll.
     pub(crate) fn poll_alone(
         &self,
         slot: usize,
         cx: &mut Context<'_>,
     ) -> (Poll<Result<Reply, Error>>, bool) {
         let mut state = self.state();
+        if state.has_other_waker(slot, cx.waker()) {
+            state.reader = None;
+        }
         let outcome = state.poll(slot, cx);
         let is_alone = outcome.is_pending() && state.reader == Some(slot);
         (outcome, is_alone)
@@ -235,11 +239,10 @@ impl Admission<'_> {
     /// Ends an operation that has been encoded. A caller that is alone is to read, for the slot `first`; else the task is,
     /// which is woken if it is idle.
     fn end<T>(mut self, first: usize, slot: T) -> Pushed<T> {
-        let Self { state, is_alone } = &mut self;
-        state.end_operation();
-        state.reader = is_alone.then_some(first);
-        let writer = if *is_alone { None } else { state.writer.take() };
-        let is_alone = *is_alone;
+        let is_alone = self.is_alone;
+        self.state.end_operation();
+        self.state.reader = is_alone.then_some(first);
+        let writer = if is_alone { None } else { self.state.writer.take() };
         drop(self);
         if let Some(writer) = writer {
             writer.wake();
@@ -342,6 +345,18 @@ mod tests {
         assert_eq!(fixture.woken(), [1, 0], "the task writes the other operation");
         fixture.pipeline.wake_reader();
         assert_eq!(fixture.woken(), [2, 0]);
+    }
+
+    #[test]
+    fn the_socket_wakes_the_task_after_another_task_has_polled_the_caller() {
+        let fixture = Fixture::new();
+        let slot = fixture.push_alone();
+        fixture.poll(slot);
+        let cx = &mut Context::from_waker(Waker::noop());
+        let (_, is_alone) = fixture.pipeline.poll_alone(slot, cx);
+        assert!(!is_alone, "the first task may have been woken in between");
+        fixture.pipeline.wake_reader();
+        assert_eq!(fixture.woken(), [1, 0]);
     }
 
     #[test]

@@ -81,9 +81,10 @@ pub(super) struct State {
     pub(super) next_opaque: u32,
     /// Wakes the connection's task.
     pub(super) task: Option<Waker>,
-    /// Wakes the connection's task, while that waits for requests to write.
+    /// The same, while the task waits for requests to write.
     pub(super) writer: Option<Waker>,
-    /// The slot of the caller that reads instead of the task, because it is alone. Set for each operation.
+    /// The slot of the caller that reads instead of the task, because it is alone. Set for each operation but a get that
+    /// shares another, so the slot is not that of a later operation.
     pub(super) reader: Option<usize>,
     /// The number of operations in a row that found no other in flight.
     pub(super) idle_pushes: u32,
@@ -197,6 +198,12 @@ impl State {
             _ => None,
         });
         caller.or_else(|| self.task.clone())
+    }
+
+    /// Returns whether an operation in flight would wake another task than `waker`.
+    pub(super) fn has_other_waker(&self, slot: usize, waker: &Waker) -> bool {
+        let Slot::Waiting { waker: Some(set), .. } = &self.slots[slot] else { return false };
+        !set.will_wake(waker)
     }
 
     /// Returns the outcome of an operation, and releases its slot. While there is none, it will wake the caller.
