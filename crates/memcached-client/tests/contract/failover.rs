@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt;
 use memcached_client::{Client, Error, Failover, Item, Protocol, ServerState};
 use test_support::{
     memcached::{Kind, Memcached, config_of},
@@ -326,6 +327,19 @@ fn operations_during_the_shutdown_of_a_runtime_do_not_block_it() {
         entered.recv().unwrap();
         drop(runtime);
         assert_eq!(thread.join().unwrap(), 10_000);
+    }
+}
+
+#[test]
+fn an_operation_on_a_runtime_that_has_ended_fails() {
+    let server = Memcached::start(Kind::Plain);
+    for protocol in [Protocol::Binary, Protocol::Meta] {
+        let (client, ended) = (server.client(protocol), runtime());
+        let handle = ended.handle().clone();
+        drop(ended);
+        let _guard = handle.enter();
+        let outcome = client.get("k").now_or_never().expect("it does not wait");
+        assert!(matches!(outcome, Err(Error::Connection { .. })), "{outcome:?}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The task of a connection: opens it, and writes and reads until it ends.
 
 use std::{
-    future::poll_fn,
+    future::{Future, poll_fn},
     pin::pin,
     sync::{Arc, atomic::Ordering},
     task::{Poll, Waker},
@@ -17,9 +17,13 @@ use super::{
 };
 use crate::{error::Error, health::Outage};
 
-/// Opens the connection and serves it until it ends.
-pub(in super::super) async fn serve(server: Arc<Server>, connection: Arc<Connection>) {
-    Driver { server, connection }.run().await;
+/// Opens the connection and serves it until it ends. If the future is dropped, be it before the first poll, the requests
+/// in flight fail.
+pub(in super::super) fn serve(
+    server: Arc<Server>,
+    connection: Arc<Connection>,
+) -> impl Future<Output = ()> {
+    Driver { server, connection }.run()
 }
 
 /// The task of one connection.
