@@ -47,7 +47,8 @@ use tokio::{io::BufWriter, net::TcpStream, runtime::Runtime, task::JoinSet, time
 /// Keys of a batch.
 const KEYS: usize = 30;
 
-/// The time-out of an operation, so that a dead server is noticed. Two clients have none of their own, and get tokio's.
+/// The time-out of an operation, so that a dead server is noticed. The other asynchronous clients have none, and get
+/// tokio's for gets of one key.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Keys that are stored, so that operations in flight ask for different ones: this client would send
@@ -138,7 +139,7 @@ fn set_congestion_control() {
         let problem = in_network(&env::args().next().unwrap()).exec();
         println!("cannot run in a network of its own: {problem}");
     }
-    println!("the congestion control is {congestion_control}");
+    println!("the congestion control is {}", congestion_control.trim());
 }
 
 fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {

@@ -10,6 +10,8 @@ use test_support::{
     wait::eventually,
 };
 
+use crate::runtime;
+
 /// Declares each test once per transport, in a module named after the transport.
 macro_rules! on_every_transport {
     ($($test:ident),+ $(,)?) => {
@@ -477,7 +479,6 @@ async fn operations_are_counted() {
 fn the_end_of_a_runtime_does_not_affect_another_runtime() {
     let server = Memcached::start(Kind::Plain);
     let client = server.client(Protocol::Binary);
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (one, other) = (runtime(), runtime());
     one.block_on(client.set("k", "v")).unwrap();
     assert!(other.block_on(client.get("k")).unwrap().is_some());

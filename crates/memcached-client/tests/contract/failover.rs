@@ -15,6 +15,8 @@ use test_support::{
     wait::{PATIENCE, eventually},
 };
 
+use crate::runtime;
+
 /// Time beyond a deadline that is accepted because the machine may be busy.
 const SLACK: Duration = Duration::from_secs(2);
 
@@ -27,10 +29,6 @@ fn key_on(client: &Client, server: &Memcached) -> String {
         .map(|n| format!("key{n}"))
         .find(|k| *client.server_of(k).unwrap() == server.address())
         .unwrap()
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 async fn wait_until_up(client: &Client, key: &str) {

@@ -20,3 +20,8 @@ mod protocols;
 mod ring;
 mod sharing;
 mod tls;
+
+/// Returns a runtime that the test ends, or uses beside another.
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}

@@ -21,14 +21,16 @@ use test_support::memcached::{Kind, Memcached};
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
-    runtime::Builder,
     select,
     sync::Notify,
     task::{consume_budget, yield_now},
     time::{sleep, timeout},
 };
 
-use crate::peers::{Peer, greet, read, response};
+use crate::{
+    peers::{Peer, greet, read, response},
+    runtime,
+};
 
 /// Returns the number of gets that the server has received.
 async fn gets(client: &Client) -> u64 {
@@ -266,7 +268,7 @@ async fn an_operation_that_was_alone_wakes_its_task_for_another_operation_of_the
 #[test]
 fn an_operation_that_was_alone_and_ends_with_the_budget_of_its_task_delays_no_other() {
     let server = Memcached::start(Kind::Plain);
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = runtime();
     let client = runtime.block_on(patient(server.config(Protocol::Binary)));
     // Tokio's budget is 128 now.
     for spent in 100..150 {
